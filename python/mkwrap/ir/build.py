@@ -1,0 +1,118 @@
+"""Builds the body of a nest in SSA form, sharing equal instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import axis_symbol
+from mkwrap.ir.nodes import (
+    BoundsCheck,
+    Compute,
+    Constant,
+    Expr,
+    IndexValue,
+    Instruction,
+    Load,
+    Reduce,
+    Store,
+)
+from mkwrap.ir.ops import OPS, REDUCTIONS, Kind
+
+_Make: TypeAlias = Callable[[str], Instruction]
+
+
+class BodyBuilder:
+    """Appends instructions and hands out the names of their values; equal instructions are made once.
+
+    The only mutable thing of the IR: it lives while one nest is written and ends in `body()`.
+    """
+
+    def __init__(self) -> None:
+        self._body: list[Instruction] = []
+        self._known: dict[tuple[object, ...], str] = {}
+        self._dtypes: dict[str, DType] = {}
+
+    def dtype(self, value: str) -> DType:
+        """Dtype of a value made by this builder."""
+        return self._dtypes[value]
+
+    def constant(self, value: bool | int | float, dtype: DType) -> str:
+        """Make a constant, converted to dtype's Python type."""
+        converted: bool | int | float
+        if dtype is DType.BOOL:
+            converted = bool(value)
+        elif dtype.is_float:
+            converted = float(value)
+        else:
+            converted = int(value)
+        key = ("constant", repr(converted), dtype)
+        return self._known.get(key) or self._add(key, dtype, lambda dest: Constant(dest, dtype, converted))
+
+    def index_value(self, expr: Expr, dtype: DType = DType.INT64) -> str:
+        """Make an index expression available as data."""
+        if expr.is_Integer:
+            return self.constant(int(expr), dtype)
+        key = ("index", expr, dtype)
+        return self._known.get(key) or self._add(key, dtype, lambda dest: IndexValue(dest, dtype, expr))
+
+    def load(self, buffer: str, dtype: DType, index: Sequence[Expr], mask: str | None = None) -> str:
+        """Read buffer[index] where mask holds, 0 elsewhere."""
+        key = ("load", buffer, tuple(index), mask)
+        return self._known.get(key) or self._add(key, dtype, lambda dest: Load(dest, dtype, buffer, tuple(index), mask))
+
+    def bounds_check(self, arg: str, extent: Expr, mask: str | None = None) -> Expr:
+        """Check and clamp a data-dependent index; returns the symbol to use in index expressions."""
+        key = ("check", arg, extent, mask)
+        name = self._known.get(key) or self._add(key, DType.INT64, lambda dest: BoundsCheck(dest, arg, extent, mask))
+        return axis_symbol(name)
+
+    def compute(self, op: str, *args: str, dtype: DType | None = None) -> str:
+        """Apply a scalar primitive; dtype is needed for `cast` only."""
+        row = OPS[op]
+        if row.kind is Kind.CAST:
+            assert dtype is not None
+            if self._dtypes[args[0]] is dtype:
+                return args[0]
+            result = dtype
+        elif row.kind in (Kind.COMPARE, Kind.TEST):
+            result = DType.BOOL
+        else:
+            result = self._dtypes[args[-1]]
+        key = ("compute", op, args, result)
+        return self._known.get(key) or self._add(key, result, lambda dest: Compute(dest, result, op, args))
+
+    def cast(self, value: str, dtype: DType) -> str:
+        """Convert a value; nothing is emitted where the dtype is right already."""
+        return self.compute("cast", value, dtype=dtype)
+
+    def reduce(self, op: str, *args: str) -> tuple[str, ...]:
+        """Reduce over all reduction axes of the nest."""
+        key = ("reduce", op, args)
+        if key in self._known:
+            return tuple(self._known[key].split())
+        dtypes = REDUCTIONS[op].results(self._dtypes[args[0]])
+        dests = tuple(self._fresh(dtype) for dtype in dtypes)
+        self._body.append(Reduce(dests, dtypes, op, args))
+        self._known[key] = " ".join(dests)
+        return dests
+
+    def store(self, buffer: str, index: Sequence[Expr], value: str) -> None:
+        """Write buffer[index] = value."""
+        self._body.append(Store(buffer, tuple(index), value))
+
+    def body(self) -> tuple[Instruction, ...]:
+        """Return the instructions so far, in order."""
+        return tuple(self._body)
+
+    def _fresh(self, dtype: DType) -> str:
+        name = f"v{len(self._dtypes)}"
+        self._dtypes[name] = dtype
+        return name
+
+    def _add(self, key: tuple[object, ...], dtype: DType, make: _Make) -> str:
+        name = self._fresh(dtype)
+        self._body.append(make(name))
+        self._known[key] = name
+        return name

@@ -1,0 +1,67 @@
+"""The options of a compile and the only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mkwrap.errors import OptionError
+
+TuneMode = Literal["full", "quick", "off"]
+_TUNE_MODES = ("full", "quick", "off")
+
+
+def default_cache_dir() -> Path:
+    """Return $MKWRAP_CACHE_DIR, else $XDG_CACHE_HOME/mkwrap, else ~/.cache/mkwrap."""
+    if explicit := os.environ.get("MKWRAP_CACHE_DIR"):
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mkwrap"
+
+
+def default_cxx() -> str:
+    """Return $CXX, else g++."""
+    return os.environ.get("CXX") or "g++"
+
+
+def default_jobs() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile. All fields have defaults; values are checked at construction (`OptionError`)."""
+
+    tune: TuneMode = "full"
+    """"full" measures every variant, "quick" spends at most 1 s of measuring per distinct kernel, "off" takes entry 0."""
+    deterministic: bool = False
+    """Take entry 0 of every kernel and measure nothing: two cold compiles give the same bits."""
+    force: Mapping[str, str] = field(default_factory=dict)
+    """Kernel name → variant label (as the report prints them); forced kernels are not measured."""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """Where compiled images and choices are kept; created on first use."""
+    jobs: int = field(default_factory=default_jobs)
+    """How many compiler processes run at once."""
+    progress: bool | None = None
+    """Show a progress bar on stderr; None: only if stderr is a terminal."""
+    dump_dir: Path | None = None
+    """Write every stage's value as text into this folder."""
+    cxx: str = field(default_factory=default_cxx)
+    """The host C++ compiler."""
+    threads: int = field(default_factory=default_jobs)
+    """CPU target: threads that parallel kernels are tuned for."""
+
+    def __post_init__(self) -> None:
+        if self.tune not in _TUNE_MODES:
+            raise OptionError(f"Options.tune is {self.tune!r}; expected one of {', '.join(_TUNE_MODES)}")
+        for name in ("jobs", "threads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise OptionError(f"Options.{name} is {value!r}; expected an integer of at least 1")
+        object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
+        if self.dump_dir is not None:
+            object.__setattr__(self, "dump_dir", Path(self.dump_dir))

@@ -1,0 +1,404 @@
+"""Every value handed from stage to stage, in pipeline order. No logic.
+
+    capture → lower → fuse → variants → render → build → tune → wrap → link → load
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Buffer, Expr, Nest
+
+if TYPE_CHECKING:
+    import sympy
+    import torch
+    from torch.utils._pytree import TreeSpec
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+
+# ── capture ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One tensor argument of the compiled callable: what every call is checked against."""
+
+    name: str
+    """Buffer name, also the graph placeholder's."""
+    path: str
+    """How the user writes it, for messages: `args[0]`, `kwargs['mask']`."""
+    dtype: DType
+    shape: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    alignment: int
+    """Bytes: 16 where the example's address is a multiple of 16, else the item size."""
+    mutated: bool = False
+
+
+class OutputKind(Enum):
+    """Where an output leaf comes from."""
+
+    BUFFER = "a buffer the library writes"
+    INPUT_VIEW = "a strided view of an input's memory (or the input itself)"
+    SAME = "the same object as an earlier output leaf"
+    VALUE = "a Python constant (number, string, None)"
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One leaf of the result."""
+
+    kind: OutputKind
+    buffer: str = ""
+    """BUFFER: the output buffer. INPUT_VIEW: the input's name."""
+    dtype: DType = DType.FLOAT32
+    shape: tuple[Expr, ...] = ()
+    strides: tuple[Expr, ...] = ()
+    offset: Expr | int = 0
+    """INPUT_VIEW: elements from the input's first element."""
+    same_as: int = 0
+    """SAME: index of the earlier leaf."""
+    value: bool | int | float | str | None = None
+    identical: bool = False
+    """INPUT_VIEW: the output is the input object itself."""
+
+
+@dataclass(frozen=True)
+class CapturedGraph:
+    """A functional ATen graph: parameters lifted, mutation and aliasing written down, every op with a lowering.
+
+    `graph_module`'s placeholders are named after inputs or constants; its output node holds, first, the new values of
+    mutated inputs (in the order of `mutations`), then the results (in the order of `results`).
+    """
+
+    graph_module: torch.fx.GraphModule
+    inputs: tuple[InputSpec, ...]
+    constants: Mapping[str, torch.Tensor]
+    mutations: tuple[str, ...]
+    """Names of the inputs (or constants: mutated module buffers) that the first outputs are written back to."""
+    results: tuple[str | bool | int | float | None, ...]
+    """Per result leaf: the name of the graph node that makes it, or `None`/a Python value behind `values`."""
+    values: Mapping[int, bool | int | float | str | None]
+    """Result leaves that are Python constants, by position."""
+    in_spec: TreeSpec
+    out_spec: TreeSpec
+    constant_args: Mapping[int, bool | int | float | str | None]
+    """Flattened arguments that are not tensors, by position; every call must pass equal ones."""
+    samples: tuple[torch.Tensor, ...]
+    symbols: tuple[SymbolSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class SymbolSpec:
+    """A dynamic size: its symbol, inclusive range, and the input dimension that binds it."""
+
+    symbol: sympy.Symbol
+    low: int
+    high: int
+    input_name: str
+    dim: int
+
+
+# ── lower ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ConstantData:
+    """The bytes of a constant buffer, dense in the buffer's strides, little endian."""
+
+    name: str
+    data: Bytes
+
+
+@dataclass(frozen=True)
+class Program:
+    """Loop nests in topological order; each temporary and output is written by one nest; indices are in bounds.
+
+    A mutated input is written by one nest, after which no nest reads its old value (the writing nest may, at the
+    very index it writes).
+    """
+
+    buffers: Mapping[str, Buffer]
+    nests: tuple[Nest, ...]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    constants: Mapping[str, ConstantData]
+    symbols: tuple[SymbolSpec, ...] = ()
+
+
+# ── fuse ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Access(Enum):
+    """How a kernel uses a parameter."""
+
+    READ = "read"
+    WRITE = "write"
+    READ_WRITE = "read-write"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One pointer argument of a kernel: the buffer's geometry under the parameter's name (`arg0`, `arg1`, …)."""
+
+    buffer: Buffer
+    access: Access
+    constant: bool = False
+    """Bound to a constant in every step, so its layout may be changed at compile time (see `Packing`)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one variant implements: a nest over parameters. Steps that do the same work share one kernel."""
+
+    name: str
+    nest: Nest
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a kernel: the buffer bound to each parameter, and where this use comes from."""
+
+    kernel: str
+    buffers: tuple[str, ...]
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Ordered steps over distinct kernels, with the arena planned.
+
+    `placements` maps each temporary to its byte offset in the arena (a multiple of 64); buffers whose live ranges overlap
+    share no bytes, except an input of a step that dies there and that the step overwrites in place element for element.
+    """
+
+    program: Program
+    kernels: Mapping[str, Kernel]
+    steps: tuple[Step, ...]
+    placements: Mapping[str, Expr]
+    arena_bytes: Expr
+
+
+# ── variants ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Params: TypeAlias = tuple[tuple[str, int | str | bool], ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """kernel × template × params; no text."""
+
+    kernel: str
+    template: str
+    params: Params = ()
+
+    @property
+    def label(self) -> str:
+        """Return `template[key=value,…]`: how reports print it and `Options.force` names it."""
+        inner = ",".join(f"{key}={value}" for key, value in self.params)
+        return f"{self.template}[{inner}]" if inner else self.template
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a variant is written for. Sizes in bytes."""
+
+    kind: str
+    """"cpu" or "cuda"."""
+    arch: str
+    """"x86-64-v3", "x86-64-v4", "aarch64", "sm_90", …"""
+    vector_bytes: int = 0
+    units: int = 1
+    """Streaming multiprocessors, or CPU threads."""
+    shared_bytes: int = 0
+    """Shared memory a block may ask for (CUDA)."""
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 1024 * 1024
+    l3_bytes: int = 32 * 1024 * 1024
+    name: str = ""
+    """The device as its driver or kernel names it; part of every tuning key."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The open choice: at least one variant per kernel; the first is the safe default."""
+
+    schedule: Schedule
+    variants: Mapping[str, tuple[Variant, ...]]
+
+
+# ── render ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A compile-time layout of a constant: element [p0, p1, …] of the packed array is source[index], 0 outside the source.
+
+    `axes` are the symbols p0, p1, …; `index` has one expression per source dimension, and may run past its extent.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    axes: tuple[sympy.Symbol, ...]
+    index: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class BufferArgument:
+    """A pointer to parameter number `parameter`, or to its packed copy."""
+
+    parameter: int
+    packing: Packing | None = None
+
+
+@dataclass(frozen=True)
+class WorkspaceArgument:
+    """A pointer `offset` bytes into this variant's workspace."""
+
+    offset: Expr | int = 0
+
+
+@dataclass(frozen=True)
+class SizeArgument:
+    """A run-time size, int64 or int32."""
+
+    expr: Expr
+    dtype: DType = DType.INT64
+
+
+Argument: TypeAlias = BufferArgument | WorkspaceArgument | SizeArgument
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel call. CUDA: `grid` in blocks; CPU: a plain call, grid unused."""
+
+    entry: str
+    args: tuple[Argument, ...]
+    grid: tuple[Expr | int, Expr | int, Expr | int] = (1, 1, 1)
+    options: Mapping[str, int | bool] = field(default_factory=dict)
+    """Compiler settings of this launch (Triton: num_warps, num_stages), sorted by name."""
+    signature: tuple[tuple[str, str], ...] = ()
+    """Triton: per argument its name and type (`*fp32`, `i32`), in order."""
+    divisible_by_16: tuple[int, ...] = ()
+    """Triton: arguments whose address or value is a multiple of 16."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One variant as text. Equal variant, kernel and device give equal text."""
+
+    variant: Variant
+    language: str
+    """"cpp" or "triton"."""
+    text: str
+    launches: tuple[Launch, ...]
+    workspace_bytes: Expr | int = 0
+    zero_workspace: bool = False
+    """The workspace must be all zero before every run of the kernel."""
+
+
+# ── build ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Image:
+    """Compiled bytes of one launch: an object file (CPU) or a cubin (CUDA), and what its compiler said of it."""
+
+    entry: str
+    blob: bytes
+    digest: str
+    """sha256 of blob, hexadecimal."""
+    threads: int = 1
+    """Threads per block (CUDA)."""
+    shared_bytes: int = 0
+    registers: int = 0
+    spilled_bytes: int = 0
+    global_scratch_bytes: int = 0
+    global_scratch_alignment: int = 1
+
+
+@dataclass(frozen=True)
+class Binary:
+    """The images of a source. A CPU source has one image for all its launches, a CUDA source one per launch."""
+
+    source: Source
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A variant that is out of the race, and why."""
+
+    variant: Variant
+    reason: str
+
+
+# ── tune ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one variant, in microseconds."""
+
+    variant: Variant
+    median_us: float
+    spread_us: float
+    """Half the distance between the quartiles."""
+    runs: int
+    """Rounds behind the median."""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """From points over the kernel's symbols to binaries; a static kernel has one row with an empty point."""
+
+    rows: tuple[tuple[tuple[int, ...], Binary], ...]
+
+    @property
+    def only(self) -> Binary:
+        """Return the binary of a static kernel."""
+        return self.rows[0][1]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The closed choice: winners right within tolerance; the bytes timed are the bytes shipped."""
+
+    schedule: Schedule
+    winners: Mapping[str, Dispatch]
+    timings: Mapping[str, tuple[Timing, ...]]
+    rejected: Mapping[str, tuple[Rejected, ...]]
+    reasons: Mapping[str, str]
+    """Per kernel: why the winner won ("measured", "within noise of the default", "forced", "not measured: …", "cached")."""
+
+
+# ── wrap, link, load ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class HostCode:
+    """The C++ of one library, rendered once: model source, bytes to embed, objects to link, and the manifest (JSON)."""
+
+    text: str
+    blobs: Mapping[str, bytes | Bytes]
+    objects: tuple[Image, ...]
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """A linked library and its manifest (JSON)."""
+
+    path: Path
+    manifest: str

@@ -1,0 +1,1 @@
+"""Targets: device, language and toolchain joined in one value each."""
