@@ -1,1 +1,17 @@
-"""TODO."""
+"""ATen to loop nests: one rule per op, one file per family of ops.
+
+*Requires* a functional graph of ATen ops. *Ensures* nests in topological order, one writer per temporary and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from mkwrap.lower import indexing, matmul, pointwise, reduction, view
+from mkwrap.lower.lowering import Rule
+
+FAMILIES = (pointwise, view, indexing, reduction, matmul)
+
+RULES: Mapping[torch._ops.OpOverload, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

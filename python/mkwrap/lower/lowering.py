@@ -1,0 +1,150 @@
+"""The state of one lowering: the buffers and nests made so far, and the two ways to make a nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import sympy
+import torch
+
+from mkwrap.errors import UnsupportedDtypeError
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import Ranges, axis_ranges, axis_symbol, contiguous_strides
+from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Origin, Role
+from mkwrap.lower.tensor import ZERO, TensorValue, whole
+
+Index: TypeAlias = tuple[Expr, ...]
+Scalar: TypeAlias = bool | int | float
+Operand: TypeAlias = TensorValue | Scalar
+RuleArg: TypeAlias = TensorValue | Scalar | str | None | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format
+Rule: TypeAlias = Callable[..., "TensorValue | tuple[TensorValue | None, ...]"]
+"""`rule(low, *args, **kwargs)`: the op's arguments as torch passes them, tensors as TensorValue, sizes as Expr or int.
+
+Returns the result, or a tuple for an op with several results (None: a result that nobody may use).
+Raises `Unsupported` for a combination of arguments it does not lower.
+"""
+
+
+class Unsupported(Exception):
+    """A rule does not lower this combination of arguments; the message says which. Collected into UnsupportedOpError."""
+
+
+class NestWriter(BodyBuilder):
+    """Builds one nest's body; knows the ranges of its axes, so that loads through views are simplified."""
+
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        super().__init__()
+        self.ranges: Ranges = axis_ranges(axes)
+
+    def read(self, value: Operand, index: Index, mask: str | None = None, dtype: DType | None = None) -> str:
+        """Load the element of a tensor at `index` (or make a Python scalar a constant), converted to dtype if given."""
+        if not isinstance(value, TensorValue):
+            return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
+        loaded = self.load(value.buffer.name, value.dtype, value.at(index, self.ranges), mask)
+        return loaded if dtype is None else self.cast(loaded, dtype)
+
+
+def scalar_dtype(value: Scalar) -> DType:
+    """Default dtype of a Python scalar in torch: bool, int64 or float32."""
+    if isinstance(value, bool):
+        return DType.BOOL
+    return DType.INT64 if isinstance(value, int) else DType.FLOAT32
+
+
+def dtype_of(dtype: torch.dtype) -> DType:
+    """Convert torch's dtype; `UnsupportedDtypeError` for those mkwrap does not compile."""
+    name = str(dtype).removeprefix("torch.")
+    try:
+        return DType(name)
+    except ValueError:
+        known = ", ".join(d.value for d in DType)
+        raise UnsupportedDtypeError(f"dtype {name} is not supported; supported are {known}") from None
+
+
+Write: TypeAlias = Callable[[NestWriter, Index], Sequence[str]]
+WriteReduction: TypeAlias = Callable[[NestWriter, Index, Index], Sequence[str]]
+
+
+@dataclass
+class Lowering:
+    """Collects the buffers and nests of one program; context of every rule."""
+
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    nests: list[Nest] = field(default_factory=list)
+    origin: Origin = field(default_factory=lambda: Origin("", ""))
+    """Of the op being lowered; stamped on the nests it makes."""
+    sizes: Mapping[str, Expr] = field(default_factory=dict)
+    """Graph nodes that are sizes (SymInt), by name."""
+
+    def temporary(self, dtype: DType, shape: Sequence[Expr]) -> Buffer:
+        """Make a dense row-major temporary."""
+        dims = tuple(sympy.sympify(n) for n in shape)
+        name = f"t{len(self.buffers)}"
+        buffer = Buffer(name, dtype, dims, contiguous_strides(dims), Role.TEMPORARY)
+        self.buffers[name] = buffer
+        return buffer
+
+    def pointwise(self, shape: Sequence[Expr], dtypes: Sequence[DType], write: Write) -> tuple[TensorValue, ...]:
+        """Make a nest with one store per dtype; `write(writer, index)` returns the values to store, of those dtypes."""
+        axes, index = _axes("i", shape)
+        writer = NestWriter(axes)
+        return self._finish(writer, axes, (), shape, index, dtypes, write(writer, index))
+
+    def reduction(
+        self,
+        shape: Sequence[Expr],
+        reduced: Sequence[Expr],
+        dtypes: Sequence[DType],
+        write: WriteReduction,
+    ) -> tuple[TensorValue, ...]:
+        """Make a nest over `shape` × `reduced` with one row-level store per dtype.
+
+        `write(writer, index, reduced_index)` computes element values, calls `writer.reduce`, and returns row values.
+        """
+        axes, index = _axes("i", shape)
+        reduction_axes, reduced_index = _axes("r", reduced)
+        writer = NestWriter((*axes, *reduction_axes))
+        return self._finish(writer, axes, reduction_axes, shape, index, dtypes, write(writer, index, reduced_index))
+
+    def write_into(self, buffer: Buffer, value: TensorValue) -> None:
+        """Make a nest that copies a value into an existing buffer of the same shape (outputs, mutated inputs)."""
+        axes, index = _axes("i", value.shape)
+        writer = NestWriter(axes)
+        writer.store(buffer.name, index, writer.read(value, index))
+        self.nests.append(Nest(f"n{len(self.nests)}", axes, (), writer.body(), (self.origin,)))
+
+    def _finish(
+        self,
+        writer: NestWriter,
+        axes: tuple[Axis, ...],
+        reduction_axes: tuple[Axis, ...],
+        shape: Sequence[Expr],
+        index: Index,
+        dtypes: Sequence[DType],
+        values: Sequence[str],
+    ) -> tuple[TensorValue, ...]:
+        results = []
+        for dtype, value in zip(dtypes, values, strict=True):
+            assert writer.dtype(value) is dtype, f"{self.origin.op} computes {writer.dtype(value)}, declares {dtype}"
+            buffer = self.temporary(dtype, shape)
+            writer.store(buffer.name, index, value)
+            results.append(whole(buffer))
+        self.nests.append(Nest(f"n{len(self.nests)}", axes, reduction_axes, writer.body(), (self.origin,)))
+        return tuple(results)
+
+
+def _axes(prefix: str, shape: Sequence[Expr]) -> tuple[tuple[Axis, ...], Index]:
+    """Make one axis per dim; a dim of extent 1 has no axis and index 0."""
+    axes: list[Axis] = []
+    index: list[Expr] = []
+    for k, extent in enumerate(shape):
+        size = sympy.sympify(extent)
+        if size == 1:
+            index.append(ZERO)
+        else:
+            axes.append(Axis(axis_symbol(f"{prefix}{k}"), size))
+            index.append(axes[-1].symbol)
+    return tuple(axes), tuple(index)
