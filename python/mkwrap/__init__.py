@@ -1,0 +1,39 @@
+"""Compiles a PyTorch function ahead of time to one shared library, choosing kernels by measurement."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mkwrap import errors as errors
+    from mkwrap.compiler import compile as compile
+    from mkwrap.model import Model as Model
+    from mkwrap.model import load as load
+    from mkwrap.options import Options as Options
+    from mkwrap.targets import Target as Target
+
+__all__ = ["Model", "Options", "Target", "compile", "errors", "load"]
+
+# Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that needs
+# one submodule does not import torch. The function `load` lives in `model`: a submodule of its name would hide it.
+_HOMES = {
+    "Model": ("mkwrap.model", "Model"),
+    "Options": ("mkwrap.options", "Options"),
+    "Target": ("mkwrap.targets", "Target"),
+    "compile": ("mkwrap.compiler", "compile"),
+    "errors": ("mkwrap.errors", None),
+    "load": ("mkwrap.model", "load"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mkwrap' has no attribute {name!r}")
+    module_name, attribute = _HOMES[name]
+    module = importlib.import_module(module_name)
+    return module if attribute is None else getattr(module, attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))
