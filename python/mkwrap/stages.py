@@ -77,23 +77,23 @@ class CapturedGraph:
     """A functional ATen graph: parameters lifted, mutation and aliasing written down, every op with a lowering.
 
     `graph_module`'s placeholders are named after inputs or constants; its output node holds, first, the new values of
-    mutated inputs (in the order of `mutations`), then the results (in the order of `results`).
+    the mutated inputs (in the order of `mutations`), then the leaves of the result (Python values stand for themselves).
     """
 
     graph_module: torch.fx.GraphModule
     inputs: tuple[InputSpec, ...]
     constants: Mapping[str, torch.Tensor]
+    """Parameters, module buffers and tensors made from them alone, by placeholder name."""
     mutations: tuple[str, ...]
-    """Names of the inputs (or constants: mutated module buffers) that the first outputs are written back to."""
-    results: tuple[str | bool | int | float | None, ...]
-    """Per result leaf: the name of the graph node that makes it, or `None`/a Python value behind `values`."""
-    values: Mapping[int, bool | int | float | str | None]
-    """Result leaves that are Python constants, by position."""
+    """Names of the inputs that the first outputs are written back to."""
     in_spec: TreeSpec
+    """Structure of (args, kwargs) as the user passes them."""
     out_spec: TreeSpec
+    """Structure of the result."""
     constant_args: Mapping[int, bool | int | float | str | None]
     """Flattened arguments that are not tensors, by position; every call must pass equal ones."""
-    samples: tuple[torch.Tensor, ...]
+    samples: Mapping[str, torch.Tensor]
+    """The example tensors, by input name."""
     symbols: tuple[SymbolSpec, ...] = ()
 
 

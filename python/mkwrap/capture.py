@@ -1,0 +1,222 @@
+"""Traces a function or module with torch.export into a functional ATen graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch.export.graph_signature import InputKind, OutputKind
+
+from mkwrap.decompose import decompositions
+from mkwrap.errors import AliasingError, CaptureError, DynamicShapeError, UnsupportedOpError, UnsupportedUse
+from mkwrap.fold import fold_constants
+from mkwrap.lower.lowering import dtype_of
+from mkwrap.stages import CapturedGraph, InputSpec
+
+Callee: TypeAlias = "Callable[..., object] | torch.nn.Module"
+PythonValue: TypeAlias = bool | int | float | str | None
+_PYTHON_VALUES = (bool, int, float, str, type(None))
+
+
+def capture(
+    fn: Callee,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    dynamic_shapes: object,
+    lowered_ops: Collection[object],
+) -> CapturedGraph:
+    """Trace `fn(*args, **kwargs)` on fake tensors; the caller's tensors are not touched.
+
+    Raises `CaptureError` where torch.export cannot trace, `UnsupportedOpError` with every op outside `lowered_ops`,
+    `DynamicShapeError` for any dynamic dim, `AliasingError` for mutated inputs that overlap others.
+    """
+    _refuse_dynamic(dynamic_shapes)
+    with_path, in_spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
+    leaves = [leaf for _, leaf in with_path]
+    paths = [_spell_path(path) for path, _ in with_path]
+    tensor_positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    constant_args = _constant_args(leaves, paths)
+    module = _FlatModule(fn, leaves, in_spec)
+    samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    program = _export(module, samples)
+    signature = program.graph_signature
+    user_inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    mutations = tuple(_mutations(program))
+    inputs = tuple(
+        _input_spec(name, paths[position], sample, name in mutations)
+        for name, position, sample in zip(user_inputs, tensor_positions, samples, strict=True)
+    )
+    _refuse_overlap(inputs, samples)
+    graph_module = program.graph_module
+    constants = fold_constants(graph_module, _constants(program))
+    _refuse_unsupported(graph_module, lowered_ops)
+    assert module.out_spec is not None
+    return CapturedGraph(
+        graph_module=graph_module,
+        inputs=inputs,
+        constants=constants,
+        mutations=mutations,
+        in_spec=in_spec,
+        out_spec=module.out_spec,
+        constant_args=constant_args,
+        samples=dict(zip(user_inputs, samples, strict=True)),
+    )
+
+
+class _FlatModule(torch.nn.Module):
+    """Presents `fn` to torch.export as a module over flat tensors, so that any pytree of arguments will do."""
+
+    def __init__(self, fn: Callee, leaves: Sequence[object], in_spec: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.fn = fn
+        self._leaves = list(leaves)
+        self._in_spec = in_spec
+        self.out_spec: pytree.TreeSpec | None = None
+
+    def forward(self, *tensors: torch.Tensor) -> list[object]:
+        """Put the traced tensors where the examples were, call, and flatten the result."""
+        remaining = iter(tensors)
+        leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
+        flat, self.out_spec = pytree.tree_flatten(self.fn(*args, **kwargs))
+        return flat
+
+
+def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
+    # Outside no_grad, export would record grad-mode switches and train-only state that inference has no use for.
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(module, tuple(samples), strict=False)
+            return exported.run_decompositions(decompositions())
+    except Exception as error:
+        if isinstance(error, MemoryError | KeyboardInterrupt):
+            raise
+        message = str(error).strip() or type(error).__name__
+        raise CaptureError(f"torch.export could not trace the function: {message}") from error
+
+
+def _spell_path(path: pytree.KeyPath) -> str:
+    root = "args" if isinstance(path[0], pytree.SequenceKey) and path[0].idx == 0 else "kwargs"
+    return root + pytree.keystr(path[1:])
+
+
+def _refuse_dynamic(dynamic_shapes: object) -> None:
+    found = [leaf for leaf in pytree.tree_leaves(dynamic_shapes) if leaf is not None]
+    if found:
+        raise DynamicShapeError(
+            f"dynamic dimensions are not supported yet, but dynamic_shapes asks for {found[0]!r}; "
+            "compile once per shape, with dynamic_shapes=None"
+        )
+
+
+def _constant_args(leaves: Sequence[object], paths: Sequence[str]) -> dict[int, PythonValue]:
+    constants: dict[int, PythonValue] = {}
+    for k, (leaf, path) in enumerate(zip(leaves, paths, strict=True)):
+        if isinstance(leaf, torch.Tensor):
+            continue
+        if not isinstance(leaf, _PYTHON_VALUES):
+            raise CaptureError(
+                f"{path} is a {type(leaf).__name__}; arguments must be tensors, numbers, strings, None, "
+                "or tuples, lists, dicts and registered dataclasses of them"
+            )
+        constants[k] = leaf
+    return constants
+
+
+def _mutations(program: torch.export.ExportedProgram) -> list[str]:
+    names: list[str] = []
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is OutputKind.USER_INPUT_MUTATION:
+            assert spec.target is not None
+            names.append(spec.target)
+        elif spec.kind is not OutputKind.USER_OUTPUT:
+            raise CaptureError(
+                f"the module changes its own buffer {spec.target!r} when called; a library has no hidden state: "
+                "put the module into eval() mode, or pass the buffer as an input"
+            )
+    return names
+
+
+def _input_spec(name: str, path: str, sample: torch.Tensor, mutated: bool) -> InputSpec:
+    if sample.layout is not torch.strided:
+        raise CaptureError(f"{path} has layout {sample.layout}; only strided tensors are supported")
+    dtype = dtype_of(sample.dtype)
+    return InputSpec(
+        name=name,
+        path=path,
+        dtype=dtype,
+        shape=tuple(sympy.Integer(n) for n in sample.shape),
+        strides=tuple(sympy.Integer(s) for s in sample.stride()),
+        alignment=16 if sample.data_ptr() % 16 == 0 else dtype.itemsize,
+        mutated=mutated,
+    )
+
+
+def _extent(sample: torch.Tensor) -> tuple[int, int]:
+    """Return first and one-past-last byte address a tensor can touch."""
+    if sample.numel() == 0:
+        return 0, 0
+    last = sum((n - 1) * s for n, s in zip(sample.shape, sample.stride(), strict=True))
+    return sample.data_ptr(), sample.data_ptr() + (last + 1) * sample.element_size()
+
+
+def _refuse_overlap(inputs: Sequence[InputSpec], samples: Sequence[torch.Tensor]) -> None:
+    ranges = [_extent(sample) for sample in samples]
+    for k, spec in enumerate(inputs):
+        if not spec.mutated:
+            continue
+        for j, other in enumerate(inputs):
+            if j != k and ranges[k][0] < ranges[j][1] and ranges[j][0] < ranges[k][1]:
+                raise AliasingError(
+                    f"{spec.path} is changed in place and shares memory with {other.path}; "
+                    "pass tensors that do not overlap, or clone one of them"
+                )
+
+
+def _constants(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
+    values: dict[str, torch.Tensor] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            continue
+        assert spec.target is not None
+        source = program.constants if spec.kind is InputKind.CONSTANT_TENSOR else program.state_dict
+        value = source[spec.target] if spec.target in source else program.constants[spec.target]
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(f"{spec.target} is a {type(value).__name__}; only tensors can be constants of a library")
+        values[spec.arg.name] = value.detach()
+    return values
+
+
+def source_location(node: torch.fx.Node) -> str:
+    """Return `file:line: code` of the user's line that made a node, or a note that none is known."""
+    trace = node.meta.get("stack_trace")
+    if not isinstance(trace, str):
+        return "(no source line known)"
+    lines = [line.strip() for line in trace.strip().splitlines()]
+    frames = [k for k, line in enumerate(lines) if line.startswith("File ")]
+    own = [k for k in frames if "site-packages/torch/" not in lines[k] and "mkwrap/capture.py" not in lines[k]]
+    if not (own or frames):
+        return "(no source line known)"
+    at = (own or frames)[-1]
+    name, line, *_ = lines[at].removeprefix("File ").split(", ")
+    code = lines[at + 1] if at + 1 < len(lines) and at + 1 not in frames else ""
+    return f"{name.strip(chr(34))}:{line.removeprefix('line ')}: {code}"
+
+
+def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collection[object]) -> None:
+    uses = [
+        UnsupportedUse(str(node.target), "no lowering", source_location(node))
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and node.target is not operator.getitem and node.target not in lowered_ops
+    ]
+    uses += [
+        UnsupportedUse(node.name, f"graph node of kind {node.op}", source_location(node))
+        for node in graph_module.graph.nodes
+        if node.op in ("call_module", "call_method", "get_attr")
+    ]
+    if uses:
+        raise UnsupportedOpError(uses)
