@@ -1,0 +1,183 @@
+"""Compiled parts of mkwrap: loaded models and timing. Importing this module imports neither torch nor numpy."""
+
+from collections.abc import Buffer, Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias, final
+
+__version__: str
+
+# ── loaded models ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TensorInfo(NamedTuple):
+    """What a library says of one tensor it takes or gives. A size or stride that is dynamic is −1."""
+
+    name: str
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    alignment: int
+    mutated: bool
+
+def read_manifest(path: str) -> str:
+    """Return the manifest of the library at path without creating a model; raises `LibraryFormatError`."""
+
+class Model:
+    """A loaded library on one device, with a pool of contexts: one per call in flight.
+
+    Calling it with as many positional tensors as the library has inputs, each at its place, runs the library.
+    Anything else (keyword arguments, nested or constant arguments) goes to `nested(args, kwargs)`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        device: int,
+        flat: Literal["none", "single", "tuple", "list"],
+        nested: Callable[[tuple[object, ...], dict[str, object]], object] | None,
+    ) -> None:
+        """Load the library; `flat` says what a flat call returns, "none" that every call is nested.
+
+        Raises `LibraryFormatError`, `DriverError` or `ArchitectureError`.
+        """
+    def __call__(self, *args: object, **kwargs: object) -> object: ...
+    def run(self, tensors: tuple[object, ...]) -> tuple[object, ...]:
+        """Run on the library's inputs in order; returns its output buffers as new tensors."""
+    def run_into(self, tensors: tuple[object, ...], outputs: tuple[object, ...]) -> None:
+        """Run on the library's inputs in order, writing into the caller's output tensors."""
+    @property
+    def manifest_text(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def constant_bytes(self) -> int: ...
+    @property
+    def device_type(self) -> Literal["cpu", "cuda"]: ...
+    @property
+    def contexts(self) -> int:
+        """How many contexts exist: the largest number of calls that were in flight at once."""
+
+# ── timing on the CPU ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+Region: TypeAlias = tuple[int, int]
+"""Address and bytes."""
+
+@final
+class CpuKernel:
+    """One entry `int32_t entry(void* const* args, const int64_t* sizes)` of a shared object, and what to call it with.
+
+    `args` holds one or more argument lists (addresses); call i uses list i modulo their number, so that rotating buffers
+    larger than the cache measures cold memory. `zero` regions are zeroed before every call, inside the timed region, as
+    the library does it. The memory stays the caller's and must outlive the object.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        entry: str,
+        args: Sequence[Sequence[int]],
+        sizes: Sequence[int] = (),
+        zero: Sequence[Region] = (),
+    ) -> None:
+        """Load path with RTLD_LOCAL; raises `LibraryFormatError` if it or the entry cannot be loaded."""
+    def run(self, which: int = 0) -> int:
+        """Call once with argument list `which`; returns the kernel's status (1: an index was out of range)."""
+
+def time_cpu(
+    kernels: Sequence[CpuKernel],
+    rounds: int,
+    batch_us: float = 200.0,
+    calls: Sequence[int] = (),
+    restore: Sequence[tuple[int, int, int]] = (),
+    pin: Sequence[int] = (),
+) -> list[list[float]]:
+    """Time kernels in interleaved rounds; returns per kernel `rounds` samples: microseconds per call.
+
+    In each round every kernel runs one untimed call, then a timed batch of `calls[k]` calls; where `calls` is empty the number
+    is chosen once per kernel so that a batch lasts about `batch_us`. `restore` (destination, source, bytes) copies are made
+    before each batch, untimed. `pin`: CPUs this thread is bound to meanwhile (OpenMP threads that exist already keep theirs).
+    The interpreter lock is released; nothing is allocated between the first and the last sample.
+    """
+
+# ── CUDA, without torch ────────────────────────────────────────────────────────────────────────────────────────────────
+
+class CudaDevice(NamedTuple):
+    """A CUDA device as its driver describes it; sizes in bytes."""
+
+    ordinal: int
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    shared_optin_bytes: int
+    l2_bytes: int
+    memory_bytes: int
+    driver_version: int
+    """As cuDriverGetVersion gives it: 13000 is 13.0."""
+
+def cuda_devices() -> list[CudaDevice]:
+    """Return the CUDA devices of this machine; empty where there is no driver or no device."""
+
+CudaArgument: TypeAlias = tuple[Literal["ptr", "i32", "i64"], int]
+
+@final
+class CudaLaunch:
+    """One kernel launch with its arguments bound. Keeps its function and context alive."""
+
+@final
+class CudaFunction:
+    """A function of a loaded cubin. Keeps its module and context alive."""
+
+    @property
+    def registers(self) -> int: ...
+    @property
+    def local_bytes(self) -> int:
+        """Bytes of local memory per thread: spills and stack."""
+    def launch(
+        self, grid: tuple[int, int, int], threads: int, shared_bytes: int, args: Sequence[CudaArgument]
+    ) -> CudaLaunch:
+        """Bind a launch; the arguments include Triton's trailing scratch pointers where the kernel has them."""
+
+CudaFill: TypeAlias = tuple[int, int, int]
+"""Address, byte value, bytes: a memset in a run."""
+CudaRun: TypeAlias = Sequence[CudaLaunch | CudaFill]
+"""One use of a kernel: its launches and memsets in order."""
+
+@final
+class CudaContext:
+    """The primary context of a device, a private stream, and the memory allocated through it (freed with it)."""
+
+    def __init__(self, ordinal: int = 0) -> None:
+        """Retain the primary context; raises `DriverError` where there is no driver, device or memory."""
+    def allocate(self, nbytes: int) -> int:
+        """Allocate device memory; returns its address, a multiple of 256."""
+    def free(self, address: int) -> None: ...
+    def upload(self, address: int, data: Buffer) -> None:
+        """Copy contiguous host memory to the device and wait."""
+    def download(self, address: int, data: Buffer) -> None:
+        """Copy from the device to writable contiguous host memory and wait."""
+    def fill(self, address: int, value: int, nbytes: int) -> None:
+        """Set bytes and wait."""
+    def copy(self, destination: int, source: int, nbytes: int) -> None:
+        """Copy within the device and wait."""
+    def load(self, cubin: bytes, entry: str, shared_bytes: int = 0) -> CudaFunction:
+        """Load an image; asks for the dynamic shared memory opt-in where shared_bytes needs it."""
+    def run(self, run: CudaRun) -> None:
+        """Do one run and wait."""
+
+def time_cuda(
+    context: CudaContext,
+    candidates: Sequence[Sequence[CudaRun]],
+    rounds: int,
+    unroll: int = 20,
+    restore: Sequence[tuple[int, int, int]] = (),
+    flush_bytes: int = 0,
+) -> list[list[float]]:
+    """Time candidates in interleaved rounds; returns per candidate `rounds` samples: microseconds per run.
+
+    Each candidate is captured once as a CUDA graph of `unroll` runs; run i is entry i modulo the candidate's number of runs,
+    so that buffers can be rotated past the L2. A sample is one replay between two events, divided by `unroll`.
+    Before each sample, untimed: the `restore` copies (destination, source, bytes) and a memset of `flush_bytes`.
+    """
