@@ -1,0 +1,179 @@
+"""Walks a captured graph and lowers every node: CapturedGraph → Program.
+
+*Requires* a functional graph whose ops all have a rule. *Ensures* a verified `Program`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import sympy
+import torch
+
+from mkwrap.capture import source_location
+from mkwrap.errors import UnsupportedOpError, UnsupportedUse
+from mkwrap.ir.index import contiguous_strides
+from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
+from mkwrap.ir.verify import verify_program
+from mkwrap.lower import RULES
+from mkwrap.lower.lowering import Lowering, Unsupported, dtype_of
+from mkwrap.lower.tensor import TensorValue, whole
+from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, OutputSpec, Program
+
+def lower(captured: CapturedGraph) -> Program:
+    """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`."""
+    low = Lowering()
+    constants = {name: _constant(low, name, tensor) for name, tensor in captured.constants.items()}
+    for spec in captured.inputs:
+        low.buffers[spec.name] = Buffer(
+            spec.name, spec.dtype, spec.shape, spec.strides, Role.INPUT, alignment=spec.alignment
+        )
+    values = _lower_nodes(low, captured)
+    output_node = next(node for node in captured.graph_module.graph.nodes if node.op == "output")
+    leaves = list(output_node.args[0])
+    count = len(captured.mutations)
+    low.origin = Origin("output", "")
+    outputs = _outputs(low, captured, leaves[count:], leaves[:count], values)
+    for name, leaf in zip(captured.mutations, leaves[:count], strict=True):
+        low.origin = Origin("write back to input", source_location(leaf))
+        low.write_into(low.buffers[name], values[leaf])
+    program = Program(
+        buffers=dict(low.buffers),
+        nests=tuple(low.nests),
+        inputs=captured.inputs,
+        outputs=outputs,
+        constants=constants,
+    )
+    verify_program(program)
+    return program
+
+
+def _constant(low: Lowering, name: str, tensor: torch.Tensor) -> ConstantData:
+    shape = tuple(sympy.Integer(n) for n in tensor.shape)
+    low.buffers[name] = Buffer(name, dtype_of(tensor.dtype), shape, contiguous_strides(shape), Role.CONSTANT)
+    dense = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    data = dense.reshape(-1).view(torch.uint8).numpy() if dense.numel() else np.zeros(0, np.uint8)
+    return ConstantData(name, data)
+
+
+def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, TensorValue]:
+    values: dict[torch.fx.Node, TensorValue] = {}
+    several: dict[torch.fx.Node, Sequence[TensorValue | None]] = {}
+    refused: list[UnsupportedUse] = []
+    for node in captured.graph_module.graph.nodes:
+        if node.op == "placeholder" and node.name in low.buffers:
+            values[node] = whole(low.buffers[node.name])
+        elif node.op == "call_function" and node.target is operator.getitem:
+            item = several[node.args[0]][node.args[1]]
+            assert item is not None, f"{node.args[0].name} has no result {node.args[1]}"
+            values[node] = item
+        elif node.op == "call_function":
+            low.origin = Origin(str(node.target), source_location(node))
+            try:
+                result = RULES[node.target](
+                    low,
+                    *torch.fx.node.map_arg(node.args, values.__getitem__),
+                    **torch.fx.node.map_arg(node.kwargs, values.__getitem__),
+                )
+            except Unsupported as reason:
+                refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
+                result = _poison(low, node)
+            if isinstance(result, TensorValue):
+                values[node] = result
+            else:
+                several[node] = result
+    if refused:
+        raise UnsupportedOpError(refused)
+    return values
+
+
+def _poison(low: Lowering, node: torch.fx.Node) -> TensorValue | tuple[TensorValue, ...]:
+    """Stand in for the result of a refused op, so that the walk can go on and find the other refusals."""
+    meta = node.meta["val"]
+    many = isinstance(meta, tuple | list)
+    made = tuple(
+        whole(low.temporary(dtype_of(t.dtype), [sympy.Integer(n) for n in t.shape])) for t in (meta if many else [meta])
+    )
+    return made if many else made[0]
+
+
+def _outputs(
+    low: Lowering,
+    captured: CapturedGraph,
+    leaves: Sequence[object],
+    mutated: Sequence[torch.fx.Node],
+    values: dict[torch.fx.Node, TensorValue],
+) -> tuple[OutputSpec, ...]:
+    inputs = {spec.name: spec for spec in captured.inputs}
+    new_value_of = {values[node].buffer.name: name for name, node in zip(captured.mutations, mutated, strict=True)}
+    owners = dict(zip(mutated, captured.mutations, strict=True))
+    specs: list[OutputSpec] = []
+    seen: dict[torch.fx.Node, int] = {}
+    for position, leaf in enumerate(leaves):
+        if not isinstance(leaf, torch.fx.Node):
+            specs.append(OutputSpec(OutputKind.VALUE, value=leaf))  # type: ignore[arg-type]
+            continue
+        if leaf in seen:
+            specs.append(OutputSpec(OutputKind.SAME, same_as=seen[leaf]))
+            continue
+        seen[leaf] = position
+        value = values[leaf]
+        owner = owners.get(leaf) or (leaf.name if leaf.op == "placeholder" and leaf.name in inputs else None)
+        viewed = inputs.get(new_value_of.get(value.buffer.name, value.buffer.name))
+        if owner is not None:
+            specs.append(_input_view(whole(low.buffers[owner]), inputs[owner], identical=True))
+        elif viewed is not None and not value.fresh and _is_view_of(value):
+            specs.append(_input_view(value, viewed, identical=False))
+        else:
+            specs.append(_written(low, position, leaf, value))
+    return tuple(specs)
+
+
+def _is_view_of(value: TensorValue) -> bool:
+    """Whether the flat index is affine in the view's axes, as the strides of a view must be."""
+    return all(
+        expr.is_polynomial(*value.axes) and sympy.Poly(expr, *value.axes).total_degree() <= 1
+        for expr in value.index
+        if expr.free_symbols
+    )
+
+
+def _input_view(value: TensorValue, spec: InputSpec, *, identical: bool) -> OutputSpec:
+    flat = sympy.expand(sympy.Add(*[i * s for i, s in zip(value.index, spec.strides, strict=True)]))
+    return OutputSpec(
+        OutputKind.INPUT_VIEW,
+        buffer=spec.name,
+        dtype=spec.dtype,
+        shape=value.shape,
+        strides=tuple(flat.coeff(axis) for axis in value.axes),
+        offset=flat.as_coefficients_dict().get(sympy.Integer(1), sympy.Integer(0)),
+        identical=identical,
+    )
+
+
+def _written(low: Lowering, position: int, leaf: torch.fx.Node, value: TensorValue) -> OutputSpec:
+    """Copy a value into an output buffer with the strides eager would give it."""
+    meta = leaf.meta["val"]
+    strides = _dense_strides(value.shape, [sympy.sympify(s) for s in meta.stride()])
+    buffer = Buffer(f"out{position}", value.dtype, value.shape, strides, Role.OUTPUT, alignment=16)
+    low.buffers[buffer.name] = buffer
+    low.origin = Origin("output", source_location(leaf))
+    low.write_into(buffer, value)
+    return OutputSpec(
+        OutputKind.BUFFER, buffer=buffer.name, dtype=value.dtype, shape=value.shape, strides=buffer.strides
+    )
+
+
+def _dense_strides(shape: tuple[Expr, ...], strides: Sequence[Expr]) -> tuple[Expr, ...]:
+    """Keep eager's strides where they are a permutation of dense ones; row-major otherwise (expanded, sliced results)."""
+    order = sorted(range(len(shape)), key=lambda k: (-int(strides[k]), k)) if all(s.is_Integer for s in strides) else []
+    if len(order) != len(shape):
+        return contiguous_strides(shape)
+    permuted = [shape[k] for k in order]
+    dense = dict(zip(order, contiguous_strides(permuted), strict=True))
+    if all(shape[k] == 1 or strides[k] == dense[k] for k in order):
+        return tuple(dense[k] for k in range(len(shape)))
+    return contiguous_strides(shape)
+
