@@ -1,7 +1,28 @@
 // The Python module mkwrap._C.
+#include "binding/module.h"
+
 #include <pybind11/pybind11.h>
+
+#include <exception>
+
+#include "binding/python_errors.h"
+#include "timing/cpu.h"
+
+namespace {
+
+void translate(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const mkwrap::timing::LoadError& error) {
+    mkwrap::binding::set_error("CompilerError", error.what());
+  }
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled parts of mkwrap: loaded models and timing.";
   m.attr("__version__") = MKWRAP_VERSION;
+  pybind11::register_local_exception_translator(&translate);
+  mkwrap::binding::bind_time_cpu(m);
 }

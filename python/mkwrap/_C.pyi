@@ -1,7 +1,9 @@
 """Compiled parts of mkwrap: loaded models and timing. Importing this module imports neither torch nor numpy."""
 
-from collections.abc import Buffer, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias, final
+
+from typing_extensions import Buffer
 
 __version__: str
 
@@ -82,7 +84,7 @@ class CpuKernel:
         sizes: Sequence[int] = (),
         zero: Sequence[Region] = (),
     ) -> None:
-        """Load path with RTLD_LOCAL; raises `LibraryFormatError` if it or the entry cannot be loaded."""
+        """Load path with RTLD_LOCAL; raises `CompilerError` if it or the entry cannot be loaded."""
     def run(self, which: int = 0) -> int:
         """Call once with argument list `which`; returns the kernel's status (1: an index was out of range)."""
 
