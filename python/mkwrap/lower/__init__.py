@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import torch
 
-from mkwrap.lower import indexing, matmul, pointwise, reduction, view
+from mkwrap.lower import attention, indexing, matmul, normalization, pointwise, reduction, softmax, view
 from mkwrap.lower.lowering import Rule
 
-FAMILIES = (pointwise, view, indexing, reduction, matmul)
+FAMILIES = (pointwise, view, indexing, reduction, softmax, normalization, matmul, attention)
 
 RULES: Mapping[torch._ops.OpOverload, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
