@@ -1,1 +1,19 @@
 """Targets: device, language and toolchain joined in one value each."""
+
+from __future__ import annotations
+
+from mkwrap.errors import TargetError
+from mkwrap.options import Options
+from mkwrap.targets import cpu
+from mkwrap.targets.target import Family, Target
+
+FAMILIES: tuple[Family, ...] = (cpu.FAMILY,)
+
+
+def resolve(name: str, options: Options) -> Target:
+    """Return the target of that name ("cpu", "cpu:x86-64-v3", …); raises `TargetError` for an unknown one."""
+    for family in FAMILIES:
+        if name.split(":")[0] == family.prefix:
+            return family.resolve(name, options)
+    known = ", ".join(family.prefix for family in FAMILIES)
+    raise TargetError(f"unknown target {name!r}; a target's name starts with one of: {known}")

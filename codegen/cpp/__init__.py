@@ -1,0 +1,7 @@
+"""The CPU language: C++ with compiler vector types and OpenMP."""
+
+from __future__ import annotations
+
+from mkwrap.codegen.template import Language
+
+LANGUAGE = Language("cpp", templates=())
