@@ -221,3 +221,21 @@ def contiguous_strides(shape: Sequence[Expr]) -> tuple[Expr, ...]:
         strides.append(step)
         step = step * (sympy.Integer(1) if n == 0 else n)
     return tuple(reversed(strides))
+
+
+def recombine(expr: Expr) -> Expr:
+    """Undo a digit split: c·n·⌊x / n⌋ + c·(x mod n) = c·x, in any sum; repeats until nothing changes."""
+    if not expr.is_Add:
+        return expr
+    terms = list(expr.args)
+    for i, term in enumerate(terms):
+        coefficient, factor = term.as_coeff_Mul()
+        if not isinstance(factor, Mod):
+            continue
+        x, n = factor.args
+        quotient = FloorDiv(x, n)
+        for j, other in enumerate(terms):
+            if j != i and other == sympy.expand(coefficient * n * quotient):
+                rest = [t for k, t in enumerate(terms) if k not in (i, j)]
+                return recombine(sympy.expand(sympy.Add(coefficient * x, *rest)))
+    return expr

@@ -1,0 +1,141 @@
+"""Plans the arena: where each temporary lives.
+
+*Requires* steps in order. *Ensures* temporaries whose lives overlap share no bytes, except that a pointwise step may write
+over an input that dies in it, read at the very places it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from mkwrap.fuse.kernels import kind_of
+from mkwrap.ir.analysis import loads, stores
+from mkwrap.ir.nodes import Buffer, Expr, Role
+from mkwrap.stages import Kernel, Step
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Byte offset of each temporary, and the bytes of all."""
+
+    placements: Mapping[str, Expr]
+    size: Expr
+
+
+@dataclass(frozen=True)
+class _Life:
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+def plan_memory(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]) -> Arena:
+    """Place temporaries, largest first, at the lowest offset free during their whole life."""
+    symbolic = [n for s in steps for n in s.buffers if _is_temporary(n, buffers) and not _bytes(buffers[n]).is_Integer]
+    if symbolic:
+        return _one_after_another(steps, buffers)
+    shared = _in_place(steps, kernels, buffers)
+    lives = _lives(steps, buffers, shared)
+    placed: list[tuple[int, _Life]] = []
+    for life in sorted(lives, key=lambda life: (-life.size, life.first, life.name)):
+        busy = sorted(
+            (offset, offset + other.size)
+            for offset, other in placed
+            if other.first <= life.last and life.first <= other.last
+        )
+        placed.append((_lowest_gap(busy, life.size), life))
+    offsets = {life.name: offset for offset, life in placed}
+    placements = {name: sympy.Integer(offsets[_owner(name, shared)]) for name in _temporaries(steps, buffers)}
+    return Arena(placements, sympy.Integer(max((offset + life.size for offset, life in placed), default=0)))
+
+
+def _lowest_gap(busy: Sequence[tuple[int, int]], size: int) -> int:
+    offset = 0
+    for start, end in busy:
+        if offset + size <= start:
+            break
+        offset = max(offset, end)
+    return offset
+
+
+def _is_temporary(name: str, buffers: Mapping[str, Buffer]) -> bool:
+    return buffers[name].role is Role.TEMPORARY
+
+
+def _temporaries(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> list[str]:
+    return list(dict.fromkeys(n for step in steps for n in step.buffers if _is_temporary(n, buffers)))
+
+
+def _bytes(buffer: Buffer) -> Expr:
+    elements = sympy.Integer(0) if any(n == 0 for n in buffer.shape) else buffer.storage_elements
+    size = elements * buffer.dtype.itemsize
+    return sympy.Integer(-(-int(size) // ALIGNMENT) * ALIGNMENT) if size.is_Integer else size + ALIGNMENT
+
+
+def _one_after_another(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> Arena:
+    placements: dict[str, Expr] = {}
+    end: Expr = sympy.Integer(0)
+    for name in _temporaries(steps, buffers):
+        placements[name] = end
+        end = end + sympy.ceiling(_bytes(buffers[name]) / ALIGNMENT) * ALIGNMENT
+    return Arena(placements, end)
+
+
+def _lives(steps: Sequence[Step], buffers: Mapping[str, Buffer], shared: Mapping[str, str]) -> list[_Life]:
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    size: dict[str, int] = {}
+    for k, step in enumerate(steps):
+        for name in step.buffers:
+            if _is_temporary(name, buffers):
+                owner = _owner(name, shared)
+                first.setdefault(owner, k)
+                last[owner] = k
+                size[owner] = max(size.get(owner, 0), int(_bytes(buffers[name])))
+    return [_Life(name, size[name], first[name], last[name]) for name in first]
+
+
+def _owner(name: str, shared: Mapping[str, str]) -> str:
+    while name in shared:
+        name = shared[name]
+    return name
+
+
+def _in_place(
+    steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]
+) -> dict[str, str]:
+    """Return temporary → the dying temporary it is written over."""
+    last_use = {name: k for k, step in enumerate(steps) for name in step.buffers}
+    shared: dict[str, str] = {}
+    for k, step in enumerate(steps):
+        kernel = kernels[step.kernel]
+        if kind_of(kernel.nest) != "pointwise":
+            continue
+        bound = {p.buffer.name: name for p, name in zip(kernel.parameters, step.buffers, strict=True)}
+        places = {bound[store.buffer]: store.index for store in stores(kernel.nest)}
+        taken: set[str] = set()
+        for target, written in places.items():
+            if not _is_temporary(target, buffers):
+                continue
+            for source in step.buffers:
+                indices = [load.index for load in loads(kernel.nest) if bound[load.buffer] == source]
+                fits = (
+                    _is_temporary(source, buffers)
+                    and last_use[source] == k
+                    and source not in taken
+                    and bool(indices)
+                    and all(index == written for index in indices)
+                    and _bytes(buffers[source]) == _bytes(buffers[target])
+                    and buffers[source].dtype.itemsize == buffers[target].dtype.itemsize
+                )
+                if fits:
+                    shared[target] = source
+                    taken.add(source)
+                    break
+    return shared

@@ -1,0 +1,363 @@
+"""Checks that nests and programs are legal; runs after every stage that makes them.
+
+Rules of a nest, by the name an error gives:
+    axes      axis symbols are distinct, extents do not depend on axes
+    ssa       every value is defined once, before its use, and no axis has its name
+    symbols   an index names axes, sizes and int64 values only; a store's index names no values
+    buffers   every buffer is known; constants are never written
+    ranks     one index expression per dimension
+    dtypes    operands and results have the dtypes the rows of `ops` ask for; stores and loads have the buffer's
+    bounds    no index is provably out of bounds (a masked load may be, where its mask is false)
+    levels    what is stored once per row does not vary along a reduction axis
+Rules of a program:
+    names     nests, inputs, outputs and constants name distinct, existing buffers of the right role
+    writers   a temporary that is read and every output has one writer; only mutated inputs are written, by one nest
+    order     a value is written before it is read, and an input is not read once it has its new value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import sympy
+
+from mkwrap.errors import VerifyError
+from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs, loads, stores, stores_elements
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import Ranges, axis_ranges, axis_symbol, bounds, simplify
+from mkwrap.ir.nodes import (
+    BoundsCheck,
+    Buffer,
+    Compute,
+    Constant,
+    Expr,
+    IndexValue,
+    Instruction,
+    Load,
+    Nest,
+    Reduce,
+    Role,
+    Store,
+)
+from mkwrap.ir.ops import OPS, REDUCTIONS, Kind
+
+
+def verify(nest: Nest, buffers: Mapping[str, Buffer], sizes: Collection[sympy.Symbol] = ()) -> None:
+    """Check one nest; `sizes` are known besides those in the buffers' shapes. Raises `VerifyError` naming the rule."""
+    known = set(sizes)
+    for buffer in buffers.values():
+        for expr in (*buffer.shape, *buffer.strides):
+            known |= expr.free_symbols
+    _NestCheck(nest, buffers, known).run()
+
+
+@dataclass
+class _NestCheck:
+    nest: Nest
+    buffers: Mapping[str, Buffer]
+    sizes: Collection[sympy.Symbol]
+    dtypes: dict[str, DType] = field(default_factory=dict)
+    ranges: dict[sympy.Symbol, tuple[Expr, Expr]] = field(default_factory=dict)
+    runs: bool = True
+    """False where an axis has extent 0: nothing in the nest is ever executed."""
+
+    def run(self) -> None:
+        self._check_axes()
+        for instruction in self.nest.body:
+            self._check_names(instruction)
+            self._check_access(instruction)
+            self._check_dtypes(instruction)
+            self._define(instruction)
+        self._check_levels()
+
+    def fail(self, rule: str, message: str) -> VerifyError:
+        return VerifyError(f"nest {self.nest.name} breaks the rule '{rule}': {message}")
+
+    def _check_axes(self) -> None:
+        axes = (*self.nest.axes, *self.nest.reduction_axes)
+        symbols = {axis.symbol for axis in axes}
+        if len(symbols) != len(axes):
+            raise self.fail("axes", "two axes have the same symbol")
+        for axis in axes:
+            if not axis.extent.free_symbols <= set(self.sizes):
+                raise self.fail("axes", f"the extent {axis.extent} of {axis.symbol} is not made of sizes")
+            if axis.extent.is_negative:
+                raise self.fail("axes", f"axis {axis.symbol} has extent {axis.extent}")
+        self.ranges.update(axis_ranges(axes))
+        self.runs = all(axis.extent != 0 for axis in axes)
+
+    def _check_names(self, instruction: Instruction) -> None:
+        axes = {axis.symbol.name for axis in (*self.nest.axes, *self.nest.reduction_axes)}
+        for dest in defined(instruction):
+            if dest in self.dtypes:
+                raise self.fail("ssa", f"{dest} is defined twice")
+            if dest in axes:
+                raise self.fail("ssa", f"{dest} is the name of an axis")
+        for name in dependencies(instruction, set()):
+            if name not in self.dtypes:
+                raise self.fail("ssa", f"{name} is used before it is defined")
+        for expr in index_exprs(instruction):
+            for symbol in expr.free_symbols:
+                self._check_symbol(instruction, symbol)
+
+    def _check_symbol(self, instruction: Instruction, symbol: sympy.Symbol) -> None:
+        if symbol.name in self.dtypes:
+            if isinstance(instruction, Store):
+                raise self.fail("symbols", f"the index of a store to {instruction.buffer} depends on {symbol}")
+            if self.dtypes[symbol.name] is not DType.INT64:
+                raise self.fail("symbols", f"index value {symbol} is {self.dtypes[symbol.name].value}, not int64")
+        elif symbol not in self.ranges and symbol not in self.sizes:
+            raise self.fail("symbols", f"{symbol} is no axis, size or value")
+
+    def _check_access(self, instruction: Instruction) -> None:
+        if not isinstance(instruction, Load | Store):
+            return
+        buffer = self.buffers.get(instruction.buffer)
+        if buffer is None:
+            raise self.fail("buffers", f"{instruction.buffer} is unknown")
+        if isinstance(instruction, Store) and buffer.role is Role.CONSTANT:
+            raise self.fail("buffers", f"constant {buffer.name} is written")
+        if len(instruction.index) != len(buffer.shape):
+            raise self.fail("ranks", f"{len(instruction.index)} indices into {buffer.name} of rank {len(buffer.shape)}")
+        if not self.runs or (isinstance(instruction, Load) and instruction.mask is not None):
+            return
+        for index, extent in zip(instruction.index, buffer.shape, strict=True):
+            if _out_of_bounds(index, extent, self.ranges):
+                raise self.fail("bounds", f"{index} leaves 0 … {extent - 1} of {buffer.name}")
+
+    def _check_dtypes(self, instruction: Instruction) -> None:
+        match instruction:
+            case Constant(dest, dtype, value):
+                self._expect(_holds(dtype, value), f"{dest} = {value!r} is no {dtype.value}")
+            case IndexValue(dest, dtype):
+                self._expect(dtype.is_integer, f"index value {dest} is {dtype.value}")
+            case Load(dest, dtype, buffer, _, mask):
+                self._expect(self.buffers[buffer].dtype is dtype, f"{dest} loads {buffer} as {dtype.value}")
+                self._expect_mask(mask)
+            case Store(buffer, _, arg):
+                self._expect(self.buffers[buffer].dtype is self.dtypes[arg], f"{arg} is stored into {buffer}")
+            case BoundsCheck(dest, arg, _, mask):
+                self._expect(self.dtypes[arg] is DType.INT64, f"{dest} checks {arg} of {self.dtypes[arg].value}")
+                self._expect_mask(mask)
+            case Compute():
+                self._check_compute(instruction)
+            case Reduce():
+                self._check_reduce(instruction)
+
+    def _expect(self, holds: bool, message: str) -> None:
+        if not holds:
+            raise self.fail("dtypes", message)
+
+    def _expect_mask(self, mask: str | None) -> None:
+        self._expect(mask is None or self.dtypes[mask] is DType.BOOL, f"mask {mask} is not bool")
+
+    def _check_compute(self, instruction: Compute) -> None:
+        row = OPS.get(instruction.op)
+        if row is None:
+            raise self.fail("dtypes", f"there is no op {instruction.op}")
+        args = tuple(self.dtypes[arg] for arg in instruction.args)
+        given = f"{instruction.dest} = {instruction.op}({', '.join(d.value for d in args)}): {instruction.dtype.value}"
+        self._expect(len(args) == row.arity, f"{given} has {len(args)} arguments instead of {row.arity}")
+        self._expect(_LEGAL[row.kind](args, instruction.dtype), f"{given}, but {row.kind.value}")
+
+    def _check_reduce(self, instruction: Reduce) -> None:
+        row = REDUCTIONS.get(instruction.op)
+        if row is None:
+            raise self.fail("dtypes", f"there is no reduction {instruction.op}")
+        args = [self.dtypes[arg] for arg in instruction.args]
+        self._expect(len(args) == row.arity and len(set(args)) == 1, f"{instruction.op} of {args}")
+        self._expect(instruction.dtypes == row.results(args[0]), f"{instruction.op} gives {instruction.dtypes}")
+        self._expect(len(instruction.dests) == len(instruction.dtypes), f"{instruction.op} has other results")
+
+    def _define(self, instruction: Instruction) -> None:
+        match instruction:
+            case Reduce(dests, dtypes):
+                self.dtypes.update(zip(dests, dtypes, strict=True))
+            case BoundsCheck(dest, _, extent):
+                self.dtypes[dest] = DType.INT64
+                self.ranges[axis_symbol(dest)] = (sympy.Integer(0), extent - 1)
+            case Store():
+                pass
+            case _:
+                self.dtypes[instruction.dest] = instruction.dtype
+
+    def _check_levels(self) -> None:
+        inner = element_level(self.nest)
+        for store in stores(self.nest):
+            if store.arg in inner and not stores_elements(self.nest, store):
+                raise self.fail(
+                    "levels", f"{store.arg} varies along a reduction axis, the store to {store.buffer} does not"
+                )
+
+
+def _is_one(args: tuple[DType, ...], result: DType) -> bool:
+    return set(args) == {result}
+
+
+def _is_float(dtype: DType) -> bool:
+    return dtype in (DType.FLOAT32, DType.FLOAT64)
+
+
+# Arithmetic on 16-bit floats is done in float32: a cast on either side.
+_HALVES = {DType.FLOAT16, DType.BFLOAT16}
+
+_LEGAL: Mapping[Kind, Callable[[tuple[DType, ...], DType], bool]] = {
+    Kind.SAME: lambda args, result: _is_one(args, result) and result not in _HALVES,
+    Kind.COMPARE: lambda args, result: len(set(args)) == 1 and not set(args) & _HALVES and result is DType.BOOL,
+    Kind.SHIFT: lambda args, result: _is_one(args, result) and result.is_integer,
+    Kind.FLOAT: lambda args, result: _is_one(args, result) and _is_float(result),
+    Kind.TEST: lambda args, result: _is_float(args[0]) and result is DType.BOOL,
+    Kind.WHERE: lambda args, result: args[0] is DType.BOOL and _is_one(args[1:], result),
+    Kind.CAST: lambda args, result: True,
+    Kind.BITS: lambda args, result: _is_one(args, result) and not result.is_float,
+}
+
+
+def _holds(dtype: DType, value: bool | int | float) -> bool:
+    """Whether a Python value is of the type constants of this dtype have, and in range."""
+    if dtype is DType.BOOL:
+        return isinstance(value, bool)
+    if dtype.is_float:
+        return isinstance(value, float)
+    low = -(1 << (8 * dtype.itemsize - 1)) if dtype.is_signed else 0
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < low + (1 << 8 * dtype.itemsize)
+
+
+def _out_of_bounds(index: Expr, extent: Expr, ranges: Ranges) -> bool:
+    """Whether some point of the nest certainly leaves 0 … extent − 1. Interval bounds are exact for affine indices only."""
+    if index.is_Integer and extent.is_Integer:
+        return not 0 <= int(index) < int(extent)
+    limits = bounds(simplify(index, ranges), ranges)
+    if limits is None:
+        return False
+    low, high = limits
+    beyond = high - (extent - 1)
+    if _is_affine(index, ranges):
+        return bool(low.is_negative or beyond.is_positive)
+    return bool(high.is_negative or (low - (extent - 1)).is_positive)
+
+
+def _is_affine(index: Expr, ranges: Ranges) -> bool:
+    """Whether the index is Σ integer·symbol + integer; every symbol then takes its bounds independently of the others."""
+    for term in sympy.Add.make_args(index):
+        coefficient, rest = term.as_coeff_Mul()
+        if not coefficient.is_Integer or not (rest == 1 or rest in ranges):
+            return False
+    return True
+
+
+class _Input(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def mutated(self) -> bool: ...
+
+
+class _Output(Protocol):
+    @property
+    def kind(self) -> Enum: ...
+    @property
+    def buffer(self) -> str: ...
+
+
+class _Size(Protocol):
+    @property
+    def symbol(self) -> sympy.Symbol: ...
+
+
+class ProgramView(Protocol):
+    """What is checked of a `stages.Program`, which is a layer above."""
+
+    @property
+    def buffers(self) -> Mapping[str, Buffer]:
+        """All buffers by name."""
+
+    @property
+    def nests(self) -> Sequence[Nest]:
+        """In the order of execution."""
+
+    @property
+    def inputs(self) -> Sequence[_Input]:
+        """Tensor arguments."""
+
+    @property
+    def outputs(self) -> Sequence[_Output]:
+        """Leaves of the result."""
+
+    @property
+    def constants(self) -> Mapping[str, object]:
+        """Data of the constant buffers."""
+
+    @property
+    def symbols(self) -> Sequence[_Size]:
+        """Dynamic sizes."""
+
+
+def verify_program(program: ProgramView) -> None:
+    """Check every nest of a program and how they fit together. Raises `VerifyError` naming the rule."""
+    sizes = {spec.symbol for spec in program.symbols}
+    for nest in program.nests:
+        verify(nest, program.buffers, sizes)
+    _check_names(program)
+    _check_writers(program)
+    _check_order(program)
+
+
+def _broken(rule: str, message: str) -> VerifyError:
+    return VerifyError(f"the program breaks the rule '{rule}': {message}")
+
+
+def _check_names(program: ProgramView) -> None:
+    for key, buffer in program.buffers.items():
+        if key != buffer.name:
+            raise _broken("names", f"buffer {buffer.name} is listed as {key}")
+    nests = [nest.name for nest in program.nests]
+    if len(set(nests)) != len(nests):
+        raise _broken("names", "two nests have the same name")
+    named = {
+        Role.INPUT: [spec.name for spec in program.inputs],
+        Role.OUTPUT: [spec.buffer for spec in program.outputs if spec.kind.name == "BUFFER"],
+        Role.CONSTANT: list(program.constants),
+    }
+    for role, names in named.items():
+        present = sorted(buffer.name for buffer in program.buffers.values() if buffer.role is role)
+        if sorted(names) != present:
+            raise _broken("names", f"{role.value} buffers are {present}, listed are {sorted(names)}")
+    for spec in program.outputs:
+        if spec.kind.name == "INPUT_VIEW" and spec.buffer not in named[Role.INPUT]:
+            raise _broken("names", f"an output is a view of {spec.buffer}, which is no input")
+
+
+def _check_writers(program: ProgramView) -> None:
+    writers: dict[str, list[str]] = {}
+    read = {load.buffer for nest in program.nests for load in loads(nest)}
+    for nest in program.nests:
+        for name in {store.buffer for store in stores(nest)}:
+            writers.setdefault(name, []).append(nest.name)
+    mutated = {spec.name for spec in program.inputs if spec.mutated}
+    for name, buffer in program.buffers.items():
+        by = writers.get(name, [])
+        if len(by) > 1:
+            raise _broken("writers", f"{name} is written by {', '.join(by)}")
+        if buffer.role is Role.INPUT and by and name not in mutated:
+            raise _broken("writers", f"input {name} is written by {by[0]}, but is not a mutated one")
+        if not by and (buffer.role is Role.OUTPUT or (buffer.role is Role.TEMPORARY and name in read)):
+            raise _broken("writers", f"{buffer.role.value} {name} is written by no nest")
+
+
+def _check_order(program: ProgramView) -> None:
+    written: set[str] = set()
+    for nest in program.nests:
+        own = {store.buffer: store.index for store in stores(nest)}
+        for load in loads(nest):
+            role = program.buffers[load.buffer].role
+            if role in (Role.TEMPORARY, Role.OUTPUT) and load.buffer not in written:
+                raise _broken("order", f"{nest.name} reads {load.buffer} before it is written")
+            if role is Role.INPUT and load.buffer in written:
+                raise _broken("order", f"{nest.name} reads input {load.buffer} after its new value was written")
+            if load.buffer in own and load.index != own[load.buffer]:
+                raise _broken("order", f"{nest.name} writes input {load.buffer} and reads it at another index")
+        written.update(own)
