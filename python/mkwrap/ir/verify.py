@@ -188,9 +188,8 @@ class _NestCheck:
         inner = element_level(self.nest)
         for store in stores(self.nest):
             if store.arg in inner and not stores_elements(self.nest, store):
-                raise self.fail(
-                    "levels", f"{store.arg} varies along a reduction axis, the store to {store.buffer} does not"
-                )
+                message = f"{store.arg} varies along a reduction axis, the store to {store.buffer} does not"
+                raise self.fail("levels", message)
 
 
 def _is_one(args: tuple[DType, ...], result: DType) -> bool:
@@ -211,7 +210,7 @@ _LEGAL: Mapping[Kind, Callable[[tuple[DType, ...], DType], bool]] = {
     Kind.FLOAT: lambda args, result: _is_one(args, result) and _is_float(result),
     Kind.TEST: lambda args, result: _is_float(args[0]) and result is DType.BOOL,
     Kind.WHERE: lambda args, result: args[0] is DType.BOOL and _is_one(args[1:], result),
-    Kind.CAST: lambda args, result: True,
+    Kind.CAST: lambda *_: True,
     Kind.BITS: lambda args, result: _is_one(args, result) and not result.is_float,
 }
 
@@ -227,7 +226,7 @@ def _holds(dtype: DType, value: bool | int | float) -> bool:
 
 
 def _out_of_bounds(index: Expr, extent: Expr, ranges: Ranges) -> bool:
-    """Whether some point of the nest certainly leaves 0 … extent − 1. Interval bounds are exact for affine indices only."""
+    """Whether some point certainly leaves 0 … extent − 1; interval bounds are exact for affine indices only."""
     if index.is_Integer and extent.is_Integer:
         return not 0 <= int(index) < int(extent)
     limits = bounds(simplify(index, ranges), ranges)
