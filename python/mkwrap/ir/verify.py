@@ -240,7 +240,7 @@ def _out_of_bounds(index: Expr, extent: Expr, ranges: Ranges) -> bool:
 
 
 def _is_affine(index: Expr, ranges: Ranges) -> bool:
-    """Whether the index is Σ integer·symbol + integer; every symbol then takes its bounds independently of the others."""
+    """Whether the index is Σ integer·symbol + integer: each symbol then reaches its bounds independently of others."""
     for term in sympy.Add.make_args(index):
         coefficient, rest = term.as_coeff_Mul()
         if not coefficient.is_Integer or not (rest == 1 or rest in ranges):
