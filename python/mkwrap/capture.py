@@ -40,7 +40,9 @@ def capture(
     paths = [_spell_path(path) for path, _ in with_path]
     tensor_positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     constant_args = _constant_args(leaves, paths)
-    module = _FlatModule(fn, leaves, in_spec)
+    # Export undoes what tracing assigns to the module's own attributes, so the structure is kept outside.
+    out_specs: list[pytree.TreeSpec] = []
+    module = _FlatModule(fn, leaves, in_spec, out_specs.append)
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     program = _export(module, samples)
     signature = program.graph_signature
@@ -52,16 +54,16 @@ def capture(
     )
     _refuse_overlap(inputs, samples)
     graph_module = program.graph_module
+    _drop_assertions(graph_module)
     constants = fold_constants(graph_module, _constants(program))
     _refuse_unsupported(graph_module, lowered_ops)
-    assert module.out_spec is not None
     return CapturedGraph(
         graph_module=graph_module,
         inputs=inputs,
         constants=constants,
         mutations=mutations,
         in_spec=in_spec,
-        out_spec=module.out_spec,
+        out_spec=out_specs[-1],
         constant_args=constant_args,
         samples=dict(zip(user_inputs, samples, strict=True)),
     )
@@ -70,19 +72,26 @@ def capture(
 class _FlatModule(torch.nn.Module):
     """Presents `fn` to torch.export as a module over flat tensors, so that any pytree of arguments will do."""
 
-    def __init__(self, fn: Callee, leaves: Sequence[object], in_spec: pytree.TreeSpec) -> None:
+    def __init__(
+        self,
+        fn: Callee,
+        leaves: Sequence[object],
+        in_spec: pytree.TreeSpec,
+        record: Callable[[pytree.TreeSpec], None],
+    ) -> None:
         super().__init__()
         self.fn = fn
         self._leaves = list(leaves)
         self._in_spec = in_spec
-        self.out_spec: pytree.TreeSpec | None = None
+        self._record = record
 
     def forward(self, *tensors: torch.Tensor) -> list[object]:
         """Put the traced tensors where the examples were, call, and flatten the result."""
         remaining = iter(tensors)
         leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
-        flat, self.out_spec = pytree.tree_flatten(self.fn(*args, **kwargs))
+        flat, out_spec = pytree.tree_flatten(self.fn(*args, **kwargs))
+        self._record(out_spec)
         return flat
 
 
@@ -205,6 +214,13 @@ def source_location(node: torch.fx.Node) -> str:
     name, line, *_ = lines[at].removeprefix("File ").split(", ")
     code = lines[at + 1] if at + 1 < len(lines) and at + 1 not in frames else ""
     return f"{name.strip(chr(34))}:{line.removeprefix('line ')}: {code}"
+
+
+def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:
+    """Drop export's checks of tensor metadata: every call's inputs are checked, so what follows from them holds."""
+    for node in list(graph_module.graph.nodes):
+        if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph_module.graph.erase_node(node)
 
 
 def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collection[object]) -> None:

@@ -29,7 +29,7 @@ def make_kernels(program: Program) -> tuple[Mapping[str, Kernel], tuple[Step, ..
     counts: dict[str, int] = {}
     for nest in program.nests:
         canonical = _canonical(nest, program.buffers)
-        key = (replace(canonical.nest, origins=()), canonical.parameters)
+        key = (replace(canonical.nest, name="", origins=()), canonical.parameters)
         if key not in by_body:
             kind = kind_of(nest)
             name = f"{kind}_{counts.get(kind, 0)}"

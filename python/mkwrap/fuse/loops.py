@@ -176,9 +176,10 @@ def _map_index(instruction: Instruction, change: Callable[[Expr], Expr]) -> Inst
 
 
 def _merge_dims(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[Nest, Mapping[str, Buffer]]:
-    """Merge neighbouring dense dims of a buffer where that removes divisions from its indices."""
+    """Merge dense dims of a buffer, neighbours in memory, where that removes divisions from its indices."""
     result = dict(buffers)
     for name in sorted({i.buffer for i in nest.body if isinstance(i, Load | Store)}):
+        nest, result[name] = _sort_dims(nest, result[name])
         k = 0
         while k + 1 < len(result[name].shape):
             merged = _merged_dim(nest, result[name], k)
@@ -187,6 +188,21 @@ def _merge_dims(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[Nest, Mappin
             else:
                 nest, result[name] = merged
     return nest, result
+
+
+def _sort_dims(nest: Nest, buffer: Buffer) -> tuple[Nest, Buffer]:
+    """Order the dims of a buffer by stride, largest first; the memory is the same."""
+    if not all(stride.is_Integer for stride in buffer.strides):
+        return nest, buffer
+    order = sorted(range(len(buffer.shape)), key=lambda k: -int(buffer.strides[k]))
+    body = tuple(
+        replace(i, index=tuple(i.index[k] for k in order))
+        if isinstance(i, Load | Store) and i.buffer == buffer.name
+        else i
+        for i in nest.body
+    )
+    shape, strides = tuple(buffer.shape[k] for k in order), tuple(buffer.strides[k] for k in order)
+    return replace(nest, body=body), replace(buffer, shape=shape, strides=strides)
 
 
 def _merged_dim(nest: Nest, buffer: Buffer, k: int) -> tuple[Nest, Buffer] | None:

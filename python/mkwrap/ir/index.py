@@ -147,6 +147,8 @@ def simplify(expr: Expr, ranges: Ranges) -> Expr:
     if isinstance(expr, Mod):
         return _simplify_division(args[0], args[1], ranges)[1]
     result = expr.func(*args)
+    if result.is_Add:
+        return recombine(result)
     return sympy.expand(result) if result.is_Mul and any(arg.is_Add for arg in args) else result
 
 
