@@ -7,7 +7,7 @@ Buffers are numpy arrays of the buffer's shape with any strides; bfloat16 buffer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import sympy
@@ -31,14 +31,62 @@ from mkwrap.ir.nodes import (
 )
 from mkwrap.ir.numeric import REDUCE, SCALAR, Array, contract, convert, decode, encode, storage_type, value_type
 
-if TYPE_CHECKING:
-    from mkwrap.stages import Program
-
 Sizes: TypeAlias = Mapping[sympy.Symbol, int]
 Leaf: TypeAlias = "Array | bool | int | float | str | None"
 
 
-def interpret(program: Program, inputs: Mapping[str, Array]) -> tuple[Leaf, ...]:
+class _Bytes(Protocol):
+    @property
+    def data(self) -> Array: ...
+
+
+class _Kind(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _Output(Protocol):
+    @property
+    def kind(self) -> _Kind: ...
+    @property
+    def buffer(self) -> str: ...
+    @property
+    def shape(self) -> tuple[Expr, ...]: ...
+    @property
+    def strides(self) -> tuple[Expr, ...]: ...
+    @property
+    def offset(self) -> Expr | int: ...
+    @property
+    def same_as(self) -> int: ...
+    @property
+    def value(self) -> bool | int | float | str | None: ...
+
+
+class _Symbol(Protocol):
+    @property
+    def symbol(self) -> sympy.Symbol: ...
+    @property
+    def input_name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+
+
+class ProgramLike(Protocol):
+    """What the interpreter needs of `stages.Program`, which is above this layer."""
+
+    @property
+    def buffers(self) -> Mapping[str, Buffer]: ...
+    @property
+    def nests(self) -> tuple[Nest, ...]: ...
+    @property
+    def outputs(self) -> Sequence[_Output]: ...
+    @property
+    def constants(self) -> Mapping[str, _Bytes]: ...
+    @property
+    def symbols(self) -> Sequence[_Symbol]: ...
+
+
+def interpret(program: ProgramLike, inputs: Mapping[str, Array]) -> tuple[Leaf, ...]:
     """Run every nest and return the result leaves; mutated inputs are changed in place.
 
     `inputs` maps names to arrays of the input's shape. Raises `IndexRangeError` as a run of the library would.

@@ -144,6 +144,8 @@ def _moments(root: bool, with_mean: bool) -> Rule:
 
         def write(writer: NestWriter, index: Index, fold: Fold) -> list[str]:
             mean, squares = fold("welford", writer.read(x, index, dtype=x.dtype.compute))
+            if rows.count == 0:
+                mean = writer.constant(math.nan, x.dtype.compute)
             spread = variance(writer, squares, rows, 1 if correction is None else correction)
             spread = writer.compute("sqrt", spread) if root else spread
             return [writer.cast(v, x.dtype) for v in ((spread, mean) if with_mean else (spread,))]
