@@ -1,0 +1,182 @@
+"""Writes the instructions of a nest for one tile: loads, computes, stores; reductions are the templates' matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import sympy
+
+from mkwrap.codegen.triton.indexing import expr_text
+from mkwrap.codegen.triton.spelling import TYPES, constant, spell
+from mkwrap.codegen.triton.tile import INT32_LIMIT, Tile, Value
+from mkwrap.codegen.writer import Writer
+from mkwrap.errors import InternalError
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import Ranges, axis_ranges, bounds
+from mkwrap.ir.index import axis_symbol as value_symbol
+from mkwrap.ir.nodes import (
+    BoundsCheck,
+    Buffer,
+    Compute,
+    Constant,
+    Expr,
+    IndexValue,
+    Instruction,
+    Load,
+    Nest,
+    Store,
+)
+
+
+class Body:
+    """Appends a nest's instructions to a writer, once per tile they are needed in.
+
+    Lives while one kernel function is written. `values` maps SSA names to what holds them now; `needs` collects the
+    prelude functions that were called.
+    """
+
+    def __init__(
+        self, writer: Writer, tile: Tile, buffers: Mapping[str, Buffer], wide: bool, approximate: frozenset[str]
+    ) -> None:
+        self.writer = writer
+        self.tile = tile
+        self.values: dict[str, Value] = {}
+        self.needs: set[str] = set()
+        self._buffers = buffers
+        self._wide = wide
+        self._approximate = approximate
+        self._indices: dict[str, str] = {}
+        self._ranges: dict[sympy.Symbol, tuple[Expr, Expr]] = dict(tile.ranges())
+        for dim in tile.dims:
+            self._ranges.update(axis_ranges(dim.axes))
+
+    @property
+    def all_dims(self) -> frozenset[str]:
+        """Names of all dimensions that have an extent."""
+        return frozenset(dim.name for dim in self.tile.blocks)
+
+    def emit(self, instructions: Iterable[Instruction], extra_mask: str = "") -> None:
+        """Write instructions in order; `extra_mask` is a scalar condition on stores."""
+        for instruction in instructions:
+            match instruction:
+                case Constant(dest=dest, dtype=dtype, value=value):
+                    self._define(dest, constant(value, dtype), dtype, frozenset())
+                case IndexValue():
+                    self._index_value(instruction)
+                case Load():
+                    self._load(instruction)
+                case BoundsCheck():
+                    self._bounds_check(instruction)
+                case Compute():
+                    self._compute(instruction)
+                case Store():
+                    self._store(instruction, extra_mask)
+                case _:
+                    raise InternalError(f"a template handed {instruction} to the body writer")
+
+    def define(self, name: str, text: str, dtype: DType, dims: frozenset[str]) -> None:
+        """Record where a value was put by a template."""
+        self.values[name] = Value(text, dtype, dims)
+
+    def full(self, name: str) -> str:
+        """Text of a value spread over the whole tile."""
+        value = self.values[name]
+        if value.dims == self.all_dims:
+            return value.text
+        return f"tl.broadcast_to({value.text}, {self.tile.shape(self.all_dims)})"
+
+    def offset(self, buffer: str, index: tuple[Expr, ...]) -> tuple[str, frozenset[str]]:
+        """Text of an element's offset, and the dimensions it varies along."""
+        expr = self.tile.positions(self._buffers[buffer].flat_index(index), self._ranges)
+        return self.text(expr), self.tile.along(expr, self.values)
+
+    def text(self, expr: Expr) -> str:
+        """Spell an expression over positions, sizes and values."""
+        return expr_text(expr, self._names(expr), self._ranges)
+
+    def masks(self, dims: frozenset[str]) -> list[str]:
+        """Texts of the tile masks along some dimensions."""
+        return [dim.mask for dim in self.tile.dims if dim.masked and dim.name in dims]
+
+    def _names(self, expr: Expr) -> Mapping[str, str]:
+        names = {symbol.name: symbol.name for symbol in expr.free_symbols}
+        for name in names.keys() & self.values.keys():
+            names[name] = self._indices.get(name, self.values[name].text)
+        return names
+
+    def _define(self, dest: str, text: str, dtype: DType, dims: frozenset[str]) -> None:
+        self.writer.line(f"{dest} = {text}")
+        self.values[dest] = Value(dest, dtype, dims)
+
+    def _index_value(self, instruction: IndexValue) -> None:
+        expr = self.tile.positions(instruction.expr, self._ranges)
+        if expr.is_Integer:
+            self._define(instruction.dest, constant(int(expr), instruction.dtype), instruction.dtype, frozenset())
+            return
+        names = self._names(expr)
+        if not fits_int32(expr, self._ranges):
+            names = {name: f"{text}.to(tl.int64)" for name, text in names.items()}
+        text = expr_text(expr, names, self._ranges)
+        dims = self.tile.along(expr, self.values)
+        self._define(instruction.dest, f"({text}).to({TYPES[instruction.dtype]})", instruction.dtype, dims)
+
+    def _pointer(self, buffer: str, index: tuple[Expr, ...], dims: frozenset[str]) -> tuple[str, frozenset[str]]:
+        """Text of the pointers to an element, spread along `dims` too."""
+        offset, own = self.offset(buffer, index)
+        if not dims <= own:
+            offset = f"(tl.zeros({self.tile.shape(own | dims)}, tl.int32) + ({offset}))"
+        return (buffer if offset == "0" else f"{buffer} + ({offset})"), own | dims
+
+    def _load(self, load: Load) -> None:
+        mask_dims = self.values[load.mask].dims if load.mask else frozenset()
+        pointer, dims = self._pointer(load.buffer, load.index, mask_dims)
+        masks = self.masks(dims) + ([self.values[load.mask].text] if load.mask else [])
+        if masks:
+            self._define(load.dest, f"tl.load({pointer}, {' & '.join(masks)}, other=0)", load.dtype, dims)
+        else:
+            self._define(load.dest, f"tl.load({pointer})", load.dtype, dims)
+
+    def _store(self, store: Store, extra_mask: str) -> None:
+        value = self.values[store.arg]
+        pointer, dims = self._pointer(store.buffer, store.index, value.dims)
+        masks = self.masks(dims) + ([extra_mask] if extra_mask else [])
+        condition = f", {' & '.join(masks)}" if masks else ""
+        self.writer.line(f"tl.store({pointer}, {value.text}{condition})")
+
+    def _bounds_check(self, check: BoundsCheck) -> None:
+        value = self.values[check.arg]
+        last = self.text(check.extent - 1)
+        self._define(check.dest, f"tl.minimum(tl.maximum({value.text}, 0), {last})", DType.INT64, value.dims)
+        self._ranges[value_symbol(check.dest)] = (sympy.Integer(0), check.extent - 1)
+        if not self._wide:
+            self._indices[check.dest] = f"{check.dest}.to(tl.int32)"
+
+    def _compute(self, compute: Compute) -> None:
+        args = [self.values[name] for name in compute.args]
+        approximate = compute.dest in self._approximate
+        spelled = spell(compute.op, [arg.text for arg in args], args[-1].dtype, compute.dtype, approximate)
+        self.needs.update(spelled.needs)
+        dims = frozenset[str]().union(*(arg.dims for arg in args))
+        self._define(compute.dest, spelled.text, compute.dtype, dims)
+
+
+def fits_int32(expr: Expr, ranges: Ranges) -> bool:
+    """Whether every part of an expression stays within int32 for all points in range."""
+    for part in sympy.preorder_traversal(expr):
+        limits = bounds(part, ranges)
+        if limits is None or not all(limit.is_Integer for limit in limits):
+            return False
+        if int(limits[0]) < -INT32_LIMIT or int(limits[1]) > INT32_LIMIT:
+            return False
+    return True
+
+
+def needs_int64(nest: Nest, buffers: Mapping[str, Buffer], slack: int = 1 << 20) -> bool:
+    """Whether offsets or positions of a nest may leave int32; `slack` is the largest tile, which may overhang."""
+    groups: Sequence[Sequence[Expr]] = (
+        [axis.extent for axis in nest.axes],
+        [axis.extent for axis in nest.reduction_axes],
+    )
+    sizes = [sympy.Mul(*extents) for extents in groups]
+    sizes += [buffer.storage_elements for buffer in buffers.values()]
+    return any(not size.is_Integer or int(size) + slack > INT32_LIMIT for size in sizes)

@@ -1,0 +1,142 @@
+"""Joins kernel functions into one Python module of Triton: a `Source`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from mkwrap.codegen.triton.prelude import definitions
+from mkwrap.codegen.triton.spelling import SIGNATURE
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import index_exprs
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Buffer, Expr, Instruction, Load, Nest, Store
+from mkwrap.stages import (
+    Argument,
+    BufferArgument,
+    Kernel,
+    Launch,
+    Params,
+    SizeArgument,
+    Source,
+    Variant,
+    WorkspaceArgument,
+)
+
+_HEAD = """\
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+"""
+
+
+@dataclass(frozen=True)
+class Formal:
+    """One argument of a kernel function: its name, Triton type, meaning, and whether 16 divides it."""
+
+    name: str
+    type: str
+    argument: Argument
+    aligned: bool
+
+
+@dataclass(frozen=True)
+class Function:
+    """One kernel function before it has a name. `body` is indented text; `grid` counts programs."""
+
+    formals: tuple[Formal, ...]
+    body: str
+    grid: int | Expr
+    num_warps: int
+    num_stages: int
+    needs: frozenset[str]
+
+
+def buffers_of(kernel: Kernel) -> dict[str, Buffer]:
+    """Geometry of a kernel's parameters by name."""
+    return {parameter.buffer.name: parameter.buffer for parameter in kernel.parameters}
+
+
+def size_symbols(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[sympy.Symbol, ...]:
+    """Symbols of dynamic sizes that a nest's extents, indices and strides name, by name."""
+    exprs: list[Expr] = [axis.extent for axis in (*nest.axes, *nest.reduction_axes)]
+    bound = {axis.symbol.name for axis in (*nest.axes, *nest.reduction_axes)}
+    for instruction in nest.body:
+        exprs.extend(index_exprs(instruction))
+        bound.update(getattr(instruction, "dests", (getattr(instruction, "dest", ""),)))
+    for buffer in buffers.values():
+        exprs.extend((*buffer.shape, *buffer.strides))
+    free = {symbol for expr in exprs for symbol in expr.free_symbols if symbol.name not in bound}
+    return tuple(sorted(free, key=lambda symbol: str(symbol.name)))
+
+
+def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[Formal, ...]:
+    """Formals for the parameters that some instructions touch, in the kernel's order, and for all sizes."""
+    touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
+    formals = [
+        Formal(p.buffer.name, f"*{SIGNATURE[p.buffer.dtype]}", BufferArgument(k), p.buffer.alignment % 16 == 0)
+        for k, p in enumerate(kernel.parameters)
+        if p.buffer.name in touched
+    ]
+    sizes = size_symbols(kernel.nest, buffers_of(kernel))
+    return (*formals, *(Formal(s.name, "i64", SizeArgument(s), False) for s in sizes))
+
+
+def workspace_formal(name: str, dtype: DType, offset: int) -> Formal:
+    """Formal for a part of the workspace; `offset` in bytes, a multiple of 16."""
+    return Formal(name, f"*{SIGNATURE[dtype]}", WorkspaceArgument(offset), True)
+
+
+def function(
+    writer: Writer,
+    formals: Sequence[Formal],
+    grid: int | Expr,
+    needs: Iterable[str],
+    params: Params,
+) -> Function:
+    """Finish a function; `num_warps` and `num_stages` come from the variant's params (4 and 1 where not named)."""
+    options = dict(params)
+    warps, stages = options.get("num_warps", 4), options.get("num_stages", 1)
+    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs))
+
+
+def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], workspace_bytes: int = 0) -> Source:
+    """Name the functions by the digest of all that their code depends on and join them into one module."""
+    prelude = "\n\n".join(definitions({name for f in functions for name in f.needs}))
+    canonical = repr((prelude, [(_signature(f), f.body, f.num_warps, f.num_stages) for f in functions]))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    names = [f"mkw_{variant.template}_{digest}" + (f"_{k}" if k else "") for k in range(len(functions))]
+    parts = [_header(kernel, variant) + _HEAD] + ([prelude] if prelude else [])
+    parts += [_definition(name, f) for name, f in zip(names, functions, strict=True)]
+    launches = tuple(_launch(name, f) for name, f in zip(names, functions, strict=True))
+    return Source(variant, "triton", "\n\n".join(parts), launches, workspace_bytes)
+
+
+def _header(kernel: Kernel, variant: Variant) -> str:
+    lines = [f"# {kernel.name}: {variant.label}"]
+    lines += [f"#   {origin.op} at {origin.location}" for origin in dict.fromkeys(kernel.nest.origins)]
+    # An origin's source line may hold anything; a comment must stay one line.
+    return "".join(" ".join(line.splitlines()) + "\n" for line in lines)
+
+
+def _definition(name: str, function: Function) -> str:
+    arguments = ", ".join(formal.name for formal in function.formals)
+    return f"@triton.jit\ndef {name}({arguments}):\n{function.body}"
+
+
+def _signature(function: Function) -> tuple[tuple[str, str], ...]:
+    return tuple((formal.name, formal.type) for formal in function.formals)
+
+
+def _launch(name: str, function: Function) -> Launch:
+    return Launch(
+        entry=name,
+        args=tuple(formal.argument for formal in function.formals),
+        grid=(function.grid, 1, 1),
+        options={"num_stages": function.num_stages, "num_warps": function.num_warps},
+        signature=_signature(function),
+        divisible_by_16=tuple(k for k, formal in enumerate(function.formals) if formal.aligned),
+    )

@@ -1,0 +1,147 @@
+"""Device functions that generated modules define for themselves where they use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+_FLOORDIV_INT = """\
+@triton.jit
+def floordiv_int(a, b):
+    q = a // b
+    r = a % b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), q - 1, q)
+"""
+
+_MOD_INT = """\
+@triton.jit
+def mod_int(a, b):
+    r = a % b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+"""
+
+# As Python's float floor division: the remainder makes the quotient exact before it is rounded.
+_FLOORDIV_FLOAT = """\
+@triton.jit
+def floordiv_float(a, b):
+    r = libdevice.fmod(a, b)
+    q = (a - r) / b
+    q = tl.where((r != 0) & ((b < 0) != (r < 0)), q - 1.0, q)
+    whole = tl.floor(q)
+    whole = tl.where(q - whole > 0.5, whole + 1.0, whole)
+    return tl.where(b == 0, a / b, tl.where(q == 0, libdevice.copysign(q, a / b), whole))
+"""
+
+_MOD_FLOAT = """\
+@triton.jit
+def mod_float(a, b):
+    r = libdevice.fmod(a, b)
+    return tl.where((r != 0) & ((b < 0) != (r < 0)), r + b, r)
+"""
+
+# A shift by the width or more, or by less than 0, gives 0 (left, unsigned right) or the sign (signed right).
+_SHL = """\
+@triton.jit
+def shl(a, b, width: tl.constexpr):
+    inside = (b >= 0) & (b < width)
+    return tl.where(inside, a << tl.where(inside, b, 0), 0)
+"""
+
+_SHR_INT = """\
+@triton.jit
+def shr_int(a, b, width: tl.constexpr):
+    return a >> tl.where((b >= 0) & (b < width), b, width - 1)
+"""
+
+_SHR_UINT = """\
+@triton.jit
+def shr_uint(a, b, width: tl.constexpr):
+    inside = b < width
+    return tl.where(inside, a >> tl.where(inside, b, 0), 0)
+"""
+
+# Reflection (DLMF 5.5.4), ten steps of recurrence (5.5.2), then the asymptotic series (5.11.2).
+_DIGAMMA = """\
+@triton.jit
+def digamma(a):
+    reflected = a < 0.5
+    x = tl.where(reflected, 1.0 - a, a)
+    shift = x * 0.0
+    for _ in tl.static_range(10):
+        low = x < 10.0
+        shift = tl.where(low, shift - 1.0 / x, shift)
+        x = tl.where(low, x + 1.0, x)
+    y = 1.0 / (x * x)
+    series = 0.003968253968253968 - y * (0.004166666666666667 - y * (0.007575757575757576 - y * (
+        0.021092796092796094 - y * 0.08333333333333333)))
+    series = y * (0.08333333333333333 - y * (0.008333333333333333 - y * series))
+    value = libdevice.log(x) - 0.5 / x - series + shift
+    turned = 3.141592653589793 * (a - libdevice.rint(a))
+    value = tl.where(reflected, value - 3.141592653589793 / libdevice.tan(turned), value)
+    value = tl.where((a < 0) & (tl.floor(a) == a), float("nan"), value)
+    return tl.where(a == 0, libdevice.copysign(float("inf") + a, -a), value)
+"""
+
+_MULTIPLY = """\
+@triton.jit
+def multiply(a, b):
+    return a * b
+"""
+
+_MAXIMUM_FLOAT = """\
+@triton.jit
+def maximum_float(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+"""
+
+_MINIMUM_FLOAT = """\
+@triton.jit
+def minimum_float(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+"""
+
+
+def _extremum(name: str, better: str) -> str:
+    # NaN beats all numbers; equal values and two NaNs keep the lower position.
+    return f"""\
+@triton.jit
+def {name}(a, i, b, j):
+    first = ({better}) | ((a != a) & (b == b))
+    same = (a == b) | ((a != a) & (b != b))
+    keep = first | (same & (i < j))
+    return tl.where(keep, a, b), tl.where(keep, i, j)
+"""
+
+
+# Chan, Golub, LeVeque (1983): merge (mean, sum of squared deviations, count) of two parts; empty parts count 0.
+_WELFORD = """\
+@triton.jit
+def welford(mean_a, m2_a, count_a, mean_b, m2_b, count_b):
+    count = count_a + count_b
+    share = tl.where(count == 0, 0.0, count_b / count)
+    delta = mean_b - mean_a
+    return mean_a + delta * share, m2_a + m2_b + delta * delta * count_a * share, count
+"""
+
+PRELUDE: Mapping[str, str] = {
+    "floordiv_int": _FLOORDIV_INT,
+    "mod_int": _MOD_INT,
+    "floordiv_float": _FLOORDIV_FLOAT,
+    "mod_float": _MOD_FLOAT,
+    "shl": _SHL,
+    "shr_int": _SHR_INT,
+    "shr_uint": _SHR_UINT,
+    "digamma": _DIGAMMA,
+    "multiply": _MULTIPLY,
+    "maximum_float": _MAXIMUM_FLOAT,
+    "minimum_float": _MINIMUM_FLOAT,
+    "argmax": _extremum("argmax", "a > b"),
+    "argmin": _extremum("argmin", "a < b"),
+    "welford": _WELFORD,
+}
+"""Name → definition, in the order they are written."""
+
+
+def definitions(needs: Iterable[str]) -> tuple[str, ...]:
+    """Return the definitions of the named functions, in the prelude's order."""
+    wanted = set(needs)
+    return tuple(text for name, text in PRELUDE.items() if name in wanted)
