@@ -1,1 +1,1 @@
-"""TODO."""
+"""Bytes from text: compilers, linker, cache, and the processes that run them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mkwrap.stages import Binary, Image, Rejected, Source, Timing, Variant
@@ -56,25 +56,6 @@ def put_binary(cache: Cache, key: str, binary: Binary) -> None:
         for image in binary.images
     ]
     cache.put("binary", key, b"\n".join([json.dumps(rows).encode(), b"".join(image.blob for image in binary.images)]))
-
-
-def cached_compile(
-    cache: Cache | None, toolchain: str, source: Source, compile_source: Callable[[Source], Binary | Rejected]
-) -> Binary | Rejected:
-    """Take a source's images from the cache, or compile and keep them.
-
-    A rejection is not kept: it may come from a machine short of memory or disk, and the variant would be lost for good.
-    """
-    if cache is None:
-        return compile_source(source)
-    key = source_key(source, toolchain)
-    known = get_binary(cache, key, source)
-    if known is not None:
-        return known
-    result = compile_source(source)
-    if isinstance(result, Binary):
-        put_binary(cache, key, result)
-    return result
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""The main module of a compiling child: answers each (compile function, source) with a binary or why there is none."""
+
+from __future__ import annotations
+
+from mkwrap.errors import ToolchainError
+from mkwrap.stages import Rejected
+from mkwrap.toolchain.channel import Channel
+from mkwrap.toolchain.pool import Request
+
+
+def main() -> None:
+    """Compile until the parent closes its end."""
+    channel = Channel()
+    for message in channel.messages():
+        assert isinstance(message, Request)
+        try:
+            channel.send(message.compile(message.source))
+        except ToolchainError as error:
+            channel.send(error)
+        except Exception as error:
+            channel.send(Rejected(message.source.variant, f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Compiles many sources at once: from the cache, in threads around compiler processes, or in child Python processes.
+
+A source that crashes its compiler is rejected alone; the others go on.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from mkwrap.errors import InternalError, ToolchainError
+from mkwrap.stages import Binary, Rejected, Source
+from mkwrap.toolchain.cache import Cache
+from mkwrap.toolchain.child import Child, Death
+from mkwrap.toolchain.records import get_binary, put_binary, source_key
+
+Compile: TypeAlias = Callable[[Source], Binary | Rejected]
+Advance: TypeAlias = Callable[[str, int, int], None]
+"""Progress: name of the stage, pieces done, pieces in all."""
+
+# Triton compiles inside Python, holding its lock: it needs processes. C++ is compiled by processes of its own.
+_IN_CHILDREN = frozenset({"triton"})
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a compiling child is asked."""
+
+    compile: Compile
+    source: Source
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """How sources become binaries."""
+
+    compile: Compile
+    """Picklable."""
+    identity: str
+    """All that decides the bytes beside a source's text: compiler, version, flags, headers."""
+    jobs: int
+    """How many compiles run at once."""
+    cache: Cache | None = None
+
+
+def build(sources: Sequence[Source], compiler: Compiler, advance: Advance = silent) -> tuple[Binary | Rejected, ...]:
+    """Compile sources, equal ones once; results in the order of `sources`.
+
+    A rejection is not cached: it may come from a machine short of memory, and the variant would be lost for good.
+    Raises what `compile` raises of `ToolchainError` (there is no compiler); any other exception of it is a rejection.
+    """
+    keys = [source_key(source, compiler.identity) for source in sources]
+    cache = compiler.cache
+    distinct = dict(zip(reversed(keys), reversed(sources), strict=True))
+    results: dict[str, Binary | Rejected] = {}
+    advance("build", 0, len(distinct))
+    for key in dict.fromkeys(keys):
+        known = get_binary(cache, key, distinct[key]) if cache is not None else None
+        if known is not None:
+            results[key] = known
+    missing = [key for key in dict.fromkeys(keys) if key not in results]
+    with _Crew(compiler) as crew:
+        for key, result in crew.run({key: distinct[key] for key in missing}):
+            results[key] = result
+            advance("build", len(results), len(distinct))
+            if cache is not None and isinstance(result, Binary):
+                put_binary(cache, key, result)
+    advance("build", len(distinct), len(distinct))
+    return tuple(_of(results[key], source) for key, source in zip(keys, sources, strict=True))
+
+
+def _of(result: Binary | Rejected, source: Source) -> Binary | Rejected:
+    if isinstance(result, Binary):
+        return replace(result, source=source)
+    return replace(result, variant=source.variant)
+
+
+class _Crew:
+    """Threads that compile; each that needs a child process takes an idle one or starts it."""
+
+    def __init__(self, compiler: Compiler) -> None:
+        self._compile = compiler.compile
+        self._threads = ThreadPoolExecutor(compiler.jobs, "mkwrap-compile")
+        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # After an error or Ctrl-C what has not begun is not begun any more.
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def run(self, sources: dict[str, Source]) -> Iterator[tuple[str, Binary | Rejected]]:
+        """Yield each key with its result as it comes."""
+        futures: dict[Future[Binary | Rejected], str] = {
+            self._threads.submit(self._one, source): key for key, source in sources.items()
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def _one(self, source: Source) -> Binary | Rejected:
+        if source.language in _IN_CHILDREN:
+            return self._in_child(source)
+        try:
+            return self._compile(source)
+        except ToolchainError:
+            raise
+        except Exception as error:
+            return Rejected(source.variant, f"{type(error).__name__}: {error}")
+
+    def _in_child(self, source: Source) -> Binary | Rejected:
+        try:
+            child = self._idle.get_nowait()
+        except queue.Empty:
+            child = Child("mkwrap.toolchain.compile_worker")
+        child.send(Request(self._compile, source))
+        match child.receive(_TIMEOUT_S):
+            case Death(reason=reason):
+                child.close()
+                return Rejected(source.variant, f"the compiling process {reason}")
+            case ToolchainError() as error:
+                self._idle.put(child)
+                raise error
+            case Binary() | Rejected() as result:
+                self._idle.put(child)
+                return result
+            case other:
+                child.close()
+                raise InternalError(f"a compiling process answered {type(other).__name__}")
