@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
@@ -40,9 +41,8 @@ def capture(
     paths = [_spell_path(path) for path, _ in with_path]
     tensor_positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     constant_args = _constant_args(leaves, paths)
-    # Export undoes what tracing assigns to the module's own attributes, so the structure is kept outside.
     out_specs: list[pytree.TreeSpec] = []
-    module = _FlatModule(fn, leaves, in_spec, out_specs.append)
+    module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     program = _export(module, samples)
     signature = program.graph_signature
@@ -72,33 +72,43 @@ def capture(
 class _FlatModule(torch.nn.Module):
     """Presents `fn` to torch.export as a module over flat tensors, so that any pytree of arguments will do."""
 
-    def __init__(
-        self,
-        fn: Callee,
-        leaves: Sequence[object],
-        in_spec: pytree.TreeSpec,
-        record: Callable[[pytree.TreeSpec], None],
-    ) -> None:
+    def __init__(self, fn: Callee, call: Callable[..., list[object]]) -> None:
         super().__init__()
+        # Held as a submodule where it is one: its parameters become inputs of the graph.
         self.fn = fn
-        self._leaves = list(leaves)
-        self._in_spec = in_spec
-        self._record = record
+        self._call = call
 
     def forward(self, *tensors: torch.Tensor) -> list[object]:
-        """Put the traced tensors where the examples were, call, and flatten the result."""
+        """Call `fn` with the traced tensors in place of the examples; returns the flat result."""
+        return self._call(self.fn, tensors)
+
+
+def _flat_call(
+    leaves: Sequence[object], in_spec: pytree.TreeSpec, out_specs: list[pytree.TreeSpec]
+) -> Callable[..., list[object]]:
+    """Return a function of (fn, tensors) that rebuilds the arguments and notes the result's structure.
+
+    A closure: export copies what a module holds, and undoes what tracing assigns to it.
+    """
+
+    def call(fn: Callable[..., object], tensors: Sequence[torch.Tensor]) -> list[object]:
         remaining = iter(tensors)
-        leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
-        flat, out_spec = pytree.tree_flatten(self.fn(*args, **kwargs))
-        self._record(out_spec)
+        filled = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(filled, in_spec)
+        flat, out_spec = pytree.tree_flatten(fn(*args, **kwargs))
+        out_specs.append(out_spec)
         return flat
+
+    return call
 
 
 def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
     # Outside no_grad, export would record grad-mode switches and train-only state that inference has no use for.
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch's own passes use what torch deprecates; that is nothing a user could mend.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             exported = torch.export.export(module, tuple(samples), strict=False)
             return exported.run_decompositions(decompositions())
     except Exception as error:
