@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mkwrap.errors import TargetError
 from mkwrap.options import Options
-from mkwrap.targets import cpu
+from mkwrap.targets import cpu, cuda
 from mkwrap.targets.target import Family, Target
 
-FAMILIES: tuple[Family, ...] = (cpu.FAMILY,)
+FAMILIES: tuple[Family, ...] = (cpu.FAMILY, cuda.FAMILY)
 
 
 def resolve(name: str, options: Options) -> Target:
