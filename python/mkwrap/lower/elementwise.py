@@ -56,7 +56,7 @@ def _lower_row(row: Row, low: Lowering, *args: Operand, **params: object) -> Ten
     return elementwise(low, operands, formula, common, result, exact_scalars=row.exact_scalars, wide=row.wide)
 
 
-def elementwise(
+def elementwise(  # noqa: PLR0913 (two switches of rows, by keyword)
     low: Lowering,
     operands: Sequence[Operand],
     formula: Formula,
@@ -108,7 +108,7 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 
 
 def promote(operands: Sequence[Operand | Expr], kind: Kind) -> DType:
-    """Common dtype of tensors and numbers under torch's promotion rules (ALWAYS_BOOL: the dtype that is compared in)."""
+    """Common dtype of operands under torch's promotion rules (ALWAYS_BOOL: the dtype that is compared in)."""
     samples: list[torch.Tensor | bool | int | float] = []
     for value in operands:
         if isinstance(value, TensorValue):

@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def checked(writer: NestWriter, index: TensorValue, at: Index, extent: Expr, *, wrap: bool) -> Expr:
-    """Read a position from an index tensor, checked against a dim's extent; negative ones are wrapped first if `wrap`."""
+    """Read a position from an index tensor, checked against a dim's extent; negative ones wrap first if `wrap`."""
     position = Term(writer, writer.read(index, at, dtype=DType.INT64))
     if wrap:
         size = Term(writer, writer.index_value(extent))
@@ -33,7 +33,7 @@ def _refuse_empty(x: TensorValue, dim: int, shape: Sequence[Expr]) -> None:
         raise Unsupported(f"positions in dim {dim}, which has size 0, cannot be in range")
 
 
-def _embedding(
+def _embedding(  # noqa: PLR0913, PLR0917 (ATen's signature)
     low: Lowering,
     weight: TensorValue,
     indices: TensorValue,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sympy
 import torch
@@ -19,7 +20,7 @@ aten = torch.ops.aten
 
 
 def _cat(low: Lowering, tensors: Sequence[TensorValue], dim: int = 0) -> TensorValue:
-    """Lower cat: each element is loaded from the one tensor it comes from. Empty 1-d tensors are ignored, as in eager."""
+    """Lower cat: each element is loaded from the tensor it comes from. Empty 1-d tensors are ignored, as in eager."""
     dtype = promote(tensors, DEFAULT)
     parts = [t for t in tensors if not (t.rank == 1 and t.shape[0] == 0)] or list(tensors[:1])
     at = wrap_dim(dim, parts[0].rank)
@@ -127,7 +128,7 @@ def _negative_zero(value: Scalar) -> bool:
     return isinstance(value, float) and str(value) == "-0.0"
 
 
-def _slice_scatter(
+def _slice_scatter(  # noqa: PLR0913, PLR0917 (ATen's signature)
     low: Lowering,
     x: TensorValue,
     src: TensorValue,
@@ -140,7 +141,7 @@ def _slice_scatter(
     at = wrap_dim(dim, x.rank)
     first, extent = slice_range(x.shape[at], start, end, step)
     shape = (*x.shape[:at], extent, *x.shape[at + 1 :])
-    return _scatter(low, x, src.broadcast(shape), at, first, extent, step)
+    return _scatter(low, x, src.broadcast(shape), Section(at, first, extent, step))
 
 
 def _select_scatter(low: Lowering, x: TensorValue, src: TensorValue, dim: int, index: int) -> TensorValue:
@@ -150,22 +151,31 @@ def _select_scatter(low: Lowering, x: TensorValue, src: TensorValue, dim: int, i
     shape = (*x.shape[:at], sympy.Integer(1), *x.shape[at + 1 :])
     expanded = src.broadcast((*x.shape[:at], *x.shape[at + 1 :]))
     lifted = expanded.through(shape, lambda i: [*i[:at], *i[at + 1 :]])
-    return _scatter(low, x, lifted, at, position, sympy.Integer(1), 1)
+    return _scatter(low, x, lifted, Section(at, position, sympy.Integer(1)))
 
 
-def _scatter(
-    low: Lowering, x: TensorValue, src: TensorValue, dim: int, first: Expr, extent: Expr, step: int
-) -> TensorValue:
-    if extent == 0:
-        return TensorValue(x.buffer, x.shape, x.axes, x.index, fresh=True)
-    stride = sympy.Integer(step)
-    last = first + (extent - 1) * stride + 1
+@dataclass(frozen=True)
+class Section:
+    """Every `step`-th of `extent` positions along one dim, from `first`."""
+
+    dim: int
+    first: Expr
+    extent: Expr
+    step: int = 1
+
+
+def _scatter(low: Lowering, x: TensorValue, src: TensorValue, section: Section) -> TensorValue:
+    """Make x with a section replaced by src, whose shape is the section's."""
+    if section.extent == 0:
+        return replace(x, fresh=True)
+    dim, first, stride = section.dim, section.first, sympy.Integer(section.step)
+    last = first + (section.extent - 1) * stride + 1
 
     def write(writer: NestWriter, index: Index) -> list[str]:
         offset = index[dim] - first
         inside = Place(writer, index[dim]).within(None if first == 0 else first, None if last == x.shape[dim] else last)
         tests = [] if inside is None else [inside]
-        if step != 1:
+        if stride != 1:
             tests.append(Term(writer, writer.index_value(Mod(offset, stride))).equals(0))
         mask = all_of(tests)
         source = load_where(writer, src, (*index[:dim], FloorDiv(offset, stride), *index[dim + 1 :]), mask)

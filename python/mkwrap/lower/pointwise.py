@@ -271,7 +271,7 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.logical_and.default: rule(Row(_logical("bitand"), 2, ALWAYS_BOOL)),
     aten.logical_or.default: rule(Row(_logical("bitor"), 2, ALWAYS_BOOL)),
     aten.logical_xor.default: rule(Row(_logical("bitxor"), 2, ALWAYS_BOOL)),
-    **{op: _where for op in (aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)},
+    **dict.fromkeys((aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar), _where),
     aten.clamp.default: _clamp_rule,
     aten.clamp.Tensor: _clamp_rule,
     aten.clamp_min.default: _clamp_rule,

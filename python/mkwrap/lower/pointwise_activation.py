@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 
-from mkwrap.ir.dtypes import DType
 from mkwrap.lower.elementwise import INT_TO_FLOAT, Row, rule
 from mkwrap.lower.lowering import Lowering, Rule, Scalar, Unsupported
 from mkwrap.lower.tensor import TensorValue
@@ -80,8 +79,7 @@ def _hardshrink(x: Term, lambd: Scalar = 0.5) -> Term:
 
 
 def _softshrink(x: Term, lambd: Scalar = 0.5) -> Term:
-    shrunk = (x > lambd).where(x - lambd, (x < -lambd).where(x + lambd, x * 0))
-    return shrunk
+    return (x > lambd).where(x - lambd, (x < -lambd).where(x + lambd, x * 0))
 
 
 def _log_sigmoid(x: Term) -> Term:

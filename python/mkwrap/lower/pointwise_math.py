@@ -10,7 +10,7 @@ import torch
 from mkwrap.ir.dtypes import DType
 from mkwrap.lower.elementwise import (
     ALWAYS_BOOL,
-    BOOL_TO_LONG,
+    DEFAULT,
     INT_TO_FLOAT,
     Formula,
     Row,
@@ -26,9 +26,35 @@ aten = torch.ops.aten
 
 # ATen name → primitive; integers are promoted to float first.
 _FLOAT_FUNCTIONS = (
-    "sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-    "erf erfc erfinv sigmoid lgamma digamma"
-).split()
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "sigmoid",
+    "lgamma",
+    "digamma",
+)
 
 
 def _unary(op: str) -> Formula:
@@ -87,8 +113,10 @@ def _xlogy(a: Term, b: Term) -> Term:
 # ── pow ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _float_power(x: Term, exponent: float) -> Term:
+def _float_power(x: Term, exponent: float, common: DType) -> Term:
     """Raise to a known exponent, through the short forms eager uses."""
+    # Eager rounds the square to bfloat16, but keeps float32 for float16.
+    between = common if common is DType.BFLOAT16 else x.dtype
     match exponent:
         case 0.5:
             return x.apply("sqrt")
@@ -99,11 +127,11 @@ def _float_power(x: Term, exponent: float) -> Term:
         case 2.0:
             return x * x
         case 3.0:
-            return x * x * x
+            return (x * x).cast(between).cast(x.dtype) * x
         case -1.0:
             return x.apply("reciprocal")
         case -2.0:
-            return (x * x).apply("reciprocal")
+            return (x * x).cast(between).cast(x.dtype).apply("reciprocal")
     return x.apply("pow", exponent)
 
 
@@ -137,25 +165,40 @@ def _integer_power_by_bits(base: Term, exponent: Term) -> Term:
 
 
 def _pow_scalar(low: Lowering, x: TensorValue, exponent: Scalar) -> TensorValue:
-    common = promote((x, exponent), BOOL_TO_LONG)
+    common = promote((x, exponent), DEFAULT)
     if isinstance(exponent, int) and not common.is_float and exponent < 0:
         raise Unsupported("an integer to a negative integer power")
 
     def formula(value: Term) -> Term:
         if exponent == 0:
             return value.like(1)
-        return _float_power(value, float(exponent)) if common.is_float else _integer_power(value, int(exponent))
+        if common is DType.BOOL:
+            return value
+        if not common.is_float:
+            return _integer_power(value, int(exponent))
+        # Eager has no short form of roots for float16, and only pow takes −inf to +inf.
+        root = common is DType.FLOAT16 and abs(exponent) == 0.5
+        return value.apply("pow", exponent) if root else _float_power(value, float(exponent), common)
 
     return elementwise(low, (x,), formula, common, common)
 
 
 def _pow(low: Lowering, base: Operand, exponent: Operand) -> TensorValue:
-    common = promote((base, exponent), BOOL_TO_LONG)
+    common = promote((base, exponent), DEFAULT)
+    if common is DType.BOOL:
+        raise Unsupported("pow of bool tensors")
 
     def formula(x: Term, y: Term) -> Term:
         return x.apply("pow", y) if common.is_float else _integer_power_by_bits(x, y)
 
     return elementwise(low, (base, exponent), formula, common, common)
+
+
+def _nextafter(low: Lowering, a: Operand, b: Operand) -> TensorValue:
+    common = promote((a, b), DEFAULT)
+    if common.compute is not common:
+        raise Unsupported(f"nextafter of {common.value}: it is computed in float32, whose neighbours are nearer")
+    return elementwise(low, (a, b), lambda x, y: x.apply("nextafter", y), common, common)
 
 
 RULES: Mapping[torch._ops.OpOverload, Rule] = {
@@ -173,7 +216,7 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.rad2deg.default: rule(Row(lambda x: x * (180 / math.pi), 1, INT_TO_FLOAT)),
     aten.atan2.default: rule(Row(lambda a, b: a.apply("atan2", b), 2, INT_TO_FLOAT)),
     aten.hypot.default: rule(Row(lambda a, b: a.apply("hypot", b), 2)),
-    aten.nextafter.default: rule(Row(lambda a, b: a.apply("nextafter", b), 2)),
+    aten.nextafter.default: _nextafter,
     **{
         op: rule(Row(lambda a, b: a.apply("copysign", b), 2, INT_TO_FLOAT))
         for op in (aten.copysign.Tensor, aten.copysign.Scalar)
