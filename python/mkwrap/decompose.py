@@ -23,10 +23,26 @@ KEEP: tuple[torch._ops.OpOverload, ...] = (
     aten.addmm.default,
     aten.baddbmm.default,
     aten.silu.default,
+    aten._safe_softmax.default,
+    aten.logsumexp.default,
+    aten.rms_norm.default,
+    aten.std_mean.correction,
+    aten.aminmax.default,
+    aten.all.default,
+    aten.all.dim,
+    aten.all.dims,
+    aten.linear.default,
+    aten.mv.default,
+    aten.dot.default,
+    aten.vdot.default,
+    aten.scaled_dot_product_attention.default,
 )
 """Ops with a rule of their own, though torch could decompose them."""
 
-EXTRA: tuple[torch._ops.OpOverload, ...] = ()
+EXTRA: tuple[torch._ops.OpOverload, ...] = (
+    aten._native_batch_norm_legit.no_stats,
+    aten.dist.default,
+)
 """Ops outside core ATen's table that torch knows how to decompose."""
 
 

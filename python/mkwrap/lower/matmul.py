@@ -86,6 +86,22 @@ def _add_product(
     return low.pointwise(product.shape, (a.dtype,), write)[0]
 
 
+def _add_mv(
+    low: Lowering, bias: TensorValue, a: TensorValue, x: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> TensorValue:
+    addend = _column(bias.broadcast(a.shape[:1]))
+    return _without(_add_product(low, addend, a, _column(x), beta=beta, alpha=alpha), 1)
+
+
+def _add_batch_sum(
+    low: Lowering, bias: TensorValue, a: TensorValue, b: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
+) -> TensorValue:
+    """beta · bias + alpha · Σ over the batch of a @ b: one product whose depth is batch × depth."""
+    batch, m, k = a.shape
+    side = a.through((m, batch, k), lambda index: (index[1], index[0], index[2])).reshape((m, batch * k))
+    return _add_product(low, bias, side, b.reshape((batch * k, b.shape[2])), beta=beta, alpha=alpha)
+
+
 def _linear(low: Lowering, x: TensorValue, weight: TensorValue, bias: TensorValue | None = None) -> TensorValue:
     """x @ weightᵀ + bias over flattened leading dims."""
     inner = x.shape[-1]
@@ -106,5 +122,7 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.vdot.default: _dot,
     aten.addmm.default: _add_product,
     aten.baddbmm.default: _add_product,
+    aten.addmv.default: _add_mv,
+    aten.addbmm.default: _add_batch_sum,
     aten.linear.default: _linear,
 }

@@ -129,9 +129,9 @@ def _rms_norm(
     low: Lowering,
     x: TensorValue,
     normalized_shape: Sequence[Expr | int],
-    weight: TensorValue | None,
-    eps: float | None,
-) -> tuple[TensorValue | None, ...]:
+    weight: TensorValue | None = None,
+    eps: float | None = None,
+) -> TensorValue:
     dtype = x.dtype.compute
     lead = x.rank - len(normalized_shape)
     rows = Rows(x.shape, tuple(range(lead, x.rank)), keepdim=True)
@@ -150,12 +150,12 @@ def _rms_norm(
         value = writer.compute("mul", writer.read(x, index, dtype=dtype), writer.read(wide_scale, index))
         return [writer.cast(_affine(writer, value, weight, None, index[lead:]), x.dtype)]
 
-    return (*low.pointwise(x.shape, (x.dtype,), write), *_saved(x, scale))
+    return low.pointwise(x.shape, (x.dtype,), write)[0]
 
 
 RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.native_layer_norm.default: _layer_norm,
     aten.native_group_norm.default: _group_norm,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
-    aten._fused_rms_norm.default: _rms_norm,
+    aten.rms_norm.default: _rms_norm,
 }
