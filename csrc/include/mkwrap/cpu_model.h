@@ -1,0 +1,91 @@
+// Model and context of a CPU library. An emitted model includes this file once.
+#ifndef MKWRAP_CPU_MODEL_H_
+#define MKWRAP_CPU_MODEL_H_
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mkwrap/check.h"
+#include "mkwrap/cpu_features.h"
+
+struct mkw_model {
+  int32_t references;  // the caller's, and one per context
+};
+
+struct mkw_context {
+  mkw_model* model;
+  unsigned char* scratch;  // arena, then the workspace that the steps share
+  mkw_error error;
+};
+
+namespace mkwrap::runtime {
+
+constexpr mkw_device kHost = {MKW_DEVICE_CPU, 0};
+constexpr size_t kScratchAlignment = 64;
+
+// What a library's model needs of the machine and of memory.
+struct CpuPlan {
+  const char* arch;
+  const char* const* features;
+  int32_t feature_count;
+  int64_t scratch_bytes;
+};
+
+inline mkw_status check_features(const CpuPlan& plan, mkw_error* error) {
+  char missing[256];
+  Text text(missing, sizeof(missing));
+  int32_t count = 0;
+  for (int32_t i = 0; i < plan.feature_count; ++i) {
+    if (!cpu_has(plan.features[i])) text.add(count++ == 0 ? "%s" : ", %s", plan.features[i]);
+  }
+  if (count == 0) return MKW_OK;
+  return fail(error, MKW_ERROR_ISA, -1, "the library is compiled for %s; this CPU lacks %s", plan.arch, missing);
+}
+
+inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** model, mkw_error* error) {
+  if (model == nullptr) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
+  *model = nullptr;
+  if (device != 0) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: there is no CPU device %d", device);
+  if (const mkw_status status = check_features(plan, error)) return status;
+  auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
+  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
+  made->references = 1;
+  *model = made;
+  return MKW_OK;
+}
+
+inline void release(mkw_model* model) {
+  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0) free(model);
+}
+
+inline mkw_status create_context(const CpuPlan& plan, mkw_model* model, mkw_context** context, mkw_error* error) {
+  if (model == nullptr || context == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
+  *context = nullptr;
+  auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
+  void* scratch = nullptr;
+  const auto bytes = static_cast<size_t>(plan.scratch_bytes);
+  if (made == nullptr || (bytes > 0 && posix_memalign(&scratch, kScratchAlignment, bytes) != 0)) {
+    free(made);
+    return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory (%zu bytes of scratch)", bytes);
+  }
+  made->scratch = static_cast<unsigned char*>(scratch);
+  made->model = model;
+  made->error.argument = -1;
+  __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
+  *context = made;
+  return MKW_OK;
+}
+
+inline void destroy_context(mkw_context* context) {
+  if (context == nullptr) return;
+  release(context->model);
+  free(context->scratch);
+  free(context);
+}
+
+inline mkw_device device_of(const mkw_model&) { return kHost; }
+
+}  // namespace mkwrap::runtime
+
+#endif  // MKWRAP_CPU_MODEL_H_

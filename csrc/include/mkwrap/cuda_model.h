@@ -1,0 +1,260 @@
+// Model and context of a CUDA library. An emitted model includes this file once.
+#ifndef MKWRAP_CUDA_MODEL_H_
+#define MKWRAP_CUDA_MODEL_H_
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mkwrap/check.h"
+#include "mkwrap/driver.h"
+
+namespace mkwrap::runtime {
+
+// A compiled kernel: one cubin with one entry.
+struct CudaImage {
+  const unsigned char* cubin;
+  const char* entry;
+  const char* kernel;  // for messages: name and variant
+  uint32_t threads;
+  uint32_t shared_bytes;  // dynamic shared memory of every launch
+};
+
+// A constant's bytes and its place in the model's device memory.
+struct CudaConstant {
+  const unsigned char* bytes;
+  uint64_t size;
+  uint64_t offset;
+};
+
+// What a library's model needs of the device and of its memory.
+struct CudaPlan {
+  const char* arch;
+  int32_t major;
+  int32_t minor;
+  bool exact;  // the images use features of this very architecture (sm_90a) and run on no later minor version
+  const CudaImage* images;
+  int32_t image_count;
+  const CudaConstant* constants;
+  int32_t constant_count;
+  uint64_t constant_bytes;
+  uint64_t scratch_bytes;
+};
+
+}  // namespace mkwrap::runtime
+
+struct mkw_model {
+  int32_t references;  // the caller's, and one per context
+  mkw_device device;
+  mkwrap::runtime::Driver driver;
+  CUdevice handle;
+  CUcontext context;  // the device's primary context, retained
+  CUdeviceptr constants;
+  int32_t image_count;
+  CUmodule* modules;
+  CUfunction* functions;
+};
+
+struct mkw_context {
+  mkw_model* model;
+  CUdeviceptr scratch;  // arena, then the workspace that the steps share
+  mkw_error error;
+};
+
+namespace mkwrap::runtime {
+
+inline mkw_device device_of(const mkw_model& model) { return model.device; }
+
+// Kernels that ask for more dynamic shared memory than this must be allowed to (CUDA C++ Programming Guide, 16.4).
+constexpr uint32_t kSharedWithoutOptIn = 48 * 1024;
+
+// Refuse a device whose architecture the images do not run on: same major version and no older minor version (CUDA C++
+// Programming Guide, binary compatibility), or the very version for architecture-specific images.
+inline mkw_status check_architecture(const Driver& driver, CUdevice device, const CudaPlan& plan, mkw_error* error) {
+  int major = 0;
+  int minor = 0;
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                  device);
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+                  device);
+  if (major == plan.major && (minor == plan.minor || (!plan.exact && minor > plan.minor))) return MKW_OK;
+  char name[128] = "";
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetName, name, static_cast<int>(sizeof(name)), device);
+  return fail(error, MKW_ERROR_ARCHITECTURE, -1, "the library is compiled for %s; this device (%s) is sm_%d%d",
+              plan.arch, name, major, minor);
+}
+
+inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
+  const Driver& driver = model.driver;
+  MKW_DRIVER_CALL(driver, error, "", cuInit, 0);
+  int count = 0;
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetCount, &count);
+  if (count == 0) return fail(error, MKW_ERROR_NO_DRIVER, -1, "the CUDA driver finds no device");
+  if (model.device.id < 0 || model.device.id >= count)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "there is no CUDA device %d; there are %d", model.device.id, count);
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGet, &model.handle, model.device.id);
+  if (const mkw_status status = check_architecture(driver, model.handle, plan, error)) return status;
+  MKW_DRIVER_CALL(driver, error, "", cuDevicePrimaryCtxRetain, &model.context, model.handle);
+  return MKW_OK;
+}
+
+inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
+  const Driver& driver = model.driver;
+  for (int32_t i = 0; i < plan.image_count; ++i) {
+    const CudaImage& image = plan.images[i];
+    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleLoadData, &model.modules[i], image.cubin);
+    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleGetFunction, &model.functions[i], model.modules[i],
+                    image.entry);
+    if (image.shared_bytes > kSharedWithoutOptIn)
+      MKW_DRIVER_CALL(driver, error, image.kernel, cuFuncSetAttribute, model.functions[i],
+                      CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(image.shared_bytes));
+  }
+  return MKW_OK;
+}
+
+inline mkw_status copy_constants(const mkw_model& model, const CudaPlan& plan, CUstream stream, mkw_error* error) {
+  const Driver& driver = model.driver;
+  for (int32_t i = 0; i < plan.constant_count; ++i) {
+    const CudaConstant& constant = plan.constants[i];
+    if (constant.size > 0)
+      MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync, model.constants + constant.offset, constant.bytes,
+                      constant.size, stream);
+  }
+  MKW_DRIVER_CALL(driver, error, "constants", cuStreamSynchronize, stream);
+  return MKW_OK;
+}
+
+inline mkw_status upload_constants(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
+  if (plan.constant_bytes == 0) return MKW_OK;
+  const Driver& driver = model.driver;
+  MKW_DRIVER_CALL(driver, error, "constants", cuMemAlloc, &model.constants, plan.constant_bytes);
+  // A stream of its own: a copy on the default stream would wait for, and hold up, every other model's work.
+  CUstream stream = nullptr;
+  MKW_DRIVER_CALL(driver, error, "constants", cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
+  const mkw_status status = copy_constants(model, plan, stream, error);
+  const CUresult closed = driver.cuStreamDestroy_(stream);
+  if (status == MKW_OK && closed != CUDA_SUCCESS)
+    return driver_error(driver, closed, "cuStreamDestroy", "constants", error);
+  return status;
+}
+
+// Free all that a model holds, also one that is half made. Failures here have nobody to go to.
+inline void destroy_model(mkw_model* model) {
+  const Driver& driver = model->driver;
+  if (model->context != nullptr) {
+    {
+      const CurrentContext current(driver, model->context);
+      for (int32_t i = 0; i < model->image_count; ++i)
+        if (model->modules[i] != nullptr) driver.cuModuleUnload_(model->modules[i]);
+      if (model->constants != 0) driver.cuMemFree_(model->constants);
+    }
+    driver.cuDevicePrimaryCtxRelease_(model->handle);
+  }
+  close_driver(model->driver);
+  free(model->modules);
+  free(model->functions);
+  free(model);
+}
+
+inline mkw_status fill_model(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
+  if (const mkw_status status = open_driver(model.driver, error)) return status;
+  if (const mkw_status status = open_device(model, plan, error)) return status;
+  const CurrentContext current(model.driver, model.context);
+  if (const mkw_status status = current.status(error)) return status;
+  if (const mkw_status status = load_images(model, plan, error)) return status;
+  return upload_constants(model, plan, error);
+}
+
+inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model** model, mkw_error* error) {
+  if (model == nullptr) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
+  *model = nullptr;
+  auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
+  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
+  made->references = 1;
+  made->device = {MKW_DEVICE_CUDA, device};
+  const auto count = static_cast<size_t>(plan.image_count) + 1;  // never an allocation of no bytes
+  made->modules = static_cast<CUmodule*>(calloc(count, sizeof(CUmodule)));
+  made->functions = static_cast<CUfunction*>(calloc(count, sizeof(CUfunction)));
+  mkw_status status = MKW_OK;
+  if (made->modules == nullptr || made->functions == nullptr) {
+    status = fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
+  } else {
+    made->image_count = plan.image_count;
+    status = fill_model(*made, plan, error);
+  }
+  if (status != MKW_OK) {
+    destroy_model(made);
+    return status;
+  }
+  *model = made;
+  return MKW_OK;
+}
+
+inline void release(mkw_model* model) {
+  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0) destroy_model(model);
+}
+
+inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdeviceptr* scratch, mkw_error* error) {
+  if (bytes == 0) return MKW_OK;
+  const CurrentContext current(model.driver, model.context);
+  if (const mkw_status status = current.status(error)) return status;
+  MKW_DRIVER_CALL(model.driver, error, "scratch memory", cuMemAlloc, scratch, bytes);
+  return MKW_OK;
+}
+
+inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_context** context, mkw_error* error) {
+  if (model == nullptr || context == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
+  *context = nullptr;
+  auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
+  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
+  if (const mkw_status status = allocate_scratch(*model, plan.scratch_bytes, &made->scratch, error)) {
+    free(made);
+    return status;
+  }
+  made->model = model;
+  made->error.argument = -1;
+  __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
+  *context = made;
+  return MKW_OK;
+}
+
+inline void destroy_context(mkw_context* context) {
+  if (context == nullptr) return;
+  if (context->scratch != 0) {
+    const CurrentContext current(context->model->driver, context->model->context);
+    context->model->driver.cuMemFree_(context->scratch);
+  }
+  release(context->model);
+  free(context);
+}
+
+struct Grid {
+  uint32_t x;
+  uint32_t y;
+  uint32_t z;
+};
+
+// Launch image number `index` with `parameters`; nothing is launched for an empty grid.
+inline mkw_status launch(mkw_context& context, const CudaPlan& plan, int32_t index, Grid grid, CUstream stream,
+                         void** parameters) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return MKW_OK;
+  const mkw_model& model = *context.model;
+  const CudaImage& image = plan.images[index];
+  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel, model.functions[index], grid.x, grid.y,
+                  grid.z, image.threads, 1, 1, image.shared_bytes, stream, parameters, nullptr);
+  return MKW_OK;
+}
+
+inline mkw_status zero(mkw_context& context, CUdeviceptr at, uint64_t bytes, CUstream stream) {
+  if (bytes == 0) return MKW_OK;
+  MKW_DRIVER_CALL(context.model->driver, &context.error, "workspace", cuMemsetD8Async, at, 0, bytes, stream);
+  return MKW_OK;
+}
+
+inline CUdeviceptr device_address(const mkw_tensor& tensor) {
+  return reinterpret_cast<CUdeviceptr>(address(tensor));
+}
+
+}  // namespace mkwrap::runtime
+
+#endif  // MKWRAP_CUDA_MODEL_H_
