@@ -17,38 +17,34 @@ namespace mkw::gemm {
 /// c[i·NV·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j <
 /// NV·W, p < k.
 template <int MR, int NV, int W, class T>
-MKW_INLINE void tile(const T *const *rows, int64_t step, const T *b,
-                     int64_t ldb, int64_t k, T *c, bool accumulate) {
+MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb, int64_t k, T* c,
+                     bool accumulate) {
   Vec<T, W> sums[MR][NV];
-  const T *a[MR];
+  const T* a[MR];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
     a[i] = rows[i];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v)
-      sums[i][v] = splat<W>(T(0));
+    for (int v = 0; v < NV; ++v) sums[i][v] = splat<W>(T(0));
   }
 #pragma GCC unroll 4
   for (int64_t p = 0; p < k; ++p) {
     Vec<T, W> x[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v)
-      x[v] = load(Full<W>{}, b + p * ldb + v * W);
+    for (int v = 0; v < NV; ++v) x[v] = load(Full<W>{}, b + p * ldb + v * W);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const Vec<T, W> y = splat<W>(a[i][p * step]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v)
-        sums[i][v] = fma(y, x[v], sums[i][v]);
+      for (int v = 0; v < NV; ++v) sums[i][v] = fma(y, x[v], sums[i][v]);
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
-      T *out = c + (i * NV + v) * W;
-      store(Full<W>{}, out,
-            accumulate ? add(load(Full<W>{}, out), sums[i][v]) : sums[i][v]);
+      T* out = c + (i * NV + v) * W;
+      store(Full<W>{}, out, accumulate ? add(load(Full<W>{}, out), sums[i][v]) : sums[i][v]);
     }
   }
 }
@@ -56,25 +52,27 @@ MKW_INLINE void tile(const T *const *rows, int64_t step, const T *b,
 /// Packs k rows of a panel whose columns are contiguous: out[p·width + j] =
 /// source[p·ldb + j], 0 where columns ≤ j < width.
 template <class T>
-MKW_INLINE void pack_rows(const T *source, int64_t ldb, int64_t k,
-                          int64_t columns, int64_t width, T *out) {
+MKW_INLINE void pack_rows(const T* source, int64_t ldb, int64_t k, int64_t columns, int64_t width,
+                          T* out) {
   for (int64_t p = 0; p < k; ++p) {
     memcpy(out + p * width, source + p * ldb, columns * sizeof(T));
-    for (int64_t j = columns; j < width; ++j)
-      out[p * width + j] = T(0);
+    for (int64_t j = columns; j < width; ++j) out[p * width + j] = T(0);
   }
 }
 
-template <int... I> struct Indices {};
-template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
-template <int... I> struct Count<0, I...> {
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I>
+struct Count<0, I...> {
   using type = Indices<I...>;
 };
 
 /// Swaps, between two rows S apart, the lanes S apart: one step of a
 /// transposition.
 template <int S, class T, int W, int... L>
-MKW_INLINE void exchange(Vec<T, W> &low, Vec<T, W> &high, Indices<L...>) {
+MKW_INLINE void exchange(Vec<T, W>& low, Vec<T, W>& high, Indices<L...>) {
   const auto a = low.v, b = high.v;
   low.v = __builtin_shufflevector(a, b, ((L & S) ? W + L - S : L)...);
   high.v = __builtin_shufflevector(a, b, ((L & S) ? W + L : L + S)...);
@@ -86,8 +84,7 @@ MKW_INLINE void transpose(Vec<T, W> (&block)[W]) {
   if constexpr (S < W) {
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) {
-      if (!(i & S))
-        exchange<S>(block[i], block[i + S], typename Count<W>::type{});
+      if (!(i & S)) exchange<S>(block[i], block[i + S], typename Count<W>::type{});
     }
     transpose<2 * S>(block);
   }
@@ -96,34 +93,31 @@ MKW_INLINE void transpose(Vec<T, W> (&block)[W]) {
 /// Packs k rows of a panel whose depth is contiguous: out[p·width + j] =
 /// source[j·ldb + p], 0 where columns ≤ j < width.
 template <int W, class T>
-MKW_INLINE void pack_columns(const T *source, int64_t ldb, int64_t k,
-                             int64_t columns, int64_t width, T *out) {
+MKW_INLINE void pack_columns(const T* source, int64_t ldb, int64_t k, int64_t columns,
+                             int64_t width, T* out) {
   const int64_t whole = k - k % W;
   int64_t j = 0;
   for (; j + W <= columns; j += W) {
     for (int64_t p = 0; p < whole; p += W) {
       Vec<T, W> block[W];
 #pragma GCC unroll 16
-      for (int i = 0; i < W; ++i)
-        block[i] = load(Full<W>{}, source + (j + i) * ldb + p);
+      for (int i = 0; i < W; ++i) block[i] = load(Full<W>{}, source + (j + i) * ldb + p);
       transpose<1>(block);
 #pragma GCC unroll 16
-      for (int i = 0; i < W; ++i)
-        store(Full<W>{}, out + (p + i) * width + j, block[i]);
+      for (int i = 0; i < W; ++i) store(Full<W>{}, out + (p + i) * width + j, block[i]);
     }
     for (int64_t p = whole; p < k; ++p) {
-      for (int i = 0; i < W; ++i)
-        out[p * width + j + i] = source[(j + i) * ldb + p];
+      for (int i = 0; i < W; ++i) out[p * width + j + i] = source[(j + i) * ldb + p];
     }
   }
   for (; j < width; ++j) {
-    for (int64_t p = 0; p < k; ++p)
-      out[p * width + j] = j < columns ? source[j * ldb + p] : T(0);
+    for (int64_t p = 0; p < k; ++p) out[p * width + j] = j < columns ? source[j * ldb + p] : T(0);
   }
 }
 
 /// Σ_p a[p] · b[p] with four vectors of partial sums.
-template <int W, class T> MKW_INLINE T dot(const T *a, const T *b, int64_t k) {
+template <int W, class T>
+MKW_INLINE T dot(const T* a, const T* b, int64_t k) {
   Vec<T, W> sums[4] = {};
   int64_t p = 0;
   for (; p + 4 * W <= k; p += 4 * W) {
@@ -138,11 +132,9 @@ template <int W, class T> MKW_INLINE T dot(const T *a, const T *b, int64_t k) {
   }
   const Vec<T, W> lanes = add(add(sums[0], sums[1]), add(sums[2], sums[3]));
   T total = T(0);
-  for (int i = 0; i < W; ++i)
-    total += lanes[i];
-  for (; p < k; ++p)
-    total += a[p] * b[p];
+  for (int i = 0; i < W; ++i) total += lanes[i];
+  for (; p < k; ++p) total += a[p] * b[p];
   return total;
 }
 
-} // namespace mkw::gemm
+}  // namespace mkw::gemm
