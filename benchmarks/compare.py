@@ -1,0 +1,147 @@
+"""Eager, torch.compile, AOTInductor and mkwrap side by side, in one run: calls and compile times. Writes JSON.
+
+    python -m benchmarks.compare [--device cpu|cuda] [--only TEXT] [--skip PEER …] [--no-compile-times] [--json FILE]
+
+Calls are timed in interleaved rounds (every peer once per round); the table shows the median and half the interquartile
+range. Compile times are taken in a fresh process each, cold (empty caches) and cached (a second process), from after the
+imports to the first result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import CPU_CASES, CUDA_CASES, OVERHEAD, Case
+from benchmarks.machine import describe
+from benchmarks.peers import PEERS, copy_of
+
+ROUNDS = 15
+BATCH_SECONDS = 0.02
+
+
+def main() -> None:
+    """Run the cases asked for, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description="mkwrap beside its peers")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--skip", nargs="*", default=[], choices=sorted(PEERS), help="leave these peers out")
+    parser.add_argument("--no-compile-times", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    peers = [name for name in PEERS if name not in options.skip]
+    cases = [c for c in (CUDA_CASES if options.device == "cuda" else CPU_CASES) if options.only in c.name]
+    result: dict[str, object] = {"machine": describe(), "device": options.device}
+    result["calls_us"] = {case.name: _calls(case, peers, options.device) for case in cases}
+    if not options.no_compile_times:
+        result["compile_s"] = _compile_times(peers, options.device)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"written to {options.json}")
+
+
+def _calls(case: Case, peers: Sequence[str], device: str) -> dict[str, object]:
+    torch.manual_seed(0)
+    fn, inputs = case.make(device)
+    calls: dict[str, Callable[[], object]] = {}
+    failed: dict[str, str] = {}
+    expected = _leaves(PEERS["eager"](fn, inputs, device)(*inputs))
+    for name in peers:
+        try:
+            compiled = PEERS[name](fn, inputs, device)
+            _agree(_leaves(compiled(*inputs)), expected)
+            calls[name] = _bind(compiled, inputs)
+        except Exception as error:  # noqa: BLE001  a peer that fails is a row that says so
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+    if case.bytes:
+        calls["copy of the same bytes"] = copy_of(case.bytes, device)
+    with torch.no_grad():
+        samples = _interleaved(calls, device)
+    rows: dict[str, object] = {}
+    print(f"\n{case.name}")
+    for name, values in samples.items():
+        quartiles = statistics.quantiles(values, n=4)
+        rows[name] = {"median": statistics.median(values), "spread": (quartiles[2] - quartiles[0]) / 2}
+        print(f"  {name:<24}{statistics.median(values):12.2f} µs  ± {(quartiles[2] - quartiles[0]) / 2:.2f}")
+    for name, reason in failed.items():
+        rows[name] = {"failed": reason}
+        print(f"  {name:<24}failed: {reason}")
+    return rows
+
+
+def _bind(compiled: Callable[..., object], inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
+    if len(inputs) == 1:
+        (only,) = inputs
+        return lambda: compiled(only)
+    return lambda: compiled(*inputs)
+
+
+def _leaves(value: object) -> list[torch.Tensor]:
+    return [leaf.clone() for leaf in torch.utils._pytree.tree_leaves(value)]
+
+
+def _agree(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        tolerance = 2e-2 if e.dtype in (torch.bfloat16, torch.float16) else 1e-3
+        torch.testing.assert_close(a, e, rtol=tolerance, atol=tolerance)
+
+
+def _interleaved(calls: dict[str, Callable[[], object]], device: str) -> dict[str, list[float]]:
+    """Return per callee ROUNDS samples in microseconds per call, rounds interleaved."""
+    counts = {}
+    for name, call in calls.items():
+        for _ in range(3):
+            call()
+        one = max(_timed(call, 1, device), 1e-7)
+        counts[name] = max(1, int(BATCH_SECONDS / max(_timed(call, max(1, int(1e-3 / one)), device), 1e-7)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            samples[name].append(_timed(call, counts[name], device) * 1e6)
+    return samples
+
+
+def _timed(call: Callable[[], object], count: int, device: str) -> float:
+    """Return seconds per call, back to back; on a GPU until the last one is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / count
+
+
+def _compile_times(peers: Sequence[str], device: str) -> dict[str, object]:
+    print("\ncompile x+1, fresh process, from after the imports to the first result")
+    rows: dict[str, object] = {}
+    for name in peers:
+        if name == "eager":
+            continue
+        with tempfile.TemporaryDirectory() as caches:
+            seconds = [_compile_in_child(name, device, caches) for _ in range(2)]
+        rows[name] = {OVERHEAD.name: {"cold": seconds[0], "cached": seconds[1]}}
+        print(f"  {name:<24}cold {seconds[0]:6.2f} s   cached {seconds[1]:6.2f} s")
+    return rows
+
+
+def _compile_in_child(peer: str, device: str, caches: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.peers", peer, device, caches]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    lines = done.stdout.splitlines()
+    return float(lines[-1]) if done.returncode == 0 and lines else float("nan")
+
+
+if __name__ == "__main__":
+    main()
