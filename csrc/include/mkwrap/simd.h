@@ -176,14 +176,16 @@ MKW_INLINE auto mask_for(Vec<bool, N> m) {
 /// All lanes equal to x.
 template <int N, class T>
 MKW_INLINE Vec<T, N> splat(T x) {
-  if constexpr (same<T, bool>)
-    return {native<typename Vec<bool, N>::Lane, N>{} - (typename Vec<bool, N>::Lane)(x ? 1 : 0)};
-  else if constexpr (is_half<T>)
+  if constexpr (same<T, bool>) {
+    const typename Vec<bool, N>::Lane lane = x ? -1 : 0;
+    return {native<typename Vec<bool, N>::Lane, N>{} + lane};
+  } else if constexpr (is_half<T>) {
     return {native<uint16_t, N>{} + x.bits};
-  else if constexpr (is_float<T>)
+  } else if constexpr (is_float<T>) {
     return {x - native<T, N>{}};  // x − 0 is x for every x, −0 and NaN included.
-  else
+  } else {
     return {native<T, N>{} + x};
+  }
 }
 
 /// Lanes 0, 1, 2, ….
