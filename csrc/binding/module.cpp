@@ -24,5 +24,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled parts of mkwrap: loaded models and timing.";
   m.attr("__version__") = MKWRAP_VERSION;
   pybind11::register_local_exception_translator(&translate);
+  mkwrap::binding::bind_model(m);
   mkwrap::binding::bind_time_cpu(m);
 }

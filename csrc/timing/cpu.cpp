@@ -76,6 +76,8 @@ CpuKernel::CpuKernel(const std::string& path, const std::string& entry, std::vec
   if (args_.empty()) throw std::invalid_argument("a kernel needs at least one argument list");
   handle_.reset(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL));
   if (!handle_) throw LoadError(dlerror());
+  // Idle threads of the OpenMP pool sleep in the runtime's code: it must never be unmapped.
+  dlopen("libgomp.so.1", RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
   entry_ = reinterpret_cast<Entry>(dlsym(handle_.get(), entry.c_str()));
   if (entry_ == nullptr) throw LoadError(path + " has no entry " + entry);
 }

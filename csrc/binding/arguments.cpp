@@ -1,0 +1,189 @@
+#include "binding/arguments.h"
+
+#include <cstdint>
+#include <utility>
+
+#include "binding/python_errors.h"
+
+namespace mkwrap::binding {
+namespace {
+
+DLTensor prototype(const CallSite& site, const mkw_tensor_info& info) {
+  DLTensor tensor{};
+  tensor.device = {static_cast<DLDeviceType>(site.api.device_type), site.device};
+  tensor.ndim = info.ndim;
+  tensor.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
+  tensor.shape = const_cast<std::int64_t*>(info.shape);
+  tensor.strides = const_cast<std::int64_t*>(info.strides);
+  return tensor;
+}
+
+std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
+
+// Take the pending Python exception: its text, and the object to chain.
+std::string take_exception(Object& cause) {
+  PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  const Object own_type(type);
+  const Object own_trace(trace);
+  cause = Object(value);
+  const Object text(value == nullptr ? nullptr : PyObject_Str(value));
+  const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (utf8 == nullptr) PyErr_Clear();
+  return utf8 == nullptr ? "" : utf8;
+}
+
+// The exception type says whether an object refused to be exported, or something else went wrong (out of memory,
+// KeyboardInterrupt), which passes through as it is.
+bool is_refusal() {
+  return PyErr_ExceptionMatches(PyExc_Exception) != 0 && PyErr_ExceptionMatches(PyExc_MemoryError) == 0;
+}
+
+struct Extent {
+  std::intptr_t low;
+  std::intptr_t high;
+};
+
+// The bytes a tensor may touch, empty where it has no elements.
+Extent extent(const DLTensor& tensor) {
+  std::int64_t below = 0;
+  std::int64_t above = 0;
+  std::int64_t dense = 1;
+  for (int k = tensor.ndim - 1; k >= 0; --k) {
+    if (tensor.shape[k] == 0) return {0, 0};
+    const std::int64_t stride = tensor.strides == nullptr ? dense : tensor.strides[k];
+    dense *= tensor.shape[k];
+    (stride < 0 ? below : above) += (tensor.shape[k] - 1) * stride;
+  }
+  const std::int64_t bytes = (tensor.dtype.bits * tensor.dtype.lanes + 7) / 8;
+  const auto start = reinterpret_cast<std::intptr_t>(tensor.data) + static_cast<std::intptr_t>(tensor.byte_offset);
+  return {start + below * bytes, start + (above + 1) * bytes};
+}
+
+}  // namespace
+
+bool Arguments::refuse(const mkw_tensor_info& info, const std::string& got) const {
+  Object cause;
+  std::string reason;
+  if (PyErr_Occurred() != nullptr) {
+    if (!is_refusal()) return false;
+    reason = take_exception(cause);
+  }
+  char expected[256];
+  describe(prototype(site_, info), expected, sizeof expected);
+  std::string message = std::string(info.path) + ": expected a tensor " + expected + ", got " + got;
+  if (!reason.empty()) message += ": " + reason;
+  set_error("InputError", message);
+  if (cause) {
+    PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    PyException_SetCause(value, cause.release());
+    PyErr_Restore(type, value, trace);
+  }
+  return false;
+}
+
+bool Arguments::read(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
+  if (site_.torch.is_plain(object)) return read_tensor(index, object, info);
+  if (!site_.torch.is_tensor(object)) return read_protocol(index, object, info);
+  const int overrides = site_.torch.overrides_dispatch(object);
+  if (overrides != 0) {
+    return refuse(info, "a " + type_name(object) + ", a tensor subclass with operations of its own");
+  }
+  return read_tensor(index, object, info);
+}
+
+bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
+  const int negated = site_.torch.is_negated(object);
+  if (negated < 0) return refuse(info, "a tensor that torch cannot inspect");
+  if (negated == 1) return refuse(info, "a negated view; call resolve_neg() on it first");
+  const int gradient = site_.torch.wants_gradient(object);
+  if (gradient < 0) return refuse(info, "a tensor that torch cannot inspect");
+  if (gradient == 1) {
+    return refuse(info,
+                  "a tensor that requires a gradient while gradients are on; a library has no derivative: "
+                  "call it under torch.no_grad(), or pass tensor.detach()");
+  }
+  const DLPackExchangeAPI* exchange = site_.torch.exchange();
+  if (exchange == nullptr) return read_protocol(index, object, info);
+  if (exchange->dltensor_from_py_object_no_sync(object, &tensors_[index]) != 0) {
+    return refuse(info, "a tensor that torch cannot export");
+  }
+  return true;
+}
+
+bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
+  if (PyObject_HasAttrString(object, "__dlpack__") == 0) return refuse(info, "a value of type " + type_name(object));
+  // A Parameter's own __dlpack__ refuses although no gradient is recorded here.
+  Object detached;
+  if (site_.torch.is_tensor(object)) {
+    detached = Object(PyObject_CallMethod(object, "detach", nullptr));
+    if (!detached) return refuse(info, "a tensor that torch cannot detach");
+    object = detached.get();
+  }
+  const Object kwargs(PyDict_New());
+  const Object version(Py_BuildValue("(ii)", DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION));
+  const Object method(PyObject_GetAttrString(object, "__dlpack__"));
+  const Object none(PyTuple_New(0));
+  if (!kwargs || !version || !method || !none) return false;
+  if (site_.api.device_type == MKW_DEVICE_CUDA) {
+    const Object place(PyObject_CallMethod(object, "__dlpack_device__", nullptr));
+    int type = 0;
+    int id = 0;
+    if (!place || PyArg_ParseTuple(place.get(), "ii", &type, &id) == 0) return refuse(info, "a value without a device");
+    if (type != kDLCUDA) return refuse(info, "a " + type_name(object) + " in host memory");
+    // The protocol's number of the legacy default stream is 1.
+    const auto stream = site_.stream == nullptr ? 1 : reinterpret_cast<std::intptr_t>(site_.stream);
+    const Object number(PyLong_FromLongLong(stream));
+    if (!number || PyDict_SetItemString(kwargs.get(), "stream", number.get()) != 0) return false;
+  }
+  if (PyDict_SetItemString(kwargs.get(), "max_version", version.get()) != 0) return false;
+  Object capsule(PyObject_Call(method.get(), none.get(), kwargs.get()));
+  if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
+    // Producers older than DLPack 1.0 do not know max_version.
+    PyErr_Clear();
+    if (PyDict_DelItemString(kwargs.get(), "max_version") != 0) return false;
+    capsule = Object(PyObject_Call(method.get(), none.get(), kwargs.get()));
+  }
+  if (!capsule) return refuse(info, "a " + type_name(object) + " that cannot be exported");
+  if (detached) kept_.push_back(std::move(detached));
+  return take_capsule(index, std::move(capsule), info);
+}
+
+// The capsule is not renamed, so it keeps owning the tensor and frees it when it dies, after the call.
+bool Arguments::take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info) {
+  if (PyCapsule_IsValid(capsule.get(), "dltensor_versioned") != 0) {
+    const auto* managed =
+        static_cast<const DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.get(), "dltensor_versioned"));
+    if (managed->version.major != DLPACK_MAJOR_VERSION) return refuse(info, "a tensor of another DLPack version");
+    if (info.mutated != 0 && (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+      return refuse(info, "read-only memory, but the library writes to this argument");
+    }
+    tensors_[index] = managed->dl_tensor;
+  } else if (PyCapsule_IsValid(capsule.get(), "dltensor") != 0) {
+    tensors_[index] = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.get(), "dltensor"))->dl_tensor;
+  } else {
+    return refuse(info, "a value whose __dlpack__ gives no DLPack capsule");
+  }
+  kept_.push_back(std::move(capsule));
+  return true;
+}
+
+bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs) {
+  for (int i = 0; i < api.input_count; ++i) {
+    if (api.inputs[i].mutated == 0) continue;
+    const Extent written = extent(inputs[i]);
+    for (int j = 0; j < api.input_count; ++j) {
+      const Extent other = extent(inputs[j]);
+      if (i == j || written.low >= other.high || other.low >= written.high) continue;
+      set_error("AliasingError", std::string(api.inputs[i].path) + " is written to, and shares memory with " +
+                                     api.inputs[j].path + "; pass a copy of one of them");
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace mkwrap::binding

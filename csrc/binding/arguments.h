@@ -1,0 +1,97 @@
+// Reads the Python arguments of one call as DLTensors, and makes its outputs.
+#ifndef MKWRAP_BINDING_ARGUMENTS_H_
+#define MKWRAP_BINDING_ARGUMENTS_H_
+
+#include <Python.h>
+#include <dlpack/dlpack.h>
+
+#include <string>
+#include <vector>
+
+#include "binding/torch_types.h"
+#include "mkwrap/abi.h"
+
+namespace mkwrap::binding {
+
+// Room for the items of one call: on the stack for the usual few, else on the heap.
+template <typename T, std::size_t kInline>
+class Array {
+ public:
+  explicit Array(std::size_t size) : data_(size <= kInline ? inline_ : new T[size]()) {}
+  ~Array() {
+    if (data_ != inline_) delete[] data_;
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+
+  T& operator[](std::size_t k) { return data_[k]; }
+  T* data() { return data_; }
+
+ private:
+  T inline_[kInline]{};
+  T* data_;
+};
+
+// What a call needs to know of its model. `stream` is where the model will run (CUDA).
+struct CallSite {
+  const TorchTypes& torch;
+  const mkw_api& api;
+  int device;
+  void* stream;
+};
+
+// The tensors of a call that exist already. Borrows the Python objects it reads: they must outlive it.
+class Arguments {
+ public:
+  explicit Arguments(const CallSite& site, std::size_t count) : site_(site), tensors_(count) {}
+
+  // Read object as the tensor that `info` describes; false with a Python exception set (InputError).
+  bool read(std::size_t index, PyObject* object, const mkw_tensor_info& info);
+
+  const DLTensor* tensors() { return tensors_.data(); }
+
+ private:
+  bool read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info);
+  bool read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info);
+  bool take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info);
+  bool refuse(const mkw_tensor_info& info, const std::string& got) const;
+
+  const CallSite& site_;
+  Array<DLTensor, 12> tensors_;
+  std::vector<Object> kept_;  // capsules that own what the slow path exported
+};
+
+// False with a Python exception set (AliasingError) if an input that the library writes to shares memory with another.
+bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs);
+
+// The tensors a call makes. Until `finish` they are this object's.
+class Outputs {
+ public:
+  explicit Outputs(const CallSite& site)
+      : site_(site), tensors_(count()), managed_(count()), objects_(count()), kept_(site, count()) {}
+  ~Outputs();
+  Outputs(const Outputs&) = delete;
+  Outputs& operator=(const Outputs&) = delete;
+
+  // Allocate all; false with a Python exception set.
+  bool allocate();
+  const DLTensor* tensors() { return tensors_.data(); }
+  // Hand output k over as a Python tensor; null with a Python exception set.
+  PyObject* finish(std::size_t k);
+
+  std::size_t count() const { return static_cast<std::size_t>(site_.api.output_count); }
+
+ private:
+  bool allocate_managed(std::size_t k, const mkw_tensor_info& info);
+  bool allocate_object(std::size_t k, const mkw_tensor_info& info);
+
+  const CallSite& site_;
+  Array<DLTensor, 4> tensors_;
+  Array<DLManagedTensorVersioned*, 4> managed_;
+  Array<PyObject*, 4> objects_;
+  Arguments kept_;
+};
+
+}  // namespace mkwrap::binding
+
+#endif  // MKWRAP_BINDING_ARGUMENTS_H_

@@ -1,0 +1,93 @@
+#include "binding/library.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <initializer_list>
+#include <utility>
+
+namespace mkwrap::binding {
+
+Library::Library(int file, const std::string& path) : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)) {
+  if (file_ < 0) throw LibraryError(path + ": " + std::strerror(errno));
+  const std::string unique = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file_);
+  const char* name = access(unique.c_str(), R_OK) == 0 ? unique.c_str() : path.c_str();
+  handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  const char* reason = nullptr;
+  if (handle_ == nullptr) {
+    reason = dlerror();
+  } else if (const auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle_, "mkw_get_api")); get == nullptr) {
+    reason = "it does not export mkw_get_api";
+  } else if (api_ = get(MKW_ABI_VERSION); api_ == nullptr || api_->version != MKW_ABI_VERSION) {
+    reason = "it speaks another version of mkwrap's ABI";
+  } else if (api_->size < offsetof(mkw_api, workspace_bytes) + sizeof(api_->workspace_bytes)) {
+    reason = "its function table is too short";
+  }
+  if (reason == nullptr) {
+    // Idle threads of the OpenMP pool sleep in the runtime's code: it must never be unmapped.
+    for (const char* runtime : {"libgomp.so.1", "libomp.so.5"}) dlopen(runtime, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    return;
+  }
+  const std::string message = path + " is not a library this mkwrap can load: " + reason;
+  if (handle_ != nullptr) dlclose(handle_);
+  close(file_);
+  throw LibraryError(message);
+}
+
+Library::~Library() {
+  dlclose(handle_);
+  close(file_);
+}
+
+LoadedModel::LoadedModel(std::shared_ptr<const Library> library, int device)
+    : library_(std::move(library)), device_(device) {
+  mkw_error error{};
+  if (library_->api().model_create(device, &model_, &error) != MKW_OK) throw StatusError(error);
+}
+
+LoadedModel::~LoadedModel() {
+  const mkw_api& api = library_->api();
+  for (mkw_context* context : all_) api.context_destroy(context);
+  api.model_destroy(model_);
+}
+
+mkw_context* LoadedModel::acquire(void* stream) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (std::size_t k = idle_.size(); k-- > 0;) {
+      if (idle_[k].stream != stream) continue;
+      mkw_context* context = idle_[k].context;
+      idle_[k] = idle_.back();
+      idle_.pop_back();
+      return context;
+    }
+  }
+  mkw_context* context = nullptr;
+  mkw_error error{};
+  if (library_->api().context_create(model_, &context, &error) != MKW_OK) throw StatusError(error);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  all_.push_back(context);
+  idle_.reserve(all_.size());
+  return context;
+}
+
+void LoadedModel::release(mkw_context* context, void* stream) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  idle_.push_back({context, stream});
+}
+
+std::int64_t LoadedModel::workspace_bytes() const {
+  std::int64_t bytes = 0;
+  return library_->api().workspace_bytes(model_, &bytes) == MKW_OK ? bytes : 0;
+}
+
+std::size_t LoadedModel::contexts() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return all_.size();
+}
+
+}  // namespace mkwrap::binding

@@ -1,0 +1,81 @@
+// A library file brought into the process, and a model created from it with its contexts. Knows nothing of Python.
+#ifndef MKWRAP_BINDING_LIBRARY_H_
+#define MKWRAP_BINDING_LIBRARY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mkwrap/abi.h"
+
+namespace mkwrap::binding {
+
+// The file is not a library of this ABI version.
+struct LibraryError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A status of the C ABI on its way to Python.
+struct StatusError : std::runtime_error {
+  explicit StatusError(const mkw_error& reason) : std::runtime_error(reason.message), error(reason) {}
+  mkw_error error;
+};
+
+// A loaded library. Holds its own descriptor of the file, for two reasons: dlopen takes a path it has seen before for the
+// library it loaded then, even if the file has been replaced since, and a path through a descriptor that stays open is
+// never seen twice; and the file that was verified is the file that is loaded.
+class Library {
+ public:
+  // `file` stays the caller's; `path` is for messages. Throws LibraryError.
+  Library(int file, const std::string& path);
+  ~Library();
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+  const mkw_api& api() const { return *api_; }
+  int file() const { return file_; }
+
+ private:
+  int file_ = -1;
+  void* handle_ = nullptr;
+  const mkw_api* api_ = nullptr;
+};
+
+// A model on one device and its contexts, one per call in flight.
+class LoadedModel {
+ public:
+  // Throws StatusError.
+  LoadedModel(std::shared_ptr<const Library> library, int device);
+  ~LoadedModel();
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
+
+  // Take a context that no other call uses; throws StatusError. Work of a CUDA run is still in flight when the run returns,
+  // so a context that was used on one stream is only ever given out for the same stream again.
+  mkw_context* acquire(void* stream);
+  void release(mkw_context* context, void* stream);
+
+  int device() const { return device_; }
+  std::int64_t workspace_bytes() const;
+  std::size_t contexts() const;
+
+ private:
+  struct Idle {
+    mkw_context* context;
+    void* stream;
+  };
+  std::shared_ptr<const Library> library_;
+  int device_;
+  mkw_model* model_ = nullptr;
+  mutable std::mutex mutex_;
+  std::vector<Idle> idle_;
+  std::vector<mkw_context*> all_;
+};
+
+}  // namespace mkwrap::binding
+
+#endif  // MKWRAP_BINDING_LIBRARY_H_

@@ -1,0 +1,155 @@
+#include "binding/model.h"
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "binding/arguments.h"
+#include "binding/python_errors.h"
+#include "mkwrap/dlpack.h"
+
+namespace mkwrap::binding {
+namespace {
+
+// Bytes moved by a run of a few microseconds: below, giving up the lock costs more than others gain by it.
+constexpr std::int64_t kLongRunBytes = 32 * 1024;
+
+bool is_dynamic(const mkw_tensor_info& info) {
+  for (int k = 0; k < info.ndim; ++k) {
+    if (info.shape[k] == MKW_DYNAMIC || info.strides[k] == MKW_DYNAMIC) return true;
+  }
+  return false;
+}
+
+// Begin a call: the stream it runs on. False with a Python exception set.
+bool current_stream(const ModelState& state, void** stream) {
+  *stream = nullptr;
+  const mkw_api& api = state.library->api();
+  return api.device_type != MKW_DEVICE_CUDA || state.torch.current_stream(state.loaded->device(), stream);
+}
+
+// Run on a context of the pool; false with a Python exception set.
+bool launch(ModelState& state, const DLTensor* inputs, const DLTensor* outputs, void* stream) {
+  const mkw_api& api = state.library->api();
+  if (state.writes_inputs && !check_mutated_apart(api, inputs)) return false;
+  mkw_context* context = nullptr;
+  try {
+    context = state.loaded->acquire(stream);
+  } catch (const StatusError& error) {
+    set_status_error(error.error);
+    return false;
+  }
+  mkw_status status = MKW_OK;
+  if (state.long_run) {
+    const pybind11::gil_scoped_release release;
+    status = api.run(context, mkw_tensors(inputs), mkw_tensors(outputs), stream);
+  } else {
+    status = api.run(context, mkw_tensors(inputs), mkw_tensors(outputs), stream);
+  }
+  if (status != MKW_OK) set_status_error(*api.last_error(context));
+  state.loaded->release(context, stream);
+  return status == MKW_OK;
+}
+
+bool read_inputs(ModelState& state, Arguments& arguments, PyObject* const* inputs) {
+  const mkw_api& api = state.library->api();
+  for (int k = 0; k < api.input_count; ++k) {
+    if (!arguments.read(static_cast<std::size_t>(k), inputs[k], api.inputs[k])) return false;
+  }
+  return true;
+}
+
+PyObject* collect(Outputs& outputs, Flat result) {
+  if (result == Flat::kSingle) return outputs.finish(0);
+  const auto count = static_cast<Py_ssize_t>(outputs.count());
+  Object sequence(result == Flat::kList ? PyList_New(count) : PyTuple_New(count));
+  if (!sequence) return nullptr;
+  for (Py_ssize_t k = 0; k < count; ++k) {
+    PyObject* tensor = outputs.finish(static_cast<std::size_t>(k));
+    if (tensor == nullptr) return nullptr;
+    if (result == Flat::kList) {
+      PyList_SET_ITEM(sequence.get(), k, tensor);
+    } else {
+      PyTuple_SET_ITEM(sequence.get(), k, tensor);
+    }
+  }
+  return sequence.release();
+}
+
+}  // namespace
+
+std::unique_ptr<ModelState> open_state(int file, const std::string& path, Flat flat, bool exchange) {
+  auto state = std::make_unique<ModelState>();
+  try {
+    state->library = std::make_shared<const Library>(file, path);
+  } catch (const LibraryError& error) {
+    set_error("LibraryFormatError", error.what());
+    return nullptr;
+  }
+  const mkw_api& api = state->library->api();
+  bool dynamic = false;
+  for (int k = 0; k < api.input_count; ++k) {
+    state->writes_inputs |= api.inputs[k].mutated != 0;
+    dynamic |= is_dynamic(api.inputs[k]);
+  }
+  for (int k = 0; k < api.output_count; ++k) dynamic |= is_dynamic(api.outputs[k]);
+  if (dynamic) {
+    set_error("LibraryFormatError", path + " has dynamic shapes, which this mkwrap cannot call from Python");
+    return nullptr;
+  }
+  if (flat == Flat::kSingle && api.output_count != 1) {
+    set_error("LibraryFormatError", path + " does not have exactly one output, as its manifest says");
+    return nullptr;
+  }
+  state->flat = flat;
+  state->long_run = api.device_type == MKW_DEVICE_CUDA || api.traffic_bytes >= kLongRunBytes;
+  if (!state->torch.resolve(exchange)) return nullptr;
+  return state;
+}
+
+bool create_model(ModelState& state, int device) {
+  if (state.loaded && state.loaded->device() == device) return true;
+  if (state.loaded) {
+    PyErr_SetString(PyExc_ValueError, "this model lives on another device already; load the library once per device");
+    return false;
+  }
+  try {
+    state.loaded = std::make_unique<LoadedModel>(state.library, device);
+  } catch (const StatusError& error) {
+    set_status_error(error.error);
+  }
+  return state.loaded != nullptr;
+}
+
+PyObject* run(ModelState& state, PyObject* const* inputs, Flat result) {
+  if (!state.loaded && !create_model(state, 0)) return nullptr;
+  const mkw_api& api = state.library->api();
+  void* stream = nullptr;
+  if (!current_stream(state, &stream)) return nullptr;
+  const CallSite site{state.torch, api, state.loaded->device(), stream};
+  Arguments arguments(site, static_cast<std::size_t>(api.input_count));
+  if (!read_inputs(state, arguments, inputs)) return nullptr;
+  Outputs outputs(site);
+  if (!outputs.allocate() || !launch(state, arguments.tensors(), outputs.tensors(), stream)) return nullptr;
+  return collect(outputs, result);
+}
+
+bool run_into(ModelState& state, PyObject* const* inputs, PyObject* const* outputs) {
+  if (!state.loaded && !create_model(state, 0)) return false;
+  const mkw_api& api = state.library->api();
+  void* stream = nullptr;
+  if (!current_stream(state, &stream)) return false;
+  const CallSite site{state.torch, api, state.loaded->device(), stream};
+  Arguments arguments(site, static_cast<std::size_t>(api.input_count));
+  Arguments results(site, static_cast<std::size_t>(api.output_count));
+  if (!read_inputs(state, arguments, inputs)) return false;
+  for (int k = 0; k < api.output_count; ++k) {
+    mkw_tensor_info info = api.outputs[k];
+    info.mutated = 1;
+    if (!results.read(static_cast<std::size_t>(k), outputs[k], info)) return false;
+  }
+  return launch(state, arguments.tensors(), results.tensors(), stream);
+}
+
+}  // namespace mkwrap::binding

@@ -1,0 +1,43 @@
+// A loaded model as Python calls it: the state behind `_C.Model`, and one call.
+#ifndef MKWRAP_BINDING_MODEL_H_
+#define MKWRAP_BINDING_MODEL_H_
+
+#include <Python.h>
+
+#include <memory>
+#include <string>
+
+#include "binding/library.h"
+#include "binding/torch_types.h"
+
+namespace mkwrap::binding {
+
+// What a call with all inputs as positional tensors returns.
+enum class Flat { kNone, kSingle, kTuple, kList };
+
+struct ModelState {
+  // `loaded` dies before the library that its code lives in.
+  std::shared_ptr<const Library> library;
+  std::unique_ptr<LoadedModel> loaded;
+  TorchTypes torch;
+  Flat flat = Flat::kNone;
+  bool writes_inputs = false;
+  // Whether a run lasts long enough to be worth giving up the interpreter lock.
+  bool long_run = false;
+};
+
+// Open a library file (a descriptor) without creating the model; null with a Python exception set.
+std::unique_ptr<ModelState> open_state(int file, const std::string& path, Flat flat, bool exchange);
+
+// Create the model on a device; false with a Python exception set.
+bool create_model(ModelState& state, int device);
+
+// Run on input_count tensors. The result is one tensor (Flat::kSingle), a tuple or a list; null with an exception set.
+PyObject* run(ModelState& state, PyObject* const* inputs, Flat result);
+
+// Run into the caller's tensors; false with a Python exception set.
+bool run_into(ModelState& state, PyObject* const* inputs, PyObject* const* outputs);
+
+}  // namespace mkwrap::binding
+
+#endif  // MKWRAP_BINDING_MODEL_H_

@@ -1,0 +1,126 @@
+// Makes the output tensors of a call: torch's memory, through the exchange API's allocator or torch.empty_strided.
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "binding/arguments.h"
+#include "mkwrap/dlpack.h"
+
+namespace mkwrap::binding {
+namespace {
+
+// The allocator reports through this; it is called with the interpreter lock held.
+void report(void* /*context*/, const char* kind, const char* message) {
+  if (PyErr_Occurred() != nullptr) return;
+  PyErr_SetString(std::strcmp(kind, "MemoryError") == 0 ? PyExc_MemoryError : PyExc_RuntimeError, message);
+}
+
+bool is_row_major(const mkw_tensor_info& info) {
+  std::int64_t dense = 1;
+  for (int k = info.ndim - 1; k >= 0; --k) {
+    if (info.shape[k] != 1 && info.strides[k] != dense) return false;
+    dense *= info.shape[k] == 0 ? 1 : info.shape[k];
+  }
+  return true;
+}
+
+std::int64_t storage_elements(const mkw_tensor_info& info) {
+  std::int64_t last = 0;
+  for (int k = 0; k < info.ndim; ++k) {
+    if (info.shape[k] == 0) return 0;
+    last += (info.shape[k] - 1) * info.strides[k];
+  }
+  return last + 1;
+}
+
+// A strided view of a tensor that owns its memory: the allocator only makes row-major ones.
+struct StridedView {
+  StridedView(DLManagedTensorVersioned* owner, const mkw_tensor_info& info)
+      : base(owner), shape(info.shape, info.shape + info.ndim), strides(info.strides, info.strides + info.ndim) {
+    managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
+    managed.manager_ctx = this;
+    managed.deleter = [](DLManagedTensorVersioned* self) { delete static_cast<StridedView*>(self->manager_ctx); };
+    managed.flags = 0;
+    managed.dl_tensor = base->dl_tensor;
+    managed.dl_tensor.ndim = info.ndim;
+    managed.dl_tensor.shape = shape.data();
+    managed.dl_tensor.strides = strides.data();
+  }
+  ~StridedView() {
+    if (base->deleter != nullptr) base->deleter(base);
+  }
+  StridedView(const StridedView&) = delete;
+  StridedView& operator=(const StridedView&) = delete;
+
+  DLManagedTensorVersioned managed{};
+  DLManagedTensorVersioned* base;
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> strides;
+};
+
+}  // namespace
+
+Outputs::~Outputs() {
+  for (std::size_t k = 0; k < count(); ++k) {
+    if (managed_[k] != nullptr && managed_[k]->deleter != nullptr) managed_[k]->deleter(managed_[k]);
+    Py_XDECREF(objects_[k]);
+  }
+}
+
+bool Outputs::allocate() {
+  const bool exchange = site_.torch.exchange() != nullptr;
+  for (std::size_t k = 0; k < count(); ++k) {
+    const mkw_tensor_info& info = site_.api.outputs[k];
+    if (!(exchange ? allocate_managed(k, info) : allocate_object(k, info))) return false;
+    if (tensors_[k].data == nullptr && storage_elements(info) != 0) {
+      PyErr_SetString(PyExc_RuntimeError,
+                      "torch allocated an output without memory; is a FakeTensorMode or a functional transform active?");
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Outputs::allocate_managed(std::size_t k, const mkw_tensor_info& info) {
+  const bool row_major = is_row_major(info);
+  std::int64_t elements = row_major ? 0 : storage_elements(info);
+  DLTensor wanted{};
+  wanted.device = {static_cast<DLDeviceType>(site_.api.device_type), site_.device};
+  wanted.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
+  wanted.ndim = row_major ? info.ndim : 1;
+  wanted.shape = row_major ? const_cast<std::int64_t*>(info.shape) : &elements;
+  if (site_.torch.exchange()->managed_tensor_allocator(&wanted, &managed_[k], nullptr, report) != 0) {
+    managed_[k] = nullptr;
+    report(nullptr, "RuntimeError", "torch could not allocate an output");
+    return false;
+  }
+  if (!row_major) managed_[k] = &(new StridedView(managed_[k], info))->managed;
+  tensors_[k] = managed_[k]->dl_tensor;
+  return true;
+}
+
+bool Outputs::allocate_object(std::size_t k, const mkw_tensor_info& info) {
+  DLTensor wanted{};
+  wanted.device = {static_cast<DLDeviceType>(site_.api.device_type), site_.device};
+  wanted.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
+  wanted.ndim = info.ndim;
+  wanted.shape = const_cast<std::int64_t*>(info.shape);
+  wanted.strides = const_cast<std::int64_t*>(info.strides);
+  objects_[k] = site_.torch.empty(wanted);
+  if (objects_[k] == nullptr || !kept_.read(k, objects_[k], info)) return false;
+  tensors_[k] = kept_.tensors()[k];
+  return true;
+}
+
+PyObject* Outputs::finish(std::size_t k) {
+  PyObject* result = objects_[k];
+  objects_[k] = nullptr;
+  if (managed_[k] == nullptr) return result;
+  DLManagedTensorVersioned* stolen = managed_[k];
+  managed_[k] = nullptr;
+  void* object = nullptr;
+  if (site_.torch.exchange()->managed_tensor_to_py_object_no_sync(stolen, &object) != 0) return nullptr;
+  return static_cast<PyObject*>(object);
+}
+
+}  // namespace mkwrap::binding
