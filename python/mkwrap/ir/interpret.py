@@ -150,6 +150,8 @@ def interpret_nest(nest: Nest, memory: Mapping[str, Array], sizes: Sizes | None 
     Raises `IndexRangeError` for a data-dependent index out of range, `VerifyError` for any other.
     """
     run = _Run(nest, memory, sizes or {})
+    if 0 in run.extents[: run.rows]:
+        return
     with np.errstate(all="ignore"):
         for instruction in nest.body:
             run.step(instruction)

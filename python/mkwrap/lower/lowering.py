@@ -43,6 +43,9 @@ class NestWriter(BodyBuilder):
         """Load the element of a tensor at `index` (or make a Python scalar a constant), converted to dtype if given."""
         if not isinstance(value, TensorValue):
             return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
+        if any(n == 0 for n in value.shape):
+            # Never read at run time; but a view without elements may have an index outside its buffer.
+            return self.constant(0, dtype if dtype is not None else value.dtype)
         loaded = self.load(value.buffer.name, value.dtype, value.at(index, self.ranges), mask)
         return loaded if dtype is None else self.cast(loaded, dtype)
 

@@ -64,9 +64,17 @@ def _mean(
     return reduce_rows(low, rows, (result,), write)[0]
 
 
+def _filled_rows(x: TensorValue, dim: Dims, keepdim: bool) -> Rows:
+    """Rows of a reduction without identity; eager refuses those without elements."""
+    rows = _rows(x, dim, keepdim)
+    if any(n == 0 for n in rows.reduced):
+        raise Unsupported("the reduced dimension has size 0 and the operation has no identity")
+    return rows
+
+
 def _extremum(op: str) -> Rule:
     def rule(low: Lowering, x: TensorValue, dim: Dims = None, keepdim: bool = False) -> TensorValue:
-        return _fold_as(low, x, _rows(x, dim, keepdim), op, x.dtype)
+        return _fold_as(low, x, _filled_rows(x, dim, keepdim), op, x.dtype)
 
     return rule
 
@@ -77,7 +85,7 @@ def _extremum_with_index(op: str) -> Rule:
             value, position = fold(op, writer.read(x, index, dtype=x.dtype.compute))
             return [writer.cast(value, x.dtype), position]
 
-        return reduce_rows(low, _rows(x, dim, keepdim), (x.dtype, DType.INT64), write)
+        return reduce_rows(low, _filled_rows(x, dim, keepdim), (x.dtype, DType.INT64), write)
 
     return rule
 
@@ -87,7 +95,7 @@ def _position(op: str) -> Rule:
         def write(writer: NestWriter, index: Index, fold: Fold) -> list[str]:
             return [fold(op, writer.read(x, index, dtype=x.dtype.compute))[1]]
 
-        return reduce_rows(low, _rows(x, dim, keepdim), (DType.INT64,), write)[0]
+        return reduce_rows(low, _filled_rows(x, dim, keepdim), (DType.INT64,), write)[0]
 
     return rule
 
@@ -99,7 +107,7 @@ def _aminmax(
         element = writer.read(x, index, dtype=x.dtype.compute)
         return [writer.cast(fold(op, element)[0], x.dtype) for op in ("minimum", "maximum")]
 
-    return reduce_rows(low, _rows(x, dim, keepdim), (x.dtype, x.dtype), write)
+    return reduce_rows(low, _filled_rows(x, dim, keepdim), (x.dtype, x.dtype), write)
 
 
 def _truth(op: str) -> Rule:
@@ -191,7 +199,8 @@ def _vector_norm(
             total = writer.compute("pow", total, writer.constant(1 / order, result.compute))
         return [writer.cast(total, result)]
 
-    return reduce_rows(low, _rows(x, dim, keepdim), (result,), write)[0]
+    rows = _filled_rows(x, dim, keepdim) if math.isinf(order) else _rows(x, dim, keepdim)
+    return reduce_rows(low, rows, (result,), write)[0]
 
 
 RULES: Mapping[torch._ops.OpOverload, Rule] = {
