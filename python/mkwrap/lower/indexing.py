@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import sympy
 import torch
@@ -94,7 +95,7 @@ def _index(low: Lowering, x: TensorValue, indices: Sequence[TensorValue | None])
         if index.dtype in (DType.BOOL, DType.UINT8):
             raise Unsupported("indexing by a mask: the result's shape depends on the data")
     if not given:
-        return TensorValue(x.buffer, x.shape, x.axes, x.index, fresh=True)
+        return replace(x, fresh=True)
     picked = broadcast_shape([index.shape for index in given.values()])
     dims = sorted(given)
     adjacent = dims == list(range(dims[0], dims[-1] + 1))
@@ -139,6 +140,20 @@ def _tril(low: Lowering, x: TensorValue, diagonal: int = 0) -> TensorValue:
     return _triangle(low, x, diagonal, upper=False)
 
 
+def _one_hot(low: Lowering, x: TensorValue, num_classes: int = -1) -> TensorValue:
+    """Lower one_hot; a class out of range is an error of the run."""
+    if num_classes <= 0:
+        raise Unsupported("one_hot without a number of classes: the result's shape depends on the data")
+    extent = sympy.Integer(num_classes)
+
+    def write(writer: NestWriter, place: Index) -> list[str]:
+        chosen = writer.index_value(checked(writer, x, place[:-1], extent, wrap=False))
+        column = Term(writer, writer.index_value(place[-1]))
+        return [column.equals(Term(writer, chosen)).cast(DType.INT64).name]
+
+    return low.pointwise((*x.shape, extent), [DType.INT64], write)[0]
+
+
 RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.embedding.default: _embedding,
     aten.gather.default: _gather,
@@ -146,6 +161,7 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.index.Tensor: _index,
     aten._unsafe_index.Tensor: _index,
     aten.take.default: _take,
+    aten.one_hot.default: _one_hot,
     aten.triu.default: _triu,
     aten.tril.default: _tril,
     **creation.RULES,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
-import sympy
 import torch
 
 from mkwrap.ir.dtypes import DType
@@ -19,12 +19,12 @@ from mkwrap.lower.elementwise import (
     broadcast_shape,
     elementwise,
     promote,
-    round_scalar,
+    read_operand,
     rule,
 )
 from mkwrap.lower.lowering import Index, Lowering, NestWriter, Operand, Rule, Scalar, Unsupported, dtype_of
 from mkwrap.lower.tensor import TensorValue
-from mkwrap.lower.term import Term
+from mkwrap.lower.term import Term, wrap_integer
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -121,59 +121,42 @@ def _where(low: Lowering, condition: TensorValue, a: Operand, b: Operand) -> Ten
     shape = broadcast_shape([v.shape for v in (condition, a, b) if isinstance(v, TensorValue)])
 
     def write(writer: NestWriter, index: Index) -> list[str]:
-        chosen = Term(writer, writer.read(condition.broadcast(shape), index, dtype=DType.BOOL))
-        return [chosen.where(*(_element(writer, v, shape, index, common) for v in (a, b))).name]
+        chosen = read_operand(writer, condition, shape, index, DType.BOOL)
+        return [chosen.where(*(read_operand(writer, v, shape, index, common) for v in (a, b))).name]
 
     return low.pointwise(shape, [common], write)[0]
 
 
-def _element(writer: NestWriter, value: Operand, shape: Sequence[sympy.Expr], index: Index, dtype: DType) -> Term:
-    if isinstance(value, TensorValue):
-        return Term(writer, writer.read(value.broadcast(shape), index, dtype=dtype))
-    return Term(writer, writer.constant(round_scalar(value, dtype), dtype))
+def _masked_fill(low: Lowering, x: TensorValue, mask: TensorValue, value: Operand) -> TensorValue:
+    """Lower masked_fill; the result keeps x's dtype, whatever the value's."""
+    shape = broadcast_shape([x.shape, mask.shape])
+
+    def write(writer: NestWriter, index: Index) -> list[str]:
+        chosen = read_operand(writer, mask, shape, index, DType.BOOL)
+        return [chosen.where(*(read_operand(writer, v, shape, index, x.dtype) for v in (value, x))).name]
+
+    return low.pointwise(shape, [x.dtype], write)[0]
 
 
-def _clamp(
-    low: Lowering, x: TensorValue, low_end: Operand | None = None, high_end: Operand | None = None
-) -> TensorValue:
+def _clamp(low: Lowering, x: TensorValue, min: Operand | None = None, max: Operand | None = None) -> TensorValue:
     """Lower clamp with numbers or tensors as bounds; NaN propagates, and min > max gives max."""
-    given = [bound for bound in (low_end, high_end) if bound is not None]
+    given = [bound for bound in (min, max) if bound is not None]
     common = promote((x, *given), DEFAULT)
+    for bound in given:
+        if isinstance(bound, int) and wrap_integer(bound, common) != bound and (bound > 0 or common.is_signed):
+            raise Unsupported(f"clamp of {common.value} at {bound}, which it cannot hold")
 
     def formula(value: Term, *bounds: Term) -> Term:
         ends = iter(bounds)
-        if low_end is not None:
+        if min is not None:
             value = _maximum(value, next(ends))
-        return value if high_end is None else _minimum(value, next(ends))
+        return value if max is None else _minimum(value, next(ends))
 
     return elementwise(low, (x, *given), formula, common, common)
 
 
-def _clamp_rule(low: Lowering, x: TensorValue, min: Operand | None = None, max: Operand | None = None) -> TensorValue:
-    return _clamp(low, x, min, max)
-
-
 def _clamp_max(low: Lowering, x: TensorValue, max: Operand) -> TensorValue:
     return _clamp(low, x, None, max)
-
-
-def _masked_fill(low: Lowering, x: TensorValue, mask: TensorValue, value: Operand) -> TensorValue:
-    """Lower masked_fill; the result keeps x's dtype, whatever the value's."""
-
-    def formula(element: Term, chosen: Term, filler: Term) -> Term:
-        return chosen.where(filler.cast(x.dtype), element)
-
-    shape = broadcast_shape([x.shape, mask.shape])
-
-    def write(writer: NestWriter, index: Index) -> list[str]:
-        chosen = _element(writer, mask, shape, index, DType.BOOL)
-        return [
-            formula(
-                _element(writer, x, shape, index, x.dtype), chosen, _element(writer, value, shape, index, x.dtype)
-            ).name
-        ]
-
-    return low.pointwise(shape, [x.dtype], write)[0]
 
 
 # ── conversion and copies ────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +171,7 @@ def convert(low: Lowering, x: TensorValue, dtype: torch.dtype) -> TensorValue:
 
 
 def _copy_of(x: TensorValue) -> TensorValue:
-    return TensorValue(x.buffer, x.shape, x.axes, x.index, fresh=True)
+    return replace(x, fresh=True)
 
 
 def _to_copy(low: Lowering, x: TensorValue, *, dtype: torch.dtype | None = None, **_options: object) -> TensorValue:
@@ -220,66 +203,70 @@ def _native_dropout(
     return _copy_of(x), ones
 
 
-def _both(packet: torch._ops.OpOverloadPacket) -> tuple[torch._ops.OpOverload, torch._ops.OpOverload]:
-    return packet.Tensor, packet.Scalar
+def _each(row: Row, *overloads: torch._ops.OpOverload) -> dict[torch._ops.OpOverload, Rule]:
+    return dict.fromkeys(overloads, rule(row))
 
 
-def _rows(
-    packets: Sequence[torch._ops.OpOverloadPacket], formula: Formula, kind: Kind = DEFAULT, exact: bool = False
-) -> dict[torch._ops.OpOverload, Rule]:
-    row = rule(Row(formula, 2, kind, exact))
-    return {overload: row for packet in packets for overload in _both(packet)}
+def _binary(name: str, formula: Formula, promotion: Kind = DEFAULT) -> dict[torch._ops.OpOverload, Rule]:
+    """Make the rows of an op of two tensors, or a tensor and a number."""
+    packet = getattr(aten, name)
+    return _each(Row(formula, 2, promotion), packet.Tensor, packet.Scalar)
 
 
-RULES: Mapping[torch._ops.OpOverload, Rule] = {
-    **_rows([aten.add], _add),
-    **_rows([aten.sub], _sub),
-    **_rows([aten.rsub], _rsub),
-    **_rows([aten.mul], _mul, exact=True),
-    **_rows([aten.fmod], _primitive("fmod")),
-    **_rows([aten.remainder], _primitive("mod")),
-    aten.remainder.Scalar_Tensor: rule(Row(_primitive("mod"), 2)),
-    **{op: _divide for packet in (aten.div,) for op in (*_both(packet), packet.Tensor_mode, packet.Scalar_mode)},
-    aten.floor_divide.default: _floor_divide,
-    aten.floor_divide.Scalar: _floor_divide,
-    aten.maximum.default: rule(Row(_maximum, 2)),
-    aten.minimum.default: rule(Row(_minimum, 2)),
-    aten.fmax.default: rule(Row(_fmax, 2)),
-    aten.fmin.default: rule(Row(_fmin, 2)),
-    aten.addcmul.default: rule(Row(_addcmul, 3)),
-    aten.addcdiv.default: rule(Row(_addcdiv, 3)),
-    aten.lerp.Scalar: rule(Row(_lerp, 3, exact_scalars=True)),
-    aten.lerp.Tensor: rule(Row(_lerp, 3)),
-    **{
-        o: r
-        for name in ("eq", "ne", "lt", "le", "gt", "ge")
-        for o, r in _rows([getattr(aten, name)], _primitive(name), ALWAYS_BOOL).items()
-    },
-    **_rows([aten.bitwise_and], _primitive("bitand")),
-    **_rows([aten.bitwise_or], _primitive("bitor")),
-    **_rows([aten.bitwise_xor], _primitive("bitxor")),
-    **{
-        op: rule(Row(_primitive("shl"), 2))
-        for op in (aten.bitwise_left_shift.Tensor, aten.bitwise_left_shift.Tensor_Scalar)
-    },
-    **{
-        op: rule(Row(_primitive("shr"), 2))
-        for op in (aten.bitwise_right_shift.Tensor, aten.bitwise_right_shift.Tensor_Scalar)
-    },
-    aten.bitwise_not.default: rule(Row(_primitive("bitnot"))),
-    aten.logical_not.default: rule(Row(_logical("bitnot"), 1, ALWAYS_BOOL)),
-    aten.logical_and.default: rule(Row(_logical("bitand"), 2, ALWAYS_BOOL)),
-    aten.logical_or.default: rule(Row(_logical("bitor"), 2, ALWAYS_BOOL)),
-    aten.logical_xor.default: rule(Row(_logical("bitxor"), 2, ALWAYS_BOOL)),
+_ARITHMETIC: Mapping[torch._ops.OpOverload, Rule] = {
+    **_binary("add", _add),
+    **_binary("sub", _sub),
+    **_binary("rsub", _rsub),
+    **_each(Row(_mul, 2, exact_scalars=True), aten.mul.Tensor, aten.mul.Scalar),
+    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode), _divide),
+    **dict.fromkeys((aten.floor_divide.default, aten.floor_divide.Scalar), _floor_divide),
+    **_binary("fmod", _primitive("fmod")),
+    **_binary("remainder", _primitive("mod")),
+    **_each(Row(_primitive("mod"), 2), aten.remainder.Scalar_Tensor),
+    **_each(Row(_maximum, 2), aten.maximum.default),
+    **_each(Row(_minimum, 2), aten.minimum.default),
+    **_each(Row(_fmax, 2), aten.fmax.default),
+    **_each(Row(_fmin, 2), aten.fmin.default),
+    **_each(Row(_addcmul, 3), aten.addcmul.default),
+    **_each(Row(_addcdiv, 3, INT_TO_FLOAT), aten.addcdiv.default),
+    **_each(Row(_lerp, 3, exact_scalars=True), aten.lerp.Scalar),
+    **_each(Row(_lerp, 3), aten.lerp.Tensor),
+}
+
+_LOGIC: Mapping[torch._ops.OpOverload, Rule] = {
+    **_binary("eq", _primitive("eq"), ALWAYS_BOOL),
+    **_binary("ne", _primitive("ne"), ALWAYS_BOOL),
+    **_binary("lt", _primitive("lt"), ALWAYS_BOOL),
+    **_binary("le", _primitive("le"), ALWAYS_BOOL),
+    **_binary("gt", _primitive("gt"), ALWAYS_BOOL),
+    **_binary("ge", _primitive("ge"), ALWAYS_BOOL),
+    **_binary("bitwise_and", _primitive("bitand")),
+    **_binary("bitwise_or", _primitive("bitor")),
+    **_binary("bitwise_xor", _primitive("bitxor")),
+    **_each(Row(_primitive("bitand"), 2), aten.bitwise_and.Scalar_Tensor),
+    **_each(Row(_primitive("bitor"), 2), aten.bitwise_or.Scalar_Tensor),
+    **_each(Row(_primitive("bitxor"), 2), aten.bitwise_xor.Scalar_Tensor),
+    **_each(Row(_primitive("bitnot")), aten.bitwise_not.default),
+    **_binary("__lshift__", _primitive("shl")),
+    **_binary("__rshift__", _primitive("shr")),
+    **_each(Row(_primitive("shl"), 2), aten.bitwise_left_shift.Tensor, aten.bitwise_left_shift.Tensor_Scalar),
+    **_each(Row(_primitive("shr"), 2), aten.bitwise_right_shift.Tensor, aten.bitwise_right_shift.Tensor_Scalar),
+    **_each(Row(_primitive("shl"), 2), aten.bitwise_left_shift.Scalar_Tensor),
+    **_each(Row(_primitive("shr"), 2), aten.bitwise_right_shift.Scalar_Tensor),
+    **_each(Row(_logical("bitnot"), 1, ALWAYS_BOOL), aten.logical_not.default),
+    **_each(Row(_logical("bitand"), 2, ALWAYS_BOOL), aten.logical_and.default),
+    **_each(Row(_logical("bitor"), 2, ALWAYS_BOOL), aten.logical_or.default),
+    **_each(Row(_logical("bitxor"), 2, ALWAYS_BOOL), aten.logical_xor.default),
+}
+
+_SELECTION: Mapping[torch._ops.OpOverload, Rule] = {
     **dict.fromkeys((aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar), _where),
-    aten.clamp.default: _clamp_rule,
-    aten.clamp.Tensor: _clamp_rule,
-    aten.clamp_min.default: _clamp_rule,
-    aten.clamp_min.Tensor: _clamp_rule,
-    aten.clamp_max.default: _clamp_max,
-    aten.clamp_max.Tensor: _clamp_max,
-    aten.masked_fill.Scalar: _masked_fill,
-    aten.masked_fill.Tensor: _masked_fill,
+    **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), _masked_fill),
+    **dict.fromkeys((aten.clamp.default, aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min.Tensor), _clamp),
+    **dict.fromkeys((aten.clamp_max.default, aten.clamp_max.Tensor), _clamp_max),
+}
+
+_COPIES: Mapping[torch._ops.OpOverload, Rule] = {
     aten._to_copy.default: _to_copy,
     prims.convert_element_type.default: convert,
     aten.clone.default: _clone,
@@ -287,8 +274,17 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
     aten.detach.default: _same,
     aten.alias.default: _same,
     aten.lift_fresh.default: _same,
+    aten.conj_physical.default: _same,
+    aten.positive.default: _same,
     aten.copy.default: _copy,
     aten.native_dropout.default: _native_dropout,
+}
+
+RULES: Mapping[torch._ops.OpOverload, Rule] = {
+    **_ARITHMETIC,
+    **_LOGIC,
+    **_SELECTION,
+    **_COPIES,
     **pointwise_math.RULES,
     **pointwise_activation.RULES,
 }

@@ -104,6 +104,11 @@ def _logaddexp(exp: str, log: str) -> Formula:
     return formula
 
 
+def _angle(x: Term) -> Term:
+    """Angle of a real number: π where it is negative, NaN where it is NaN."""
+    return x.apply("isnan").where(x, (x < 0).where(x.like(math.pi), x.like(0)))
+
+
 def _xlogy(a: Term, b: Term) -> Term:
     """a·log(b): 0 where a is 0, NaN where b is NaN."""
     product = a.equals(0).where(a.like(0), a * b.apply("log"))
@@ -227,6 +232,8 @@ RULES: Mapping[torch._ops.OpOverload, Rule] = {
         op: rule(Row(_xlogy, 2, INT_TO_FLOAT))
         for op in (aten.xlogy.Tensor, aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other)
     },
+    aten.ldexp.Tensor: rule(Row(lambda a, b: a * b.apply("exp2"), 2, INT_TO_FLOAT)),
+    aten.angle.default: rule(Row(_angle, 1, INT_TO_FLOAT)),
     aten.pow.Tensor_Scalar: _pow_scalar,
     aten.pow.Tensor_Tensor: _pow,
     aten.pow.Scalar: _pow,
