@@ -387,11 +387,25 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class HostCode:
-    """The C++ of one library, rendered once: model source, bytes to embed, objects to link, and the manifest (JSON)."""
+class EmbeddedConstant:
+    """A constant's bytes as a kernel reads them: packed, or dense in the buffer's strides."""
 
+    constant: str
+    packing: Packing | None = None
+
+
+Blob: TypeAlias = bytes | EmbeddedConstant
+
+
+@dataclass(frozen=True)
+class HostCode:
+    """The C++ of one library, rendered once: model source, files it embeds, objects to link, and the manifest (JSON)."""
+
+    kind: str
+    """"cpu" or "cuda"."""
     text: str
-    blobs: Mapping[str, bytes | Bytes]
+    blobs: Mapping[str, Blob]
+    """File name in the text's `.incbin` → its bytes."""
     objects: tuple[Image, ...]
     manifest: str
 
