@@ -15,7 +15,7 @@ from mkwrap.fuse.inline import is_dot
 from mkwrap.ir.analysis import index_exprs, stores
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, recombine, simplify
-from mkwrap.ir.nodes import Axis, Buffer, Expr, Instruction, Load, Nest, Store
+from mkwrap.ir.nodes import Axis, Buffer, Expr, Instruction, Load, Nest, Role, Store
 from mkwrap.ir.rewrite import Replay
 
 
@@ -176,9 +176,14 @@ def _map_index(instruction: Instruction, change: Callable[[Expr], Expr]) -> Inst
 
 
 def _merge_dims(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[Nest, Mapping[str, Buffer]]:
-    """Merge dense dims of a buffer, neighbours in memory, where that removes divisions from its indices."""
+    """Merge dense dims of a buffer, neighbours in memory, where that removes divisions from its indices.
+
+    Constants keep their dims: a packing is written against them.
+    """
     result = dict(buffers)
     for name in sorted({i.buffer for i in nest.body if isinstance(i, Load | Store)}):
+        if buffers[name].role is Role.CONSTANT:
+            continue
         nest, result[name] = _sort_dims(nest, result[name])
         k = 0
         while k + 1 < len(result[name].shape):
