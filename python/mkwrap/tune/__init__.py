@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measure variants and choose: inputs, measuring processes, selection."""

@@ -1,0 +1,63 @@
+"""From timings to a winner: a pure function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mkwrap.stages import Timing
+
+# Between two runs of the same binary medians differ by a percent or so, whatever the spread within a run says.
+FLOOR = 0.02
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Position of the winner among the timings, and why it won."""
+
+    winner: int
+    reason: str
+
+
+def summary(samples: Sequence[float]) -> tuple[float, float]:
+    """Return median and half interquartile distance of at least one sample (linear between order statistics)."""
+    ordered = sorted(samples)
+    return _quantile(ordered, 0.5), (_quantile(ordered, 0.75) - _quantile(ordered, 0.25)) / 2
+
+
+def _quantile(ordered: Sequence[float], fraction: float) -> float:
+    place = fraction * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def select(timings: Sequence[Timing], default: int | None = 0) -> Verdict:
+    """Choose by median: the lowest wins; of those that noise cannot tell from it, the first.
+
+    The default (position `default`; None if it is not among the timings) gives way only to a gap above the noise
+    floor: the noise of both medians, and `FLOOR` of its own. Raises ValueError for no timings.
+    """
+    best = min(range(len(timings)), key=lambda i: timings[i].median_us)
+    winner = next(
+        i for i in range(len(timings)) if _gap(timings[i], timings[best]) <= _noise(timings[i], timings[best])
+    )
+    if default is None or winner == default:
+        return Verdict(winner, "measured")
+    floor = max(FLOOR * timings[default].median_us, _noise(timings[default], timings[best]))
+    if _gap(timings[default], timings[best]) <= floor:
+        return Verdict(default, "within noise of the default")
+    return Verdict(winner, "measured")
+
+
+def _gap(a: Timing, b: Timing) -> float:
+    return a.median_us - b.median_us
+
+
+def _noise(a: Timing, b: Timing) -> float:
+    """Return two standard errors of the difference of two medians.
+
+    For normal samples the half interquartile distance is 0.674 σ and a median's standard error 1.253 σ/√n.
+    """
+    return 2 * math.hypot(*(1.253 / 0.674 * t.spread_us / math.sqrt(t.runs) for t in (a, b)))

@@ -1,0 +1,132 @@
+"""The main module of a measuring process: runs, checks and times the candidates of one contest after another.
+
+It may die of a candidate: it says what it is about to run, so that its parent knows which.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mkwrap.toolchain.channel import Channel
+from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Samples
+from mkwrap.tune.cpu_bench import CpuBench
+from mkwrap.tune.cuda_bench import CudaBench
+from mkwrap.tune.values import Bytes, disagreement
+
+_FIRST_ROUNDS = 2
+# Rounds between two looks at the clock.
+_MOST_ROUNDS = 8
+
+
+class Bench(Protocol):
+    """What a device offers to measure with."""
+
+    def run(self, number: int) -> str:
+        """Run a candidate once on fresh memories; returns what went wrong, or ""."""
+
+    def results(self) -> list[Bytes]:
+        """Return the written memories, in order."""
+
+    def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
+        """Time candidates in interleaved rounds; microseconds per run, per candidate and round."""
+
+
+def hold(contest: Contest, bench: Bench, send: Callable[[Answer], None]) -> None:
+    """Check every candidate, then race those that are right; all that is learnt is sent as it is learnt."""
+    race = _Race(contest, bench, send)
+    survivors = race.check()
+    if len(survivors) > 1:
+        race.measure(survivors)
+    send(Done())
+
+
+class _Race:
+    def __init__(self, contest: Contest, bench: Bench, send: Callable[[Answer], None]) -> None:
+        self._contest = contest
+        self._limits = contest.limits
+        self._bench = bench
+        self._send = send
+        self._deadline = time.monotonic() + contest.limits.budget
+        self._samples: dict[int, list[float]] = {}
+
+    def check(self) -> list[int]:
+        """Run every candidate; returns the numbers of those whose result is right."""
+        written = [memory for memory in self._contest.memories if memory.written]
+        expected = None
+        if self._contest.expected is not None:
+            expected = [_bytes(data) for data in self._contest.expected]
+        survivors: list[int] = []
+        for number in range(len(self._contest.candidates)):
+            if len(survivors) > 1 and time.monotonic() > self._deadline:
+                self._send(Fault(number, "not measured: the time budget was used up"))
+                continue
+            self._announce(number)
+            fault = self._bench.run(number)
+            if not fault and expected is not None:
+                pairs = zip(written, self._bench.results(), expected, strict=True)
+                fault = next(filter(None, (disagreement(*pair) for pair in pairs)), "")
+            if fault:
+                self._send(Fault(number, fault))
+                continue
+            if expected is None:
+                expected = [result.copy() for result in self._bench.results()]
+            survivors.append(number)
+        return survivors
+
+    def measure(self, numbers: list[int]) -> None:
+        """Race candidates until their medians are known or the time is over."""
+        for number in numbers:
+            self._announce(number)
+            # Two, of which the better counts: one interruption drops no candidate.
+            self._take([number], _FIRST_ROUNDS)
+        first = {number: min(self._samples[number]) for number in numbers}
+        limit = self._limits.drop * min(first.values())
+        racing = [number for number in numbers if first[number] <= limit]
+        rounds, block = _FIRST_ROUNDS, 1
+        while len(racing) > 1 and rounds < self._limits.rounds and time.monotonic() < self._deadline:
+            self._announce(-1)
+            begin = time.monotonic()
+            self._take(racing, block)
+            rounds += block
+            end = time.monotonic()
+            affordable = int((self._deadline - end) * block / max(end - begin, 1e-6))
+            block = max(1, min(affordable, _MOST_ROUNDS, self._limits.rounds - rounds))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, values in self._samples.items():
+            self._send(Samples(number, tuple(values)))
+
+    def _take(self, numbers: list[int], rounds: int) -> None:
+        for number, values in zip(numbers, self._bench.sample(numbers, rounds), strict=True):
+            self._samples.setdefault(number, []).extend(values)
+
+    def _announce(self, number: int) -> None:
+        limit = self._limits.hang * (1 if number >= 0 else len(self._contest.candidates))
+        self._send(At(number, limit))
+        # The alarm's default action ends the process even inside a kernel that never returns, and with the parent gone.
+        signal.setitimer(signal.ITIMER_REAL, limit)
+
+
+def _bytes(data: bytes) -> Bytes:
+    return np.frombuffer(data, np.uint8)
+
+
+def main() -> None:
+    """Hold contests until the parent closes its end."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    channel = Channel()
+    for message in channel.messages():
+        assert isinstance(message, Contest)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        bench: Bench = CpuBench(message) if message.kind == "cpu" else CudaBench(message)
+        hold(message, bench, channel.send)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del bench
+
+
+if __name__ == "__main__":
+    main()
