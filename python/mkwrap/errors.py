@@ -86,6 +86,10 @@ class IndexRangeError(UserError, IndexError):
     """A data-dependent index (gather, embedding, index) was out of range during a run."""
 
 
+class LibrarySizeError(UserError):
+    """The constants of a program are larger than one library can hold."""
+
+
 class LibraryFormatError(UserError):
     """A file is not a mkwrap library of a version this mkwrap can load, or it is damaged."""
 

@@ -228,20 +228,25 @@ inline void destroy_context(mkw_context* context) {
   free(context);
 }
 
+// Blocks per axis.
 struct Grid {
-  uint32_t x;
-  uint32_t y;
-  uint32_t z;
+  int64_t x;
+  int64_t y;
+  int64_t z;
 };
 
 // Launch image number `index` with `parameters`; nothing is launched for an empty grid.
 inline mkw_status launch(mkw_context& context, const CudaPlan& plan, int32_t index, Grid grid, CUstream stream,
                          void** parameters) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return MKW_OK;
+  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return MKW_OK;
   const mkw_model& model = *context.model;
   const CudaImage& image = plan.images[index];
-  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel, model.functions[index], grid.x, grid.y,
-                  grid.z, image.threads, 1, 1, image.shared_bytes, stream, parameters, nullptr);
+  // The driver checks each axis' limit of the device; this one is for what its unsigned int would cut off.
+  if (grid.x > INT32_MAX || grid.y > INT32_MAX || grid.z > INT32_MAX)
+    return driver_error(model.driver, CUDA_ERROR_INVALID_VALUE, "cuLaunchKernel", image.kernel, &context.error);
+  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel, model.functions[index],
+                  static_cast<uint32_t>(grid.x), static_cast<uint32_t>(grid.y), static_cast<uint32_t>(grid.z),
+                  image.threads, 1, 1, image.shared_bytes, stream, parameters, nullptr);
   return MKW_OK;
 }
 

@@ -2,8 +2,8 @@
 #ifndef MKWRAP_EMBED_H_
 #define MKWRAP_EMBED_H_
 
-// Define `symbol` as the bytes of `file`, followed by a zero byte. At namespace scope.
-#define MKW_EMBED(symbol, file)                       \
+// Define `symbol`, an array of `type`, as the bytes of `file` followed by a zero byte. At namespace scope.
+#define MKW_EMBED(type, symbol, file)                 \
   __asm__(                                            \
       ".pushsection .rodata.mkwrap, \"a\", %progbits\n" \
       ".balign 64\n"                                  \
@@ -20,6 +20,6 @@
       ".size " #symbol ", . - " #symbol               \
       "\n"                                            \
       ".popsection\n");                               \
-  extern "C" const unsigned char symbol[]
+  extern "C" const type symbol[]
 
 #endif  // MKWRAP_EMBED_H_

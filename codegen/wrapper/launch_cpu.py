@@ -1,0 +1,88 @@
+"""Steps of a CPU library: plain calls of the linked kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mkwrap.codegen.wrapper.blobs import binary_of
+from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_title
+from mkwrap.codegen.wrapper.sizes import largest, spell_size
+from mkwrap.codegen.wrapper.text import spell_comment, spell_string
+from mkwrap.codegen.writer import Writer
+from mkwrap.errors import InternalError
+from mkwrap.stages import Binary, Device, Program, Selection, SizeArgument, SymbolSpec
+
+_CONSTANT = "const_cast<unsigned char*>({symbol})"
+
+
+def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
+    return largest(binary.source.workspace_bytes, symbols)
+
+
+def _declare(
+    writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]
+) -> None:
+    entries = dict.fromkeys(_entry(binary_of(selection, step.kernel)) for step in selection.schedule.steps)
+    if entries:
+        with writer.block('extern "C"', '}  // extern "C"'):
+            writer.lines(f"int32_t {entry}(void* const* args, const int64_t* sizes);" for entry in entries)
+    for placed in layout.constants.placed:
+        writer.line(f'MKW_EMBED(unsigned char, {placed.symbol}, "{placed.file}");')
+    writer.line()
+    writer.line("namespace {")
+    writer.line()
+    if features:
+        writer.line("constexpr const char* kFeatures[] = {" + ", ".join(map(spell_string, features)) + "};")
+    table = "kFeatures" if features else "nullptr"
+    fields = ", ".join([spell_string(device.arch), table, str(len(features)), str(layout.scratch_bytes)])
+    writer.line(f"constexpr runtime::CpuPlan kPlan = {{{fields}}};")
+
+
+def _begin(writer: Writer, program: Program, workspace: bool) -> None:
+    del program
+    writer.line("static_cast<void>(stream);")
+    writer.line("[[maybe_unused]] unsigned char* const arena = context->scratch;")
+    if workspace:
+        writer.line("unsigned char* const workspace = context->scratch + kArenaBytes;")
+
+
+def _step(writer: Writer, call: Call) -> None:
+    source = call.binary.source
+    launch = source.launches[0]
+    pointers = [spell_argument(call, a, _CONSTANT) for a in launch.args if not isinstance(a, SizeArgument)]
+    sizes = [spell_argument(call, a, _CONSTANT) for a in launch.args if isinstance(a, SizeArgument)]
+    writer.line(spell_comment(step_title(call), 2))
+    with writer.block(""):
+        if source.zero_workspace:
+            writer.line(f"memset(workspace, 0, {spell_size(source.workspace_bytes)});")
+        if pointers:
+            writer.line("void* const args[] = {" + ", ".join(pointers) + "};")
+        if sizes:
+            writer.line("const int64_t sizes[] = {" + ", ".join(sizes) + "};")
+        arguments = f"{'args' if pointers else 'nullptr'}, {'sizes' if sizes else 'nullptr'}"
+        origin = call.step.origins[0] if call.step.origins else ""
+        where = f"{spell_string(call.kernel.name)}, {spell_string(origin)}"
+        with writer.block(f"if ({launch.entry}({arguments}) != 0)"):
+            writer.line(f"return runtime::index_out_of_range(&context->error, {where});")
+
+
+def _entry(binary: Binary) -> str:
+    launches = binary.source.launches
+    if len(launches) != 1 or len(binary.images) != 1:
+        raise InternalError(f"the CPU variant {binary.source.variant.label} has {len(launches)} launches; one is called")
+    if not launches[0].entry.isidentifier():
+        raise InternalError(f"the entry {launches[0].entry!r} is no C name")
+    return launches[0].entry
+
+
+LAUNCHER = Launcher(
+    header="mkwrap/cpu_model.h",
+    device_type="MKW_DEVICE_CPU",
+    alignment=64,
+    workspace=_workspace,
+    declare=_declare,
+    begin=_begin,
+    address="runtime::address",
+    pointer="unsigned char*",
+    step=_step,
+)

@@ -1,0 +1,88 @@
+"""Signature tables of host code: one `mkw_tensor_info` per input and output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from mkwrap.codegen.wrapper.launcher import input_number, output_buffers
+from mkwrap.codegen.wrapper.sizes import is_static, size_name, spell_size
+from mkwrap.codegen.wrapper.text import spell_dtype, spell_string
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
+from mkwrap.stages import OutputKind, Program
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One tensor of the C ABI; sizes in elements, alignment in bytes."""
+
+    name: str
+    path: str
+    dtype: DType
+    shape: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    alignment: int
+    mutated: bool
+
+
+def input_signatures(program: Program) -> tuple[Signature, ...]:
+    """Return the signatures of the inputs, in order."""
+    return tuple(
+        Signature(s.name, s.path, s.dtype, s.shape, s.strides, s.alignment, s.mutated) for s in program.inputs
+    )
+
+
+def output_signatures(program: Program) -> tuple[Signature, ...]:
+    """Return the signatures of the outputs that callers provide, in order; paths number the leaves of the result."""
+    leaves = [leaf for leaf, spec in enumerate(program.outputs) if spec.kind is OutputKind.BUFFER]
+    return tuple(
+        Signature(
+            spec.buffer,
+            f"output[{leaf}]",
+            spec.dtype,
+            spec.shape,
+            spec.strides,
+            program.buffers[spec.buffer].alignment,
+            mutated=False,
+        )
+        for leaf, spec in zip(leaves, output_buffers(program), strict=True)
+    )
+
+
+def write_signature(writer: Writer, program: Program) -> None:
+    """Write `kInputs` and `kOutputs`."""
+    for table, signatures in (("kInputs", input_signatures(program)), ("kOutputs", output_signatures(program))):
+        if not signatures:
+            continue
+        writer.line()
+        prefix = table[1:-1]
+        for number, signature in enumerate(signatures):
+            if signature.shape:
+                writer.line(_sizes(f"k{prefix}{number}Shape", signature.shape))
+                writer.line(_sizes(f"k{prefix}{number}Strides", signature.strides))
+        with writer.block(f"constexpr mkw_tensor_info {table}[] =", "};"):
+            for number, signature in enumerate(signatures):
+                writer.line(_info(signature, f"k{prefix}{number}"))
+
+
+def symbols_read(writer: Writer, program: Program) -> None:
+    """Write one local per dynamic size, read from the input that binds it."""
+    for spec in program.symbols:
+        place = f"inputs[{input_number(program, spec.input_name)}].shape[{spec.dim}]"
+        writer.line(f"[[maybe_unused]] const int64_t {size_name(spec.symbol)} = {place};")
+
+
+def _sizes(name: str, sizes: Sequence[Expr]) -> str:
+    texts = [spell_size(size) if is_static(sympy.sympify(size)) else "MKW_DYNAMIC" for size in sizes]
+    return f"constexpr int64_t {name}[] = {{{', '.join(texts)}}};"
+
+
+def _info(signature: Signature, prefix: str) -> str:
+    shape, strides = (f"{prefix}Shape", f"{prefix}Strides") if signature.shape else ("nullptr", "nullptr")
+    names = f"{spell_string(signature.name)}, {spell_string(signature.path)}"
+    head = f"{names}, {spell_dtype(signature.dtype)}, {len(signature.shape)}"
+    return f"{{{head}, {shape}, {strides}, {signature.alignment}, {int(signature.mutated)}}},"

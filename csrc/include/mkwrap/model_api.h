@@ -1,0 +1,32 @@
+// The entries of mkw_api that are the same for every model; included after cpu_model.h or cuda_model.h.
+#ifndef MKWRAP_MODEL_API_H_
+#define MKWRAP_MODEL_API_H_
+
+namespace mkwrap::runtime {
+
+template <const auto& kPlan>
+mkw_status model_create(int32_t device, mkw_model** model, mkw_error* error) {
+  return create_model(kPlan, device, model, error);
+}
+
+inline void model_destroy(mkw_model* model) { release(model); }
+
+template <const auto& kPlan>
+mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {
+  return create_context(kPlan, model, context, error);
+}
+
+inline void context_destroy(mkw_context* context) { destroy_context(context); }
+
+inline const mkw_error* last_error(const mkw_context* context) { return &context->error; }
+
+template <const auto& kPlan>
+mkw_status workspace_bytes(const mkw_model* model, int64_t* bytes) {
+  if (model == nullptr || bytes == nullptr) return MKW_ERROR_ARGUMENT;
+  *bytes = static_cast<int64_t>(kPlan.scratch_bytes);
+  return MKW_OK;
+}
+
+}  // namespace mkwrap::runtime
+
+#endif  // MKWRAP_MODEL_API_H_

@@ -1,0 +1,27 @@
+"""Finds the headers that host code is compiled against."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from mkwrap.errors import CompilerError
+
+
+def mkwrap_include() -> Path:
+    """Return the folder that holds `mkwrap/abi.h`: inside the installed package, or linked there in the source tree."""
+    folder = Path(__file__).resolve().parents[1] / "include"
+    if (folder / "mkwrap" / "abi.h").exists():
+        return folder
+    raise CompilerError(f"mkwrap's headers are missing from {folder}; reinstall mkwrap")
+
+
+def cuda_include() -> Path:
+    """Return the folder that holds `cuda.h`, which the triton package brings; raises `CompilerError` without it."""
+    # find_spec, not an import: importing triton takes a second and looks for a driver.
+    spec = importlib.util.find_spec("triton")
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(root) / "backends" / "nvidia" / "include"
+        if (folder / "cuda.h").exists():
+            return folder
+    raise CompilerError("cuda.h is missing: compiling for a CUDA target needs the triton package (pip install triton)")

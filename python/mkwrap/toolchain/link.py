@@ -1,0 +1,107 @@
+"""Makes one shared library of host code, embedded bytes and kernel objects."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+from mkwrap.errors import CompilerError, LibrarySizeError
+from mkwrap.stages import EmbeddedConstant, HostCode, Library, Program
+from mkwrap.toolchain.headers import cuda_include, mkwrap_include
+from mkwrap.toolchain.packing import pack
+
+HOST_FLAGS: tuple[str, ...] = (
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-fwrapv",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-ident",
+    "-fno-asynchronous-unwind-tables",
+    "-fvisibility=hidden",
+    "-frandom-seed=mkwrap",
+)
+"""Flags of every model source. No -march: the host code must be able to refuse a CPU that the kernels do not run on."""
+
+_LINK_FLAGS: tuple[str, ...] = (
+    "-shared",
+    "-static-libgcc",
+    "-Wl,--as-needed",
+    "-Wl,-z,defs",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+    "-Wl,--build-id=none",
+    "-Wl,--version-script=exports.map",
+)
+_EXPORTS = "{ global: mkw_get_api; local: *; };\n"
+_TIMEOUT_S = 300
+# Code reaches embedded bytes by 32-bit relative addresses.
+_LARGEST_BYTES = 2**31 - 2**26
+
+
+def link(host: HostCode, program: Program, cxx: str, output: Path) -> Library:
+    """Compile and link a library and publish it at `output` in one step; equal host code gives equal bytes.
+
+    Raises `CompilerError` with the compiler's output, `LibrarySizeError` for more constants than a library can hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="mkwrap-") as name:
+        folder = Path(name)
+        _write_inputs(host, program, folder)
+        _run(_command(host, cxx), folder)
+        # A name of its own beside the target, so that the rename stays on one file system and nobody sees half a file.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+        try:
+            partial.write_bytes((folder / "model.so").read_bytes())
+            partial.chmod(0o755)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+    return Library(output, host.manifest)
+
+
+def _write_inputs(host: HostCode, program: Program, folder: Path) -> None:
+    (folder / "model.cpp").write_text(host.text)
+    (folder / "exports.map").write_text(_EXPORTS)
+    total = 0
+    for file, blob in host.blobs.items():
+        path = folder / file
+        if isinstance(blob, EmbeddedConstant):
+            constant = program.constants[blob.constant]
+            pack(constant, program.buffers[blob.constant], blob.packing).tofile(path)
+        else:
+            path.write_bytes(blob)
+        total += path.stat().st_size
+        if total > _LARGEST_BYTES:
+            raise LibrarySizeError(f"the constants of this program take more than {_LARGEST_BYTES >> 20} MiB")
+    for number, image in enumerate(host.objects):
+        (folder / _object(number)).write_bytes(image.blob)
+
+
+def _command(host: HostCode, cxx: str) -> list[str]:
+    includes = ["-I", str(mkwrap_include())]
+    if host.kind == "cuda":
+        includes += ["-I", str(cuda_include())]
+    libraries = ["-fopenmp"] if host.objects else []
+    objects = [_object(number) for number in range(len(host.objects))]
+    flags = [*HOST_FLAGS, *_LINK_FLAGS, "-Wa,-I,."]
+    return [cxx, *flags, *includes, *libraries, "model.cpp", *objects, "-lm", "-ldl", "-o", "model.so"]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CompilerError(f"linking with {command[0]} took more than {_TIMEOUT_S} s") from error
+    except OSError as error:
+        raise CompilerError(f"cannot start the C++ compiler {command[0]!r}: {error.strerror}") from error
+    if done.returncode != 0:
+        text = done.stderr.decode(errors="replace")
+        raise CompilerError(f"{command[0]} failed on generated host code:\n{text[:8000]}")
+
+
+def _object(number: int) -> str:
+    return f"kernel_{number}.o"
