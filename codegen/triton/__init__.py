@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from mkwrap.codegen.template import Language
+from mkwrap.codegen.triton.looped import LOOPED
+from mkwrap.codegen.triton.persistent import PERSISTENT
 from mkwrap.codegen.triton.pointwise import PLANE, POINTWISE
+from mkwrap.codegen.triton.split import SPLIT
 
-LANGUAGE = Language("triton", (PLANE, POINTWISE))
+LANGUAGE = Language("triton", (PLANE, POINTWISE, SPLIT, PERSISTENT, LOOPED))

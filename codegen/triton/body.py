@@ -55,8 +55,8 @@ class Body:
         """Names of all dimensions that have an extent."""
         return frozenset(dim.name for dim in self.tile.blocks)
 
-    def emit(self, instructions: Iterable[Instruction], extra_mask: str = "") -> None:
-        """Write instructions in order; `extra_mask` is a scalar condition on stores."""
+    def emit(self, instructions: Iterable[Instruction]) -> None:
+        """Write instructions in order."""
         for instruction in instructions:
             match instruction:
                 case Constant(dest=dest, dtype=dtype, value=value):
@@ -70,7 +70,7 @@ class Body:
                 case Compute():
                     self._compute(instruction)
                 case Store():
-                    self._store(instruction, extra_mask)
+                    self._store(instruction)
                 case _:
                     raise InternalError(f"a template handed {instruction} to the body writer")
 
@@ -124,7 +124,7 @@ class Body:
         """Text of the pointers to an element, spread along `dims` too."""
         offset, own = self.offset(buffer, index)
         if not dims <= own:
-            offset = f"(tl.zeros({self.tile.shape(own | dims)}, tl.int32) + ({offset}))"
+            offset = f"(tl.full({self.tile.shape(own | dims)}, 0, tl.int32) + ({offset}))"
         return (buffer if offset == "0" else f"{buffer} + ({offset})"), own | dims
 
     def _load(self, load: Load) -> None:
@@ -136,10 +136,10 @@ class Body:
         else:
             self._define(load.dest, f"tl.load({pointer})", load.dtype, dims)
 
-    def _store(self, store: Store, extra_mask: str) -> None:
+    def _store(self, store: Store) -> None:
         value = self.values[store.arg]
         pointer, dims = self._pointer(store.buffer, store.index, value.dims)
-        masks = self.masks(dims) + ([extra_mask] if extra_mask else [])
+        masks = self.masks(dims)
         condition = f", {' & '.join(masks)}" if masks else ""
         self.writer.line(f"tl.store({pointer}, {value.text}{condition})")
 

@@ -12,7 +12,7 @@ from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.module import Function, buffers_of, formals_of, function, source
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
-from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, power_of_two, static
+from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest
@@ -56,7 +56,7 @@ def render_flat(kernel: Kernel, variant: Variant, device: Device) -> Source:
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)
     numel = static([axis.extent for axis in nest.axes])
-    dim = Dim("x", nest.axes, block, numel is None or numel % block != 0)
+    dim = Dim("x", nest.axes, block, overhangs(numel, block))
     tile = Tile((dim,))
     return source(kernel, variant, [_function(kernel, nest, tile, ceil_div(dim.numel, block), variant.params)])
 
@@ -88,13 +88,14 @@ def _positions(body: Body) -> None:
         place = rest if k == 0 else f"{rest} % {count}" if count != "0" else "0"
         if dim.block:
             lane = f"tl.arange(0, {dim.block}){body.tile.subscript(dim.name)}"
-            body.writer.line(f"{dim.name} = ({place}) * {dim.block} + {lane}")
+            first = f"({place})" if " " in place else place
+            body.writer.line(f"{dim.name} = {first} * {dim.block} + {lane}")
         else:
             body.writer.line(f"{dim.name} = {place}")
         if dim.masked:
             body.writer.line(f"{dim.mask} = {dim.name} < {body.text(dim.numel)}")
         if k and count != "0":
-            body.writer.line(f"rest_{dim.name} = {rest} // ({count})")
+            body.writer.line(f"rest_{dim.name} = {rest} // {count}")
             rest = f"rest_{dim.name}"
 
 
@@ -157,7 +158,7 @@ def render_plane(kernel: Kernel, variant: Variant, device: Device) -> Source:
     dims = [Dim("outer", plane.outer, 0, False)] if plane.outer else []
     for name, axes in (("y", plane.y), ("x", plane.x)):
         block, extent = int(params[name]), static([axis.extent for axis in axes])
-        dims.append(Dim(name, axes, block, extent is None or extent % block != 0))
+        dims.append(Dim(name, axes, block, overhangs(extent, block)))
     grid = sympy.Mul(*[ceil_div(dim.numel, dim.block or 1) for dim in dims])
     count = static(grid)
     tile = Tile(tuple(dims))

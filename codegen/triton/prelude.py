@@ -81,6 +81,12 @@ def digamma(a):
     return tl.where(a == 0, libdevice.copysign(float("inf") + a, -a), value)
 """
 
+_ADD = """\
+@triton.jit
+def add(a, b):
+    return a + b
+"""
+
 _MULTIPLY = """\
 @triton.jit
 def multiply(a, b):
@@ -97,6 +103,18 @@ _MINIMUM_FLOAT = """\
 @triton.jit
 def minimum_float(a, b):
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+"""
+
+_MAXIMUM_INT = """\
+@triton.jit
+def maximum_int(a, b):
+    return tl.maximum(a, b)
+"""
+
+_MINIMUM_INT = """\
+@triton.jit
+def minimum_int(a, b):
+    return tl.minimum(a, b)
 """
 
 
@@ -131,7 +149,10 @@ PRELUDE: Mapping[str, str] = {
     "shr_int": _SHR_INT,
     "shr_uint": _SHR_UINT,
     "digamma": _DIGAMMA,
+    "add": _ADD,
     "multiply": _MULTIPLY,
+    "maximum_int": _MAXIMUM_INT,
+    "minimum_int": _MINIMUM_INT,
     "maximum_float": _MAXIMUM_FLOAT,
     "minimum_float": _MINIMUM_FLOAT,
     "argmax": _extremum("argmax", "a > b"),

@@ -104,6 +104,11 @@ def ceil_div(a: Expr | int, b: int) -> int | Expr:
     return FloorDiv(extent + (b - 1), sympy.Integer(b))
 
 
+def overhangs(extent: int | None, block: int) -> bool:
+    """Whether blocks may run past an extent; one block is launched for an extent of 0 too."""
+    return extent is None or extent == 0 or extent % block != 0
+
+
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n (1 for n < 1)."""
     return 1 << max(n - 1, 0).bit_length()

@@ -1,0 +1,132 @@
+"""Reductions that walk a row in blocks: as many loops as the nest needs, values per element computed anew in each."""
+
+from __future__ import annotations
+
+from mkwrap.codegen.template import Template
+from mkwrap.codegen.triton.body import Body
+from mkwrap.codegen.triton.loops import Loop, cut
+from mkwrap.codegen.triton.module import formals_of, function, source
+from mkwrap.codegen.triton.pointwise import max_one
+from mkwrap.codegen.triton.rows import (
+    Rows,
+    lifted,
+    rows_of,
+    write_collapsed,
+    write_elements,
+    write_program,
+    write_rows,
+)
+from mkwrap.codegen.triton.spelling import TYPES
+from mkwrap.codegen.triton.tile import ceil_div, power_of_two
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.nodes import Reduce
+from mkwrap.stages import Device, Kernel, Params, Source, Variant
+
+
+def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
+    """Tile shapes, warps, and whether loads of the next block are issued ahead."""
+    del device
+    rows = rows_of(kernel)
+    if rows is None:
+        return ()
+    shapes = _INNER if rows.inner else _OUTER
+    length = None if rows.length is None else power_of_two(rows.length)
+    most = None if rows.rows is None else power_of_two(rows.rows)
+    found: list[Params] = []
+    for x, r, warps, stages in shapes:
+        x_block = x if most is None else min(x, most)
+        # A loop of one round is the persistent kernel, so a short row still gets two.
+        r_block = r if length is None else max(min(r, length // 2), 1)
+        fewest = max(min(warps, x_block * r_block // 32), 1)
+        found.append((("x", x_block), ("r", r_block), ("num_warps", fewest), ("stages", stages)))
+    return tuple(dict.fromkeys(found))
+
+
+# (rows, elements, warps, stages)
+_INNER = ((1, 2048, 8, 1), (1, 4096, 16, 1), (1, 1024, 4, 2), (2, 1024, 8, 1))
+_OUTER = ((64, 16, 4, 1), (128, 16, 8, 1), (32, 64, 8, 1), (64, 16, 4, 2))
+
+
+def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write one program per tile of rows."""
+    del device
+    rows = rows_of(kernel)
+    assert rows is not None
+    params = dict(variant.params)
+    x_block = int(params["x"])
+    tile = rows.tile(x_block, int(params["r"]))
+    writer = Writer()
+    body = rows.body(writer, tile)
+    loops = cut(rows.nest)
+    with writer.indented():
+        write_program(body, rows)
+        write_rows(body, "program")
+        for loop in loops.loops:
+            body.emit(loop.rows)
+            write_loop(body, rows, loop, ("0", body.text(tile.dims[1].numel)), int(params["stages"]))
+            for reduce in loop.reduces:
+                parts = rows.fold(reduce).names(f"{reduce.dests[0]}_part")
+                write_collapsed(body, rows, reduce, parts)
+        body.emit(loops.rows)
+        body.emit(loops.row_stores)
+    grid = max_one(ceil_div(tile.dims[0].numel, x_block))
+    return source(kernel, variant, [function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)])
+
+
+def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], stages: int) -> None:
+    """Write one walk from `bounds[0]` to `bounds[1]`, leaving the parts of each reduction in accumulators.
+
+    The accumulators of a reduction are named after its first result: `<dest>_part_0`, …
+    """
+    writer, tile = body.writer, body.tile
+    shape = tile.shape(body.all_dims)
+    for reduce in loop.reduces:
+        fold = rows.fold(reduce)
+        body.needs.update(fold.needs)
+        for name, part in zip(fold.names(f"{reduce.dests[0]}_part"), fold.parts, strict=True):
+            writer.line(f"{name} = tl.full({shape}, {part.neutral}, {TYPES[part.dtype]})")
+    ahead = f", num_stages={stages}" if stages > 1 else ""
+    writer.line(f"for start in tl.range({bounds[0]}, {bounds[1]}, {tile.dims[1].block}{ahead}):")
+    with writer.indented():
+        write_elements(body, "start")
+        body.emit(loop.elements)
+        for reduce in loop.reduces:
+            if reduce.op == "welford":
+                _write_welford(body, rows, reduce, bounds[0])
+            else:
+                _write_merge(body, rows, reduce)
+        body.emit(loop.stores)
+
+
+def _write_merge(body: Body, rows: Rows, reduce: Reduce) -> None:
+    fold = rows.fold(reduce)
+    stem = reduce.dests[0]
+    new, held = fold.names(f"{stem}_in"), fold.names(f"{stem}_part")
+    for name, text in zip(new, lifted(body, rows, reduce), strict=True):
+        body.writer.line(f"{name} = {text}")
+    body.writer.line(f"{', '.join(held)} = {fold.merge(held, new)}")
+
+
+def _write_welford(body: Body, rows: Rows, reduce: Reduce, begin: str) -> None:
+    """Add one element to every lane (Welford 1962): the lanes' count is that of the rounds, so it is a scalar."""
+    fold = rows.fold(reduce)
+    stem, dtype = reduce.dests[0], TYPES[rows.fold(reduce).parts[0].dtype]
+    mean, deviations, count = fold.names(f"{stem}_part")
+    line, tile = body.writer.line, body.tile
+    value = lifted(body, rows, reduce)[0]
+    line(f"{stem}_in = {value}")
+    line(f"{stem}_share = tl.full([], 1.0, {dtype}) / ((start - {begin}) // {tile.dims[1].block} + 1)")
+    line(f"{stem}_apart = {stem}_in - {mean}")
+    line(f"{stem}_mean = {mean} + {stem}_apart * {stem}_share")
+    line(f"{stem}_more = {deviations} + {stem}_apart * ({stem}_in - {stem}_mean)")
+    if tile.dims[1].masked:
+        line(f"{mean} = tl.where(r_mask, {stem}_mean, {mean})")
+        line(f"{deviations} = tl.where(r_mask, {stem}_more, {deviations})")
+        line(f"{count} = {count} + tl.where(r_mask, 1.0, 0.0)")
+    else:
+        line(f"{mean} = {stem}_mean")
+        line(f"{deviations} = {stem}_more")
+        line(f"{count} = {count} + 1.0")
+
+
+LOOPED = Template("looped", space, render)

@@ -1,0 +1,115 @@
+"""Cuts a nest with reductions into loops over its reduction axes, for templates that walk a row more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mkwrap.ir.analysis import defined, dependencies, element_level, phases, stores_elements
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import BoundsCheck, Instruction, Load, Nest, Reduce, Store
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One walk over the reduction axes: `rows` first, then per element `elements`, `reduces` and `stores`."""
+
+    rows: tuple[Instruction, ...]
+    elements: tuple[Instruction, ...]
+    reduces: tuple[Reduce, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True)
+class Loops:
+    """The loops in order, then what is computed and stored once per row."""
+
+    loops: tuple[Loop, ...]
+    rows: tuple[Instruction, ...]
+    row_stores: tuple[Store, ...]
+
+
+def dtypes_of(nest: Nest) -> dict[str, DType]:
+    """Dtype of every value."""
+    found: dict[str, DType] = {}
+    for instruction in nest.body:
+        match instruction:
+            case Reduce(dests=dests, dtypes=dtypes):
+                found.update(zip(dests, dtypes, strict=True))
+            case BoundsCheck(dest=dest):
+                found[dest] = DType.INT64
+            case Store():
+                pass
+            case _:
+                found[instruction.dest] = instruction.dtype
+    return found
+
+
+def cut(nest: Nest) -> Loops:
+    """Cut a nest: every value per element is computed anew in each loop that needs it, values per row once.
+
+    A store per element waits for the last loop that loads the same buffer, since those loads want the old contents.
+    Stores per row come last.
+    """
+    inner, phase = element_level(nest), phases(nest)
+    values = set(phase)
+    element_stores = [i for i in nest.body if isinstance(i, Store) and _per_element(nest, i, inner)]
+    row_stores = tuple(i for i in nest.body if isinstance(i, Store) and i not in element_stores)
+    reduces = [i for i in nest.body if isinstance(i, Reduce)]
+    when = {id(r): phase[r.dests[0]] - 1 for r in reduces}
+    for store in element_stores:
+        when[id(store)] = max((phase[name] for name in dependencies(store, values)), default=0)
+    _delay(nest, inner, phase, (*reduces, *element_stores), when)
+    count = max(when.values(), default=-1) + 1
+    row_values = [i for i in nest.body if not isinstance(i, Reduce | Store) and not inner.intersection(defined(i))]
+    loops = []
+    for number in range(count):
+        ends = [i for i in (*reduces, *element_stores) if when[id(i)] == number]
+        loops.append(
+            Loop(
+                rows=tuple(i for i in row_values if phase[defined(i)[0]] == number),
+                elements=_closure(nest, inner, ends),
+                reduces=tuple(i for i in ends if isinstance(i, Reduce)),
+                stores=tuple(i for i in ends if isinstance(i, Store)),
+            )
+        )
+    rest = tuple(i for i in row_values if phase[defined(i)[0]] >= count)
+    return Loops(tuple(loops), rest, row_stores)
+
+
+def _per_element(nest: Nest, store: Store, inner: frozenset[str]) -> bool:
+    names = {symbol.name for expr in store.index for symbol in expr.free_symbols}
+    return stores_elements(nest, store) or store.arg in inner or bool(names & inner)
+
+
+def _closure(nest: Nest, inner: frozenset[str], ends: Iterable[Instruction]) -> tuple[Instruction, ...]:
+    """The instructions per element that some reductions and stores need, in order."""
+    needed = {name for end in ends for name in dependencies(end, set(inner)) if name in inner}
+    picked: list[Instruction] = []
+    for instruction in reversed(nest.body):
+        if needed.intersection(defined(instruction)) and not isinstance(instruction, Reduce):
+            picked.append(instruction)
+            needed.update(name for name in dependencies(instruction, set(inner)) if name in inner)
+    return tuple(reversed(picked))
+
+
+def _delay(
+    nest: Nest, inner: frozenset[str], phase: dict[str, int], ends: Iterable[Instruction], when: dict[int, int]
+) -> None:
+    """Move stores to the last loop that loads their buffer, until nothing moves."""
+    ends = tuple(ends)
+    moved = True
+    while moved:
+        moved = False
+        last: dict[str, int] = {}
+        for end in ends:
+            for load in _closure(nest, inner, [end]):
+                if isinstance(load, Load):
+                    last[load.buffer] = max(last.get(load.buffer, 0), when[id(end)])
+        for load in nest.body:
+            if isinstance(load, Load) and load.dest not in inner:
+                last[load.buffer] = max(last.get(load.buffer, 0), phase[load.dest])
+        for end in ends:
+            if isinstance(end, Store) and last.get(end.buffer, 0) > when[id(end)]:
+                when[id(end)] = last[end.buffer]
+                moved = True

@@ -1,0 +1,136 @@
+"""Reductions whose whole row fits one block: every element is read once and stays in registers."""
+
+from __future__ import annotations
+
+import sympy
+
+from mkwrap.codegen.template import Template
+from mkwrap.codegen.triton.body import Body
+from mkwrap.codegen.triton.module import formals_of, function, source
+from mkwrap.codegen.triton.pointwise import max_one
+from mkwrap.codegen.triton.rows import (
+    Rows,
+    lifted,
+    row_blocks,
+    rows_of,
+    write_collapsed,
+    write_elements,
+    write_program,
+    write_rows,
+)
+from mkwrap.codegen.triton.tile import ceil_div, power_of_two
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Reduce, Store
+from mkwrap.stages import Device, Kernel, Params, Source, Variant
+
+_INNER_LIMIT = 32768
+_OUTER_LIMIT = 512
+_BLOCKS_PER_UNIT = 8
+
+
+def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
+    """Rows per program, warps, and whether a program walks over several tiles of rows with its loads prefetched."""
+    rows = rows_of(kernel)
+    if rows is None or rows.length is None or rows.length > (_INNER_LIMIT if rows.inner else _OUTER_LIMIT):
+        return ()
+    length = power_of_two(rows.length)
+    shapes = _inner_shapes(length) if rows.inner else _outer_shapes(length)
+    most = power_of_two(rows.rows) if rows.rows is not None else None
+    found: list[Params] = []
+    for x, warps in shapes:
+        block = x if most is None else min(x, most)
+        fewest = max(min(warps, block * length // 32), 1)
+        found.append((("x", block), ("num_warps", fewest), ("stages", 1)))
+    # Walking over tiles hides the latency of the next load; it needs tiles enough to walk over.
+    first = dict(found[0])
+    blocks = row_blocks(rows, int(first["x"]))
+    if rows.inner and (blocks is None or blocks >= 2 * _BLOCKS_PER_UNIT * device.units):
+        found.insert(1, (("x", first["x"]), ("num_warps", first["num_warps"]), ("stages", 2)))
+    return tuple(dict.fromkeys(found))
+
+
+def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
+    """(rows, warps) for contiguous rows: 16 to 32 elements per thread."""
+    if length > 1024:
+        warps = min(max(length // 1024, 2), 16)
+        return ((1, warps), (1, min(2 * warps, 32)), (2, 2 * warps)) if length <= 16384 else ((1, 32), (1, 16))
+    if length >= 256:
+        return ((max(1024 // length, 1), 1), (1, max(length // 256, 1)), (max(2048 // length, 1), 4))
+    return ((2048 // length, 4), (1024 // length, 1), (4096 // length, 8))
+
+
+def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
+    """(rows, warps) where neighbouring rows are contiguous: the width of the accesses comes first."""
+    found = [(x, min(max(x * length // 512, 1), 8)) for x in (64, 32, 128, 256, 16) if x * length <= 16384]
+    return tuple(found[:4]) or ((16, 8),)
+
+
+def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write one program per tile of rows, or with `stages` > 1 as many programs as run at once, walking over the tiles."""
+    rows = rows_of(kernel)
+    assert rows is not None
+    assert rows.length is not None
+    params = dict(variant.params)
+    x_block, stages = int(params["x"]), int(params["stages"])
+    tile = rows.tile(x_block, power_of_two(rows.length))
+    writer = Writer()
+    body = rows.body(writer, tile)
+    count = ceil_div(tile.dims[0].numel, x_block)
+    grid = max_one(count)
+    with writer.indented():
+        write_program(body, rows)
+        write_elements(body)
+        if stages == 1:
+            _write_tile(body, rows, "program")
+        else:
+            grid = _BLOCKS_PER_UNIT * device.units * 4 // int(params["num_warps"])
+            writer.line(f"for tile in tl.range(program, {body.text(sympy.sympify(count))}, {grid}, num_stages={stages}):")
+            with writer.indented():
+                _write_tile(body, rows, "tile")
+    return source(kernel, variant, [function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)])
+
+
+def _write_tile(body: Body, rows: Rows, number: str) -> None:
+    """Write the whole body for one tile of rows; stores come last, since loads want the contents before them."""
+    write_rows(body, number)
+    for instruction in rows.nest.body:
+        if isinstance(instruction, Reduce):
+            _write_reduce(body, rows, instruction)
+        elif not isinstance(instruction, Store):
+            body.emit([instruction])
+    body.emit(i for i in rows.nest.body if isinstance(i, Store))
+
+
+def _write_reduce(body: Body, rows: Rows, reduce: Reduce) -> None:
+    if reduce.op == "welford":
+        _write_two_pass(body, rows, reduce)
+        return
+    fold = rows.fold(reduce)
+    names = fold.names(f"{reduce.dests[0]}_in")
+    for name, text in zip(names, lifted(body, rows, reduce), strict=True):
+        body.writer.line(f"{name} = {text}")
+    write_collapsed(body, rows, reduce, names)
+
+
+def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
+    """Mean first, then the sum of squared deviations: the row is at hand, so the exact way costs no memory traffic."""
+    assert rows.length is not None
+    mean, deviations = reduce.dests
+    body.needs.add("add")
+    (value,) = lifted(body, rows, reduce)[:1]
+    line = body.writer.line
+    line(f"{mean}_in = {value}")
+    # A row of no elements has no mean; dividing by 1 then keeps it 0.
+    total, count = f"tl.reduce({mean}_in, 1, add, keep_dims=True)", float(max(rows.length, 1))
+    line(f"{mean} = {total} / {count}" if reduce.dtypes[0] is DType.FLOAT64 else f"{mean} = tl.div_rn({total}, {count})")
+    apart = f"{mean}_in - {mean}"
+    if body.tile.dims[1].masked:
+        apart = f"tl.where(r_mask, {apart}, 0)"
+    line(f"{mean}_apart = {apart}")
+    line(f"{deviations} = tl.reduce({mean}_apart * {mean}_apart, 1, add, keep_dims=True)")
+    for name, dtype in zip(reduce.dests, reduce.dtypes, strict=True):
+        body.define(name, name, dtype, frozenset({"x"}))
+
+
+PERSISTENT = Template("persistent", space, render)

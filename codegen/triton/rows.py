@@ -1,0 +1,112 @@
+"""What the reduction templates share: the nest in its best order, its size and shape, and the start of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mkwrap.codegen.triton.body import Body, needs_int64
+from mkwrap.codegen.triton.folds import Fold, fold_of
+from mkwrap.codegen.triton.loops import dtypes_of
+from mkwrap.codegen.triton.module import buffers_of
+from mkwrap.codegen.triton.precision import approximable
+from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
+from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import reduces
+from mkwrap.ir.nodes import Buffer, Nest, Reduce
+from mkwrap.stages import Kernel
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A nest with reductions, read as `rows` rows of `length` elements (None: dynamic).
+
+    `inner`: memory is contiguous along the reduction; otherwise along the rows ("outer"), or scattered.
+    """
+
+    nest: Nest
+    buffers: Mapping[str, Buffer]
+    rows: int | None
+    length: int | None
+    inner: bool
+    wide: bool
+
+    def fold(self, reduce: Reduce) -> Fold:
+        """The fold of one of the nest's reductions."""
+        return fold_of(reduce, dtypes_of(self.nest)[reduce.args[0]], self.wide)
+
+    def tile(self, x_block: int, r_block: int) -> Tile:
+        """A tile of `x_block` rows by `r_block` elements."""
+        x_masked = overhangs(self.rows, x_block)
+        r_masked = overhangs(self.length, r_block)
+        return Tile((Dim("x", self.nest.axes, x_block, x_masked), Dim("r", self.nest.reduction_axes, r_block, r_masked)))
+
+    def body(self, writer: Writer, tile: Tile) -> Body:
+        """Start a function's body on a tile."""
+        return Body(writer, tile, self.buffers, self.wide, approximable(self.nest))
+
+
+def rows_of(kernel: Kernel) -> Rows | None:
+    """Read a kernel as rows, or return None where it has no reduction."""
+    if not reduces(kernel.nest):
+        return None
+    buffers = buffers_of(kernel)
+    nest = by_descending_stride(kernel.nest, buffers)
+    access = main_access(nest, buffers)
+    contiguous = innermost(access_strides(nest, buffers, access)) if access is not None else None
+    return Rows(
+        nest=nest,
+        buffers=buffers,
+        rows=static([axis.extent for axis in nest.axes]),
+        length=static([axis.extent for axis in nest.reduction_axes]),
+        inner=contiguous is None or contiguous not in {axis.symbol for axis in nest.axes},
+        wide=needs_int64(nest, buffers),
+    )
+
+
+def write_program(body: Body, rows: Rows) -> None:
+    """Write the program's number."""
+    body.writer.line("program = tl.program_id(0)" + (".to(tl.int64)" if rows.wide else ""))
+
+
+def write_rows(body: Body, program: str) -> None:
+    """Write the positions of a tile's rows, for the program of that number."""
+    dim = body.tile.dims[0]
+    body.writer.line(f"x = {program} * {dim.block} + tl.arange(0, {dim.block})[:, None]")
+    if dim.masked:
+        body.writer.line(f"x_mask = x < {body.text(dim.numel)}")
+
+
+def write_elements(body: Body, start: str = "") -> None:
+    """Write the positions of a tile's elements, from `start` (a scalar) on."""
+    dim = body.tile.dims[1]
+    lanes = f"tl.arange(0, {dim.block})[None, :]"
+    body.writer.line(f"r = {start} + {lanes}" if start else f"r = {lanes}")
+    if dim.masked:
+        body.writer.line(f"r_mask = r < {body.text(dim.numel)}")
+
+
+def lifted(body: Body, rows: Rows, reduce: Reduce) -> tuple[str, ...]:
+    """Parts of the elements at hand, neutral beyond the end of the row."""
+    tile = body.tile
+    mask = "r_mask" if tile.dims[1].masked else ""
+    fold = rows.fold(reduce)
+    return fold.lift([body.full(arg) for arg in reduce.args], mask, "r", tile.shape(body.all_dims))
+
+
+def write_collapsed(body: Body, rows: Rows, reduce: Reduce, parts: tuple[str, ...], axis: int = 1) -> None:
+    """Reduce lanes along a dimension and define the results of a reduction."""
+    fold = rows.fold(reduce)
+    body.needs.update(fold.needs)
+    names = fold.names(f"{reduce.dests[0]}_row")
+    body.writer.line(f"{', '.join(names)} = {fold.collapse(parts, axis)}")
+    for dest, text, dtype in zip(reduce.dests, fold.result_texts(names), fold.results, strict=True):
+        body.writer.line(f"{dest} = {text}")
+        body.define(dest, dest, dtype, frozenset({"x"}))
+
+
+def row_blocks(rows: Rows, x_block: int) -> int | None:
+    """Number of tiles that cover the rows, where it is known."""
+    return None if rows.rows is None else int(ceil_div(rows.rows, x_block))
+

@@ -1,0 +1,91 @@
+"""Runs rendered Triton on CPU memory with Triton's own interpreter; libdevice is numpy here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton import knobs
+from triton.runtime.interpreter import TensorHandle, _patch_lang
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.numeric import Array
+from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
+
+TORCH: Mapping[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType}
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        tensors = [a for a in args if isinstance(a, tl.tensor)]
+        kind = tensors[0].dtype
+        with np.errstate(all="ignore"):
+            data = np.asarray(function(*[a.handle.data if isinstance(a, tl.tensor) else a for a in args]))
+        data = data.astype(tensors[0].handle.data.dtype)
+        shape = list(data.shape)
+        # The interpreter keeps scalars as arrays of one element.
+        is_block = any(t.type.is_block() for t in tensors)
+        return tl.tensor(TensorHandle(data, kind), tl.block_type(kind, shape) if is_block else kind)
+
+    return call
+
+
+def _vectorized(function: Callable[..., float]) -> Callable[..., Any]:
+    return np.vectorize(function, otypes=[np.float64])
+
+
+def _lgamma(x: float) -> float:
+    return math.inf if x <= 0 and x == int(x) else math.lgamma(x)
+
+
+LIBDEVICE = SimpleNamespace(
+    **{name: _elementwise(getattr(np, name)) for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan".split()},
+    **{name: _elementwise(getattr(np, name)) for name in "sinh cosh tanh copysign nextafter hypot trunc fmod rint".split()},
+    **{name: _elementwise(getattr(np, f"arc{name[1:]}")) for name in "asin acos atan asinh acosh atanh atan2".split()},
+    erf=_elementwise(_vectorized(math.erf)),
+    erfc=_elementwise(_vectorized(math.erfc)),
+    erfinv=_elementwise(lambda x: torch.erfinv(torch.from_numpy(np.ascontiguousarray(x))).numpy()),
+    lgamma=_elementwise(_vectorized(_lgamma)),
+    pow=_elementwise(np.power),
+    rsqrt=_elementwise(lambda x: 1 / np.sqrt(x)),
+)
+
+
+@contextmanager
+def _interpreting() -> Iterator[None]:
+    with knobs.runtime.scope():
+        knobs.runtime.interpret = True
+        yield
+
+
+def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> None:
+    """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place."""
+    path = folder / f"{source.launches[0].entry}.py"
+    path.write_text(source.text)
+    namespace: dict[str, Any] = {"__name__": "generated"}
+    workspace = torch.full((int(source.workspace_bytes) + 64,), 0xFF, dtype=torch.uint8)
+    with _interpreting():
+        exec(compile(source.text, str(path), "exec"), namespace)
+        namespace["libdevice"] = LIBDEVICE
+        for launch in source.launches:
+            arguments: list[Any] = []
+            for argument, (_, kind) in zip(launch.args, launch.signature, strict=True):
+                if isinstance(argument, BufferArgument):
+                    arguments.append(memory[argument.parameter])
+                elif isinstance(argument, WorkspaceArgument):
+                    arguments.append(workspace[int(argument.offset) :].view(_SIGNATURE[kind]))
+                else:
+                    raise AssertionError("sizes are static here")
+            namespace[launch.entry][launch.grid](*arguments)
+
+
+_SIGNATURE = {"*fp32": torch.float32, "*fp64": torch.float64, "*i32": torch.int32, "*i64": torch.int64}
+
+__all__ = ["LIBDEVICE", "TORCH", "Array", "_patch_lang", "run"]
