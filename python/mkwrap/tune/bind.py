@@ -10,7 +10,17 @@ from typing import Literal
 
 from mkwrap.errors import CompilerError
 from mkwrap.ir.dtypes import DType
-from mkwrap.stages import Argument, Binary, BufferArgument, Bytes, Image, Kernel, Launch, Packing, WorkspaceArgument
+from mkwrap.stages import (
+    Argument,
+    Binary,
+    BufferArgument,
+    ConstantData,
+    Image,
+    Kernel,
+    Launch,
+    Packing,
+    WorkspaceArgument,
+)
 from mkwrap.toolchain.packing import pack
 from mkwrap.tune import contest
 from mkwrap.tune.contest import Call, Candidate, Fill, Memory
@@ -70,7 +80,8 @@ class Binder:
         key = (parameter, packing)
         if key not in self._packed:
             buffer = self.kernel.parameters[parameter].buffer
-            data: Bytes = pack(packing, buffer, make(self.memories[parameter], parameter))
+            source = ConstantData(buffer.name, make(self.memories[parameter], parameter))
+            data = pack(source, buffer, packing)
             self._packed[key] = len(self.memories)
             elements = data.nbytes // packing.dtype.itemsize
             self.memories.append(Memory(packing.dtype, elements, Fill.GIVEN, given=data.tobytes()))

@@ -15,7 +15,7 @@ from mkwrap.tune.match import Decision, Entrants, Matches, no_variant
 _ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", "cuda": "not measured: no device"}
 
 
-def tune(  # noqa: PLR0913  one argument per thing the choice depends on
+def tune(  # noqa: PLR0913, PLR0917  one argument per thing the choice depends on
     candidates: Candidates,
     binaries: Mapping[str, Sequence[Binary | Rejected]],
     target: Target,
@@ -25,8 +25,9 @@ def tune(  # noqa: PLR0913  one argument per thing the choice depends on
 ) -> Selection:
     """Choose one binary per kernel: the forced, the cached, the measured, or else the first.
 
-    `binaries` holds, per kernel, what became of each of its variants, in order. Raises `OptionError` for a forced kernel
-    or label that does not exist, `NoVariantError` for a kernel all of whose variants (or whose forced one) are rejected.
+    `binaries` holds, per kernel, what became of each of its variants, in order. Raises `OptionError` for a forced
+    kernel or label that does not exist, `NoVariantError` for a kernel of which every variant (or the forced one) is
+    rejected.
     """
     _check_force(candidates, options.force)
     entrants = {name: _entrants(kernel, binaries[name]) for name, kernel in candidates.schedule.kernels.items()}

@@ -1,0 +1,59 @@
+"""The variants and render stages: every way a target's language can write each kernel, then its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mkwrap.errors import InternalError, MkwrapError
+from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
+from mkwrap.targets.target import Target
+
+MOST = 16
+"""Variants of a kernel that are built; templates come best first, so that what lies beyond is unlikely to win."""
+
+
+def variants(schedule: Schedule, target: Target) -> Candidates:
+    """Return each kernel's variants in the order of the language's templates: distinct, and at most `MOST`.
+
+    Every template that fits a kernel has its best guess among them. Raises `InternalError` where no template fits.
+    """
+    return Candidates(schedule, {name: _variants(kernel, target) for name, kernel in schedule.kernels.items()})
+
+
+def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:
+    spaces = [
+        [Variant(kernel.name, template.name, params) for params in dict.fromkeys(template.space(kernel, target.device))]
+        for template in target.language.templates
+    ]
+    every = [variant for space in spaces for variant in space]
+    if not every:
+        names = ", ".join(template.name for template in target.language.templates)
+        ops = ", ".join(dict.fromkeys(origin.op for origin in kernel.nest.origins)) or "no known operation"
+        raise InternalError(f"no template of {target.name} ({names}) fits kernel {kernel.name} ({ops})")
+    best = {space[0] for space in spaces if space}
+    spare = MOST - len(best)
+    kept = []
+    for variant in every:
+        if variant in best:
+            kept.append(variant)
+        elif spare > 0:
+            kept.append(variant)
+            spare -= 1
+    return tuple(kept)
+
+
+def render(candidates: Candidates, target: Target) -> Mapping[str, tuple[Source | Rejected, ...]]:
+    """Write every variant as text; what a template refuses by an error of its own is rejected with that reason."""
+    templates = {template.name: template for template in target.language.templates}
+    sources: dict[str, tuple[Source | Rejected, ...]] = {}
+    for name, kernel in candidates.schedule.kernels.items():
+        written: list[Source | Rejected] = []
+        for variant in candidates.variants[name]:
+            try:
+                written.append(templates[variant.template].render(kernel, variant, target.device))
+            except InternalError:
+                raise
+            except MkwrapError as error:
+                written.append(Rejected(variant, str(error)))
+        sources[name] = tuple(written)
+    return sources
