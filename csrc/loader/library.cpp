@@ -1,0 +1,78 @@
+// Opens libraries and turns statuses into exceptions.
+#include <dlfcn.h>
+
+#include "mkwrap/mkwrap.hpp"
+
+namespace mkwrap {
+
+namespace {
+
+const mkw_api* checked(const mkw_api* api, const std::string& name) {
+  if (api != nullptr && api->version == MKW_ABI_VERSION && api->size >= sizeof(mkw_api)) return api;
+  throw Error(MKW_ERROR_VERSION, -1,
+              name + " does not speak version " + std::to_string(MKW_ABI_VERSION) + " of mkwrap's ABI");
+}
+
+void throw_if(mkw_status status, const mkw_error& error) {
+  if (status != MKW_OK) throw Error(error);
+}
+
+}  // namespace
+
+Library Library::open(const std::string& path) {
+  // A path without a slash would be looked up in the system's library folders.
+  const std::string file = path.find('/') == std::string::npos ? "./" + path : path;
+  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const char* reason = dlerror();
+    throw Error(MKW_ERROR_VERSION, -1, reason != nullptr ? reason : path + " cannot be opened");
+  }
+  std::shared_ptr<void> owner(handle, [](void* opened) { dlclose(opened); });
+  auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle, "mkw_get_api"));
+  if (get == nullptr) throw Error(MKW_ERROR_VERSION, -1, path + " is not a mkwrap library");
+  return Library(std::move(owner), checked(get(MKW_ABI_VERSION), path));
+}
+
+Library Library::from(mkw_get_api_function get) {
+  return Library(nullptr, checked(get(MKW_ABI_VERSION), "the linked library"));
+}
+
+Model::Model(const Library& library, std::int32_t device) : library_(library) {
+  mkw_model* made = nullptr;
+  mkw_error error = {};
+  throw_if(library.api().model_create(device, &made, &error), error);
+  model_ = std::shared_ptr<mkw_model>(made, [library](mkw_model* model) { library.api().model_destroy(model); });
+}
+
+std::int64_t Model::workspace_bytes() const {
+  std::int64_t bytes = 0;
+  library_.api().workspace_bytes(model_.get(), &bytes);
+  return bytes;
+}
+
+Context::Context(const Model& model) : context_(nullptr, Destroy{model.library()}) {
+  mkw_context* made = nullptr;
+  mkw_error error = {};
+  throw_if(api().context_create(model.get(), &made, &error), error);
+  context_.reset(made);
+}
+
+void Context::run(const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream) {
+  throw_if(api().run(context_.get(), inputs, outputs, stream), *api().last_error(context_.get()));
+}
+
+void Context::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, void* stream) {
+  const auto wanted_inputs = static_cast<std::size_t>(api().input_count);
+  const auto wanted_outputs = static_cast<std::size_t>(api().output_count);
+  if (inputs.size() != wanted_inputs || outputs.size() != wanted_outputs)
+    throw Error(MKW_ERROR_INPUT, -1,
+                "expected " + std::to_string(wanted_inputs) + " inputs and " + std::to_string(wanted_outputs) +
+                    " outputs, got " + std::to_string(inputs.size()) + " and " + std::to_string(outputs.size()));
+  std::vector<mkw_tensor> views;
+  views.reserve(inputs.size() + outputs.size());
+  for (const Tensor& tensor : inputs) views.push_back(tensor.view());
+  for (const Tensor& tensor : outputs) views.push_back(tensor.view());
+  run(views.data(), views.data() + inputs.size(), stream);
+}
+
+}  // namespace mkwrap
