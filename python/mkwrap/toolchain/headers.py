@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from mkwrap.errors import CompilerError
@@ -14,6 +16,16 @@ def mkwrap_include() -> Path:
     if (folder / "mkwrap" / "abi.h").exists():
         return folder
     raise CompilerError(f"mkwrap's headers are missing from {folder}; reinstall mkwrap")
+
+
+@cache
+def headers_digest() -> str:
+    """Return the sha256 of all of mkwrap's headers: part of the key of whatever is compiled against them."""
+    found = hashlib.sha256()
+    for path in sorted(mkwrap_include().rglob("*.h*")):
+        found.update(path.name.encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def cuda_include() -> Path:

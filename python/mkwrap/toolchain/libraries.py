@@ -1,0 +1,27 @@
+"""Linked libraries, kept by content: the same host code, kernels and constants are linked once."""
+
+from __future__ import annotations
+
+from mkwrap.errors import CacheError
+from mkwrap.options import Options
+from mkwrap.stages import HostCode, Library, Program
+from mkwrap.toolchain.cache import digest
+from mkwrap.toolchain.cxx import compiler_version
+from mkwrap.toolchain.headers import headers_digest
+from mkwrap.toolchain.link import link
+
+
+def published(host: HostCode, program: Program, options: Options) -> Library:
+    """Return the library of this host code from the cache, linking it there first where it is missing.
+
+    The manifest holds the digests of constants and kernels, so it and the text name the content. Raises `CompilerError`,
+    `LibrarySizeError`, or `CacheError` where the cache directory cannot be written.
+    """
+    parts = [host.text, host.manifest, compiler_version(options.cxx), headers_digest(), *[image.digest for image in host.objects]]
+    path = options.cache_dir / "libraries" / f"{digest(*parts)}.so"
+    if path.exists():
+        return Library(path, host.manifest)
+    try:
+        return link(host, program, options.cxx, path)
+    except OSError as error:
+        raise CacheError(f"cannot write the library to {path.parent}: {error.strerror or error}") from error
