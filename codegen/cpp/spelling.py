@@ -34,16 +34,75 @@ _CORE, _MATH, _SPECIAL = "simd.h", "simd_math.h", "simd_special.h"
 _RENAMED: Mapping[str, str] = {"bitand": "bitand_", "bitor": "bitor_", "bitxor": "bitxor_"}
 
 _HEADERS: Mapping[str, str] = {
-    **dict.fromkeys("add sub mul div minimum maximum floordiv truncdiv mod fmod neg abs sign".split(), _CORE),
-    **dict.fromkeys("eq ne lt le gt ge bitand bitor bitxor bitnot shl shr where cast isnan".split(), _CORE),
-    **dict.fromkeys("sqrt rsqrt reciprocal floor ceil round trunc exp exp2 expm1 log log2 log10 log1p".split(), _MATH),
-    **dict.fromkeys("sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid".split(), _MATH),
-    **dict.fromkeys("atan2 pow hypot copysign nextafter isinf signbit".split(), _MATH),
-    **dict.fromkeys("erfinv lgamma digamma".split(), _SPECIAL),
+    **dict.fromkeys(
+        ["add", "sub", "mul", "div", "minimum", "maximum", "floordiv", "truncdiv", "mod", "fmod", "neg", "abs", "sign"],
+        _CORE,
+    ),
+    **dict.fromkeys(
+        [
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "bitand",
+            "bitor",
+            "bitxor",
+            "bitnot",
+            "shl",
+            "shr",
+            "where",
+            "cast",
+            "isnan",
+        ],
+        _CORE,
+    ),
+    **dict.fromkeys(
+        [
+            "sqrt",
+            "rsqrt",
+            "reciprocal",
+            "floor",
+            "ceil",
+            "round",
+            "trunc",
+            "exp",
+            "exp2",
+            "expm1",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+        ],
+        _MATH,
+    ),
+    **dict.fromkeys(
+        [
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "asinh",
+            "acosh",
+            "atanh",
+            "erf",
+            "erfc",
+            "sigmoid",
+        ],
+        _MATH,
+    ),
+    **dict.fromkeys(["atan2", "pow", "hypot", "copysign", "nextafter", "isinf", "signbit"], _MATH),
+    **dict.fromkeys(["erfinv", "lgamma", "digamma"], _SPECIAL),
 }
 
 # On bool as they stand; all other arithmetic on bool goes through uint8.
-_ON_BOOL = frozenset("minimum maximum bitand bitor bitxor bitnot where cast".split())
+_ON_BOOL = frozenset(["minimum", "maximum", "bitand", "bitor", "bitxor", "bitnot", "where", "cast"])
 
 
 def header(op: str) -> str:

@@ -147,7 +147,7 @@ MKW_INLINE void scatter(L lanes, T* p, F offset, Vec<T, N> x) {
 MKW_INLINE int64_t bounds_check(int64_t index, int64_t extent, bool mask, int32_t& failed) {
   const bool outside = index < 0 || index >= extent;
   if (outside && mask) failed = 1;
-  return outside ? 0 : index;
+  return outside ? (index < 0 || extent < 1 ? 0 : extent - 1) : index;
 }
 template <class L, int N = L::lanes>
 MKW_INLINE Vec<int64_t, N> bounds_check(L lanes, Vec<int64_t, N> index, int64_t extent,

@@ -13,7 +13,7 @@ FAMILIES: tuple[Family, ...] = (cpu.FAMILY, cuda.FAMILY)
 def resolve(name: str, options: Options) -> Target:
     """Return the target of that name ("cpu", "cpu:x86-64-v3", …); raises `TargetError` for an unknown one."""
     for family in FAMILIES:
-        if name.split(":")[0] == family.prefix:
+        if name.split(":", maxsplit=1)[0] == family.prefix:
             return family.resolve(name, options)
     known = ", ".join(family.prefix for family in FAMILIES)
     raise TargetError(f"unknown target {name!r}; a target's name starts with one of: {known}")

@@ -69,7 +69,7 @@ def resolve(name: str, options: Options, live: Sequence[LiveDevice] | None = Non
     devices = live_devices() if live is None else live
     _, _, wanted = name.partition(":")
     if not wanted and not devices:
-        raise TargetError(f'this machine has no CUDA device; name an architecture: {", ".join(_names())}')
+        raise TargetError(f"this machine has no CUDA device; name an architecture: {', '.join(_names())}")
     arch = wanted or "sm_{}{}".format(*devices[0].capability)
     if arch not in DEVICES:
         raise TargetError(f"unknown CUDA target {name!r} ({arch}); known: {', '.join(_names())}")

@@ -46,10 +46,25 @@ def compile_source(source: Source, cxx: str, flags: tuple[str, ...], include: Pa
     """
     with tempfile.TemporaryDirectory(prefix="mkwrap-") as folder:
         output = Path(folder) / "kernel.o"
-        command = [cxx, *flags, "-I", str(include), f"-ffile-prefix-map={include}=include", "-x", "c++", "-c", "-", "-o"]
+        command = [
+            cxx,
+            *flags,
+            "-I",
+            str(include),
+            f"-ffile-prefix-map={include}=include",
+            "-x",
+            "c++",
+            "-c",
+            "-",
+            "-o",
+        ]
         try:
             done = subprocess.run(
-                [*command, str(output)], input=source.text.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+                [*command, str(output)],
+                input=source.text.encode(),
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return Rejected(source.variant, f"{cxx} ran for more than {_TIMEOUT_S} s")

@@ -1,0 +1,69 @@
+"""Priors: how long a nest takes on one core, and how well an axis suits vectors. Order the spaces, decide nothing else."""
+
+from __future__ import annotations
+
+import sympy
+
+from mkwrap.codegen.cpp.values import Values
+from mkwrap.ir.nodes import Compute, IndexValue, Load, Nest, Store
+from mkwrap.ir.ops import OPS
+from mkwrap.stages import Device
+
+DYNAMIC = 1 << 14
+"""What a dynamic extent counts as."""
+
+_BYTES_PER_US = 20_000.0
+_VECTOR_OPS_PER_US = 6_000.0
+_FORK_US = 5.0
+
+
+def number(expr: sympy.Expr) -> int:
+    """Return a size as a number, dynamic symbols replaced by a guess."""
+    return int(expr.subs(dict.fromkeys(expr.free_symbols, DYNAMIC)))
+
+
+def points(nest: Nest) -> int:
+    """Number of iterations of the innermost body."""
+    return number(sympy.Mul(*[axis.extent for axis in (*nest.axes, *nest.reduction_axes)]))
+
+
+def arithmetic(nest: Nest) -> int:
+    """Weight of one iteration's arithmetic, in vector instructions."""
+    return sum(OPS[i.op].cost for i in nest.body if isinstance(i, Compute))
+
+
+def traffic(values: Values) -> int:
+    """Bytes that one iteration reads and writes."""
+    return sum(values.buffers[i.buffer].dtype.itemsize for i in values.nest.body if isinstance(i, Load | Store))
+
+
+def serial_us(values: Values) -> float:
+    """Microseconds on one core, roughly."""
+    vectors = points(values.nest) / max(1, values.lanes)
+    return max(
+        points(values.nest) * traffic(values) / _BYTES_PER_US,
+        vectors * (arithmetic(values.nest) + len(values.nest.body)) / _VECTOR_OPS_PER_US,
+    )
+
+
+def thread_counts(values: Values, device: Device) -> tuple[int, ...]:
+    """Return the thread counts worth trying, best guess first."""
+    time = serial_us(values)
+    if device.units == 1 or time < _FORK_US / 2:
+        return (1,)
+    if time < 8 * _FORK_US:
+        return (device.units, 1) if time > 2 * _FORK_US else (1, device.units)
+    return (device.units,)
+
+
+def irregularity(values: Values) -> int:
+    """Count the accesses that are neither contiguous nor uniform along the vector axis, and indices not linear along it."""
+    count = 0
+    for i in values.nest.body:
+        if isinstance(i, Load | Store):
+            step = values.step(values.flat(i))
+            irregular = step is None or (step not in (0, 1))
+            count += irregular or (isinstance(i, Store) and step == 0)
+        elif isinstance(i, IndexValue):
+            count += values.step(i.expr) is None
+    return count

@@ -1,0 +1,194 @@
+"""The frame of every generated C++ kernel: header, arguments, units of work, threads, entry."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.spelling import CTYPES, header
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import index_exprs
+from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Compute, Expr, Load, Nest, Reduce, Store
+from mkwrap.stages import (
+    Argument,
+    BufferArgument,
+    Device,
+    Kernel,
+    Launch,
+    SizeArgument,
+    Source,
+    Variant,
+    WorkspaceArgument,
+)
+
+LANGUAGE_NAME = "cpp"
+
+Body = Callable[[Writer], None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What surrounds a kernel's body.
+
+    The body is a function over units `first` … `last` − 1; threads share `units`. With `collective`, every thread runs all
+    units together with the others (the body divides the work by `thread` and `threads` and puts up barriers).
+    """
+
+    kernel: Kernel
+    variant: Variant
+    device: Device
+    nest: Nest
+    units: Expr
+    threads: int = 1
+    collective: bool = False
+    workspace_bytes: Expr | int = 0
+
+    def source(self, body: Body) -> Source:
+        """Write the whole file around the body."""
+        inner = self._inner(body)
+        digest = hashlib.sha256("\n".join((self._head(), inner)).encode()).hexdigest()[:12]
+        entry = f"mkw_{self.variant.template}_{digest}"
+        writer = Writer(indent="  ")
+        self._write_entry(writer, entry)
+        text = "\n".join((self._head(), inner, writer.text()))
+        return Source(self.variant, LANGUAGE_NAME, text, (Launch(entry, self.arguments()),), self.workspace_bytes)
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Return the launch's arguments: the buffers the nest touches, the workspace if any, the sizes."""
+        result: list[Argument] = [BufferArgument(k) for k in self._used_parameters()]
+        if self.workspace_bytes != 0:
+            result.append(WorkspaceArgument())
+        result.extend(SizeArgument(symbol) for symbol in self._sizes())
+        return tuple(result)
+
+    # ── pieces ──
+
+    def _head(self) -> str:
+        lines = [f"// {self.kernel.name}: {self.variant.label}"]
+        for origin in self.nest.origins:
+            lines.append(f"// {origin.op} at {_one_line(origin.location)}")
+        lines.append(f"#define MKW_VECTOR_BYTES {self.device.vector_bytes}")
+        lines.extend(f"#include <mkwrap/{name}>" for name in headers(self.nest))
+        return "\n".join(lines) + "\n"
+
+    def _inner(self, body: Body) -> str:
+        writer = Writer(indent="  ")
+        writer.line("namespace {")
+        writer.line()
+        with writer.block(f"int32_t run({_PARAMETERS}int64_t first, int64_t last)"):
+            self._write_arguments(writer)
+            writer.line("int32_t failed = 0;")
+            body(writer)
+            writer.line("return failed;")
+        writer.line()
+        writer.line("}  // namespace")
+        return writer.text()
+
+    def _write_arguments(self, writer: Writer) -> None:
+        stored = {i.buffer for i in self.nest.body if isinstance(i, Store)}
+        position = 0
+        for k in self._used_parameters():
+            buffer = self.kernel.parameters[k].buffer
+            ctype = CTYPES[buffer.dtype] if buffer.name in stored else f"const {CTYPES[buffer.dtype]}"
+            writer.line(f"{ctype}* const {buffer.name} = ({ctype}*)args[{position}];")
+            position += 1
+        if self.workspace_bytes != 0:
+            writer.line(f"char* const workspace = (char*)args[{position}];")
+        for k, symbol in enumerate(self._sizes()):
+            writer.line(f"const int64_t {symbol.name} = sizes[{k}];")
+
+    def _write_entry(self, writer: Writer, entry: str) -> None:
+        units = self._units_text()
+        signature = f"int32_t {entry}(void* const* args, const int64_t* sizes)"
+        with writer.block(f'extern "C" __attribute__((visibility("default"))) {signature}'):
+            for k, symbol in enumerate(self._sizes()):
+                if symbol in self.units.free_symbols:
+                    writer.line(f"const int64_t {symbol.name} = sizes[{k}];")
+            if self.threads == 1:
+                writer.line(f"return run(args, sizes, 0, {units});")
+                return
+            writer.line("int32_t failed = 0;")
+            writer.line(f"#pragma omp parallel num_threads({self.threads}) reduction(| : failed)")
+            with writer.block(""):
+                if self.collective:
+                    writer.line(f"failed |= run(args, sizes, 0, {units});")
+                else:
+                    writer.line(
+                        f"const mkw::Share part = mkw::share({units}, 1, mkw::thread_index(), mkw::thread_count());"
+                    )
+                    writer.line("failed |= run(args, sizes, part.begin, part.end);")
+            writer.line("return failed;")
+
+    def _units_text(self) -> str:
+        return spell_index(self.units, {})
+
+    def _used_parameters(self) -> tuple[int, ...]:
+        used = {i.buffer for i in self.nest.body if isinstance(i, Load | Store)}
+        return tuple(k for k, parameter in enumerate(self.kernel.parameters) if parameter.buffer.name in used)
+
+    def _sizes(self) -> tuple[sympy.Symbol, ...]:
+        used = {i.buffer for i in self.nest.body if isinstance(i, Load | Store)}
+        return size_symbols(self.nest, [p.buffer for p in self.kernel.parameters if p.buffer.name in used])
+
+
+_PARAMETERS = "void* const* args, [[maybe_unused]] const int64_t* sizes, "
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip("\\")
+
+
+def buffers_of(kernel: Kernel) -> Mapping[str, Buffer]:
+    """Return a kernel's parameters by name."""
+    return {parameter.buffer.name: parameter.buffer for parameter in kernel.parameters}
+
+
+def size_symbols(nest: Nest, buffers: Sequence[Buffer]) -> tuple[sympy.Symbol, ...]:
+    """Return the dynamic sizes a nest depends on, by name."""
+    axes: tuple[Axis, ...] = (*nest.axes, *nest.reduction_axes)
+    exprs = [axis.extent for axis in axes] + [e for i in nest.body for e in index_exprs(i)]
+    exprs += [stride for buffer in buffers for stride in buffer.strides]
+    bound = {axis.symbol.name for axis in axes}
+    for i in nest.body:
+        if not isinstance(i, Store):
+            bound.update(i.dests if isinstance(i, Reduce) else (i.dest,))
+    free = {s for e in exprs for s in e.free_symbols if s.name not in bound}
+    return tuple(sorted(free, key=lambda s: s.name))
+
+
+def headers(nest: Nest) -> tuple[str, ...]:
+    """Return the headers a nest's text needs, fewest that suffice."""
+    names = {"simd.h", "simd_loops.h"}
+    names.update(header(i.op) for i in nest.body if isinstance(i, Compute))
+    if any(isinstance(i, Reduce) for i in nest.body):
+        names.add("simd_reduce.h")
+    return tuple(sorted(names))
+
+
+def has_checks(nest: Nest) -> bool:
+    """Whether a nest may fail at run time."""
+    return any(isinstance(i, BoundsCheck) for i in nest.body)
+
+
+def write_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> None:
+    """Write the decoding of `unit`, row-major over `parts` (variable, extent), outermost first."""
+    rest = "unit"
+    for k in range(len(parts) - 1, 0, -1):
+        name, extent = parts[k]
+        if extent == 1:
+            writer.line(f"const int64_t {name} = 0;")
+            continue
+        size = spell_index(extent, {})
+        if all(other == 1 for _, other in parts[:k]):
+            writer.line(f"const int64_t {name} = {rest};")
+            rest = "0"
+            continue
+        writer.line(f"const int64_t {name} = {rest} % ({size});")
+        writer.line(f"const int64_t rest{k} = {rest} / ({size});")
+        rest = f"rest{k}"
+    if parts:
+        writer.line(f"const int64_t {parts[0][0]} = {rest};")

@@ -1,0 +1,161 @@
+"""Builds kernels by hand, compiles every variant, runs them through ctypes and compares with the interpreter."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import sympy
+
+from mkwrap import targets
+from mkwrap.codegen.template import Template
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import axis_symbol, contiguous_strides
+from mkwrap.ir.interpret import allocate, interpret_nest
+from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Role
+from mkwrap.ir.numeric import Array, decode, storage_type
+from mkwrap.options import Options
+from mkwrap.stages import Access, Binary, BufferArgument, Kernel, Parameter, Params, Source, Variant, WorkspaceArgument
+from mkwrap.targets.target import Target
+
+F32, F64, BF16, F16, I64, I32, BOOL = (
+    DType.FLOAT32, DType.FLOAT64, DType.BFLOAT16, DType.FLOAT16, DType.INT64, DType.INT32, DType.BOOL
+)  # fmt: skip
+I, J, K, R, Q = (axis_symbol(name) for name in ("i0", "i1", "i2", "q0", "q1"))
+
+
+@cache
+def target(name: str = "cpu", threads: int = 2) -> Target:
+    return targets.resolve(name, Options(threads=threads))
+
+
+def axes(*pairs: tuple[sympy.Symbol, int]) -> tuple[Axis, ...]:
+    return tuple(Axis(symbol, sympy.Integer(extent)) for symbol, extent in pairs)
+
+
+def buffer(name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> Buffer:
+    sizes = tuple(sympy.Integer(n) for n in shape)
+    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.Integer(s) for s in strides)
+    return Buffer(name, dtype, sizes, steps, Role.INPUT)
+
+
+def kernel(nest: Nest, reads: Sequence[Buffer], writes: Sequence[Buffer], updates: Sequence[Buffer] = ()) -> Kernel:
+    parameters = [Parameter(b, Access.READ) for b in reads]
+    parameters += [Parameter(b, Access.READ_WRITE) for b in updates]
+    parameters += [Parameter(b, Access.WRITE) for b in writes]
+    return Kernel(nest.name, nest, tuple(parameters))
+
+
+def whole(name: str, *dims: tuple[sympy.Symbol, int], body: BodyBuilder, reduce: int = 0) -> Nest:
+    """A nest whose last `reduce` axes are reduced over."""
+    cut = len(dims) - reduce
+    return Nest(name, axes(*dims[:cut]), axes(*dims[cut:]), body.body())
+
+
+def entry_of(binary: Binary, folder: Path) -> ctypes._CFuncPtr:
+    """Link an object into a library and return its entry."""
+    image = binary.images[0]
+    library = folder / f"{image.entry}-{image.digest[:8]}.so"
+    if not library.exists():
+        obj = library.with_suffix(".o")
+        obj.write_bytes(image.blob)
+        subprocess.run(["g++", "-shared", "-fopenmp", obj, "-o", library, "-lm"], check=True)
+    function = getattr(ctypes.CDLL(str(library)), image.entry)
+    function.restype = ctypes.c_int32
+    return function
+
+
+def variants_of(template: Template, k: Kernel, device_of: Target) -> tuple[Variant, ...]:
+    return tuple(Variant(k.name, template.name, params) for params in template.space(k, device_of.device))
+
+
+def build(template: Template, k: Kernel, variant: Variant, on: Target) -> Binary:
+    binary = on.compile(template.render(k, variant, on.device))
+    assert isinstance(binary, Binary), binary.reason
+    return binary
+
+
+def call(function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[str, Array]) -> int:
+    """Run a kernel on arrays in memory (in place); returns its status."""
+    workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
+    start = -workspace.ctypes.data % 64
+    pointers: list[int] = []
+    for argument in source.launches[0].args:
+        if isinstance(argument, BufferArgument):
+            pointers.append(memory[k.parameters[argument.parameter].buffer.name].ctypes.data)
+        elif isinstance(argument, WorkspaceArgument):
+            pointers.append(workspace.ctypes.data + start + int(argument.offset))
+    return int(function((ctypes.c_void_p * len(pointers))(*pointers), None))
+
+
+def fill(b: Buffer, rng: np.random.Generator, low: int = -50, high: int = 50) -> Array:
+    """Make an array of random values in a buffer's geometry."""
+    array = allocate(b, {})
+    if b.dtype is BOOL:
+        array[...] = rng.integers(0, 2, array.shape)
+    elif b.dtype.is_integer:
+        array[...] = rng.integers(low if b.dtype.is_signed else 0, high, array.shape)
+    else:
+        array[...] = as_memory(rng.standard_normal(array.shape), b.dtype)
+    return array
+
+
+def as_memory(values: Array, dtype: DType) -> Array:
+    """Convert float64 values to elements in memory."""
+    if dtype is BF16:
+        bits = values.astype(np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return values.astype(storage_type(dtype))
+
+
+def copies(memory: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy arrays with their strides."""
+    result = {}
+    for name, array in memory.items():
+        if 0 in array.shape:
+            result[name] = array.copy()
+            continue
+        extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
+        base = np.empty(extent, np.uint8)
+        base[:] = np.frombuffer((ctypes.c_uint8 * extent).from_address(array.ctypes.data), np.uint8)
+        result[name] = np.ndarray(array.shape, array.dtype, base, 0, array.strides)
+    return result
+
+
+def check(
+    template: Template,
+    k: Kernel,
+    memory: Mapping[str, Array],
+    folder: Path,
+    tolerance: float = 2e-6,
+    only: Sequence[Params] | None = None,
+    on: Target | None = None,
+) -> list[Source]:
+    """Run every variant and compare all buffers with the interpreter's; returns the sources."""
+    on = on or target()
+    expected = copies(memory)
+    interpret_nest(k.nest, expected)
+    chosen = variants_of(template, k, on) if only is None else tuple(Variant(k.name, template.name, p) for p in only)
+    assert chosen
+    sources = []
+    for variant in chosen:
+        binary = build(template, k, variant, on)
+        actual = copies(memory)
+        assert call(entry_of(binary, folder), binary.source, k, actual) == 0
+        for parameter in k.parameters:
+            b = parameter.buffer
+            compare(decode(actual[b.name], b.dtype), decode(expected[b.name], b.dtype), tolerance, f"{variant.label} {b.name}")
+        sources.append(binary.source)
+    return sources
+
+
+def compare(actual: Array, expected: Array, tolerance: float, what: str) -> None:
+    if expected.dtype.kind == "f":
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance, err_msg=what)
+    else:
+        np.testing.assert_array_equal(actual, expected, err_msg=what)
