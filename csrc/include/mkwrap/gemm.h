@@ -8,9 +8,7 @@
 // second-level cache; longer ones are cut and accumulated.
 #pragma once
 
-#include "simd.h"
-
-extern "C" int omp_get_thread_num(void) noexcept;
+#include "simd_loops.h"
 
 namespace mkw::gemm {
 

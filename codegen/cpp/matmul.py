@@ -1,0 +1,264 @@
+"""The blocked matrix product: panels of B, rows of A, register tiles, the epilogue on each tile while it is hot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mkwrap.codegen.cpp.matmul_body import Body, buffers_in
+from mkwrap.codegen.cpp.matmul_plan import Plan
+from mkwrap.codegen.cpp.matmul_problem import COLUMN, problem_of
+from mkwrap.codegen.cpp.matmul_source import Pointer, Text, headers, pointers, source_of
+from mkwrap.codegen.cpp.matmul_stage import (
+    address,
+    constant_batches,
+    constant_packing,
+    plain_load,
+    ranges_of,
+    sweep,
+    write_stage_a,
+    write_stage_b,
+)
+from mkwrap.codegen.cpp.matmul_tiles import lanes
+from mkwrap.codegen.cpp.matmul_variants import Layout, choice_of, space
+from mkwrap.codegen.cpp.spelling import CTYPES
+from mkwrap.codegen.template import Template
+from mkwrap.codegen.writer import Writer
+from mkwrap.errors import VerifyError
+from mkwrap.stages import BufferArgument, Device, Kernel, Source, Variant
+
+_CONSTANT_B = "packed_b"
+
+
+def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write a kernel that `space` has accepted; raises `VerifyError` for another."""
+    problem = problem_of(kernel)
+    if problem is None:
+        raise VerifyError(f"kernel {kernel.name} is no matrix product of static sizes")
+    plan = Plan(kernel, problem, choice_of(variant.params), lanes(problem, device))
+    writer = Writer("  ")
+    if plan.packs_a:
+        write_stage_a(writer, plan)
+    if plan.packs_b:
+        write_stage_b(writer, plan)
+    _write_finish(writer, plan)
+    _write_multiply(writer, plan)
+    body = (*problem.a.body, *problem.b.body, *problem.epilogue)
+    text = Text(headers(body, ("gemm.h", "simd.h")), _members(plan), writer.text(), _entry(plan))
+    return source_of(kernel, variant, text, plan.workspace_bytes)
+
+
+def _members(plan: Plan) -> tuple[Pointer, ...]:
+    problem = plan.problem
+    names = [*buffers_in(problem.a.body), *buffers_in(problem.epilogue)]
+    if plan.choice.b is not Layout.CONSTANT:
+        return pointers(plan.kernel, [*names, *buffers_in(problem.b.body)])
+    load = plain_load(problem.b)
+    number = next(n for n, p in enumerate(plan.kernel.parameters) if p.buffer.name == load.buffer)
+    packed = Pointer(_CONSTANT_B, problem.dtype, False, BufferArgument(number, constant_packing(plan)))
+    return (*pointers(plan.kernel, names), packed)
+
+
+def _write_finish(writer: Writer, plan: Plan) -> None:
+    """Write finish: the epilogue of one tile, whose sums lie row by row at `sums`."""
+    problem, width = plan.problem, plan.width
+    ctype = CTYPES[problem.dtype]
+    writer.line("MKW_INLINE void finish(const Pointers& arg, int64_t batch, int64_t first_row, int64_t rows,")
+    head = f"                       int64_t first_column, int64_t columns, const {ctype}* sums)"
+    with writer.block(head), writer.block("for (int64_t r = 0; r < rows; ++r)"):
+        writer.line("const int64_t row = first_row + r;")
+        with sweep(writer, width, problem.n, "columns", "c"):
+            writer.line("const int64_t column = first_column + c;")
+            result = problem.roles.result
+            source = f"sums + r * {plan.columns} + c"
+            writer.line(f"const auto {result} = mkw::load(mkw::Full<{width}>{{}}, {source});")
+            body = Body(writer, ranges_of(plan), COLUMN, width)
+            body.give(result, problem.dtype)
+            body.emit(problem.epilogue)
+    writer.line()
+
+
+def _write_multiply(writer: Writer, plan: Plan) -> None:
+    """Write multiply: a part of the tiles of one batch, panel by panel."""
+    ctype = CTYPES[plan.problem.dtype]
+    params = ["const Pointers& arg, int64_t batch", "int64_t tile_begin, int64_t tile_end"]
+    params += ["int64_t panel_begin, int64_t panel_end"]
+    params += [f"const {ctype}* packed_a"] * plan.packs_a + [f"const {ctype}* packed_b"] * plan.packs_b
+    params += [f"{ctype}* sums"] * plan.cuts_depth
+    panels = "for (int64_t panel = panel_begin; panel < panel_end; ++panel)"
+    with writer.block(f"void multiply({', '.join(params)})"), writer.block(panels):
+        writer.line(f"const int64_t column = panel * {plan.columns};")
+        writer.line(f"const int64_t columns = mkw::smaller({plan.columns}, {plan.problem.n} - column);")
+        writer.line(f"const {ctype}* const b = {_panel_address(plan)};")
+        if plan.cuts_depth:
+            _cut_depth(writer, plan)
+        else:
+            with writer.block("for (int64_t tile = tile_begin; tile < tile_end; ++tile)"):
+                writer.line(f"alignas(64) {ctype} sums[{plan.cut.rows * plan.columns}];")
+                _write_tile(writer, plan, "", f"b, {_ldb(plan)}, {plan.problem.k}, sums, false")
+                writer.line("finish(arg, batch, first, rows, column, columns, sums);")
+    writer.line()
+
+
+def _cut_depth(writer: Writer, plan: Plan) -> None:
+    """Write the products of one panel in parts of the depth, so that each part of the panel stays in the cache."""
+    k, depth = plan.problem.k, plan.cut.depth
+    size = plan.cut.rows * plan.columns
+    tiles = "for (int64_t tile = tile_begin; tile < tile_end; ++tile)"
+    with writer.block(f"for (int64_t start = 0; start < {k}; start += {depth})"):
+        writer.line(f"const int64_t count = mkw::smaller({depth}, {k} - start);")
+        with writer.block(tiles):
+            part = f"b + start * {_ldb(plan)}, {_ldb(plan)}, count, sums + (tile - tile_begin) * {size}, start > 0"
+            _write_tile(writer, plan, f" + start * {_step_a(plan)}", part)
+    with writer.block(tiles):
+        _write_rows(writer, plan)
+        writer.line(f"finish(arg, batch, first, rows, column, columns, sums + (tile - tile_begin) * {size});")
+
+
+def _write_rows(writer: Writer, plan: Plan) -> None:
+    writer.line(f"const int64_t first = tile * {plan.cut.rows};")
+    writer.line(f"const int64_t rows = mkw::smaller({plan.cut.rows}, {plan.problem.m} - first);")
+
+
+def _write_tile(writer: Writer, plan: Plan, shift: str, rest: str) -> None:
+    """Write one call of the microkernel. Rows past the last read the last one again; their sums are never stored."""
+    problem, cut = plan.problem, plan.cut
+    _write_rows(writer, plan)
+    writer.line(f"const {CTYPES[problem.dtype]}* lines[{cut.rows}];")
+    with writer.block(f"for (int r = 0; r < {cut.rows}; ++r)"):
+        last = "mkw::smaller(r, rows - 1)" if problem.m % cut.rows else "r"
+        writer.line(f"const int64_t row = first + {last};")
+        local = "row" if plan.shared else f"(row - tile_begin * {cut.rows})"
+        place = f"packed_a + {local} * {problem.k}" if plan.packs_a else address(plan, problem.a)
+        writer.line(f"lines[r] = {place}{shift};")
+    writer.line(f"mkw::gemm::tile<{cut.rows}, {cut.vectors}, {plan.width}>(lines, {_step_a(plan)}, {rest});")
+
+
+def _step_a(plan: Plan) -> int:
+    depth = plan.problem.a.depth
+    return 1 if plan.packs_a or depth is None else depth
+
+
+def _ldb(plan: Plan) -> int:
+    depth = plan.problem.b.depth
+    return depth if plan.choice.b is Layout.IN_PLACE and depth is not None else plan.columns
+
+
+def _panel_address(plan: Plan) -> str:
+    size = plan.problem.k * plan.columns
+    if plan.packs_b:
+        return f"packed_b + {'panel' if plan.shared else '(panel - panel_begin)'} * {size}"
+    if plan.choice.b is Layout.IN_PLACE:
+        return address(plan, plan.problem.b)
+    panel = f"(batch * {plan.panels} + panel)" if constant_batches(plan) else "panel"
+    return f"arg.{_CONSTANT_B} + {panel} * {size}"
+
+
+def _entry(plan: Plan) -> str:
+    writer = Writer("  ")
+    with writer.indented():
+        if plan.shared:
+            _write_shared(writer, plan)
+        else:
+            _write_loop(writer, plan, plan.tasks, "task", "parallel for")
+            with writer.indented():
+                _write_task(writer, plan)
+            writer.line("}")
+        writer.line("return 0;")
+    return writer.text()
+
+
+def _write_shared(writer: Writer, plan: Plan) -> None:
+    """Write packing by all threads, then the products."""
+    problem, ctype = plan.problem, CTYPES[plan.problem.dtype]
+    if plan.packs_a:
+        writer.line(f"{ctype}* const all_a = ({ctype}*)workspace;")
+    if plan.packs_b:
+        writer.line(f"{ctype}* const all_b = ({ctype}*)(workspace + {plan.a_bytes});")
+    parallel = plan.cut.threads > 1
+    if parallel:
+        writer.line(f"#pragma omp parallel num_threads({plan.cut.threads})")
+    with writer.block(""):
+        if plan.packs_a:
+            rows = plan.width
+            chunks = -(-problem.m // rows)
+            _write_loop(writer, plan, problem.batch * chunks, "task", "for")
+            with writer.indented():
+                writer.line(f"const int64_t batch = task / {chunks}, row = task % {chunks} * {rows};")
+                out = f"all_a + (batch * {problem.m} + row) * {problem.k}"
+                writer.line(f"stage_a(arg, batch, row, mkw::smaller({rows}, {problem.m} - row), {out});")
+            writer.line("}")
+        if plan.packs_b:
+            _write_loop(writer, plan, problem.batch * plan.panels, "task", "for")
+            with writer.indented():
+                _write_scratch(writer, plan)
+                out = f"all_b + task * {problem.k * plan.columns}"
+                scratch = ", scratch" if plan.stages_b else ""
+                writer.line(f"stage_b(arg, task / {plan.panels}, task % {plan.panels}, {out}{scratch});")
+            writer.line("}")
+        _write_loop(writer, plan, plan.tasks, "task", "for")
+        with writer.indented():
+            _write_task(writer, plan)
+        writer.line("}")
+
+
+def _write_loop(writer: Writer, plan: Plan, count: int, name: str, directive: str) -> None:
+    """Open a loop over tasks, shared among the threads where there are several."""
+    if plan.cut.threads > 1:
+        team = f" num_threads({plan.cut.threads})" if directive.startswith("parallel") else ""
+        writer.line(f"#pragma omp {directive}{team} schedule(static)")
+    writer.line(f"for (int64_t {name} = 0; {name} < {count}; ++{name}) {{")
+
+
+def _write_scratch(writer: Writer, plan: Plan) -> None:
+    """Write the pointers into this thread's part of the workspace."""
+    ctype = CTYPES[plan.problem.dtype]
+    own_a, own_b = (0, 0) if plan.shared else (plan.a_bytes, plan.b_bytes)
+    parts = [("scratch", plan.stage_bytes), ("sums", plan.sum_bytes), ("own_a", own_a), ("own_b", own_b)]
+    offset = plan.thread_offset
+    for name, size in parts:
+        if size:
+            place = f"workspace + {offset} + mkw::thread_index() * {plan.thread_bytes}"
+            writer.line(f"[[maybe_unused]] {ctype}* const {name} = ({ctype}*)({place});")
+            offset += size
+
+
+def _write_task(writer: Writer, plan: Plan) -> None:
+    """Write one task: its part of the tiles and panels, packed by itself where packing is not shared."""
+    cut = plan.cut
+    parts = cut.row_parts * cut.column_parts
+    writer.line(f"const int64_t batch = task / {parts};")
+    writer.line(f"const int64_t i = task % {parts} / {cut.column_parts}, j = task % {cut.column_parts};")
+    ways = (("tile", "i", cut.row_parts, plan.row_tiles), ("panel", "j", cut.column_parts, plan.panels))
+    for name, at, count, total in ways:
+        begin, end = f"{total} * {at} / {count}", f"{total} * ({at} + 1) / {count}"
+        writer.line(f"const int64_t {name}_begin = {begin}, {name}_end = {end};")
+    _write_scratch(writer, plan)
+    arguments = ["arg, batch, tile_begin, tile_end, panel_begin, panel_end", *_packed(writer, plan)]
+    if plan.cuts_depth:
+        arguments.append("sums")
+    writer.line(f"multiply({', '.join(arguments)});")
+
+
+def _packed(writer: Writer, plan: Plan) -> Iterator[str]:
+    """Write a task's own packing; yields the packed operands: of the batch where shared, else of the task."""
+    problem, cut = plan.problem, plan.cut
+    panel = problem.k * plan.columns
+    if plan.packs_a and plan.shared:
+        yield f"all_a + batch * {problem.m * problem.k}"
+    elif plan.packs_a:
+        writer.line(f"const int64_t row = tile_begin * {cut.rows};")
+        count = f"mkw::smaller({problem.m}, tile_end * {cut.rows}) - row"
+        writer.line(f"stage_a(arg, batch, row, {count}, own_a);")
+        yield "own_a"
+    if plan.packs_b and plan.shared:
+        yield f"all_b + batch * {plan.panels * panel}"
+    elif plan.packs_b:
+        scratch = ", scratch" if plan.stages_b else ""
+        with writer.block("for (int64_t panel = panel_begin; panel < panel_end; ++panel)"):
+            writer.line(f"stage_b(arg, batch, panel, own_b + (panel - panel_begin) * {panel}{scratch});")
+        yield "own_b"
+
+
+MATMUL = Template("matmul", space, render)
+"""For float32, float64 and the 16-bit floats; all sizes static and positive."""
+

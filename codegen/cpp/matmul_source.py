@@ -1,0 +1,84 @@
+"""The frame of a matrix product's source: includes, the struct of pointers, the entry named by the text's digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mkwrap.codegen.cpp.spelling import CTYPES, header
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Compute, Instruction
+from mkwrap.stages import Access, Argument, BufferArgument, Kernel, Launch, Source, Variant, WorkspaceArgument
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A member of the struct `arg` that all functions of a source take, and the launch argument behind it."""
+
+    name: str
+    dtype: DType
+    writable: bool
+    argument: Argument
+
+    @property
+    def ctype(self) -> str:
+        """Return its C++ type."""
+        return f"{'' if self.writable else 'const '}{CTYPES[self.dtype]}*"
+
+
+def pointers(kernel: Kernel, names: Iterable[str]) -> tuple[Pointer, ...]:
+    """One pointer per named parameter, in the kernel's order."""
+    wanted = set(names)
+    return tuple(
+        Pointer(p.buffer.name, p.buffer.dtype, p.access is not Access.READ, BufferArgument(number))
+        for number, p in enumerate(kernel.parameters)
+        if p.buffer.name in wanted
+    )
+
+
+def headers(instructions: Sequence[Instruction], own: Iterable[str]) -> list[str]:
+    """Include lines for the ops among instructions and for the template's own headers."""
+    needed = {header(i.op) for i in instructions if isinstance(i, Compute)} | set(own)
+    return [f"#include <mkwrap/{name}>" for name in sorted(needed)]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The parts of a source's text. `entry` is the body of the entry function, which may name `arg` and `workspace`."""
+
+    includes: Sequence[str]
+    members: Sequence[Pointer]
+    functions: str
+    entry: str
+
+
+def source_of(kernel: Kernel, variant: Variant, parts: Text, workspace_bytes: int) -> Source:
+    """Put a source together; its entry is named after the digest of everything else in it but the comment."""
+    members = parts.members
+    origins = "; ".join(f"{o.op} {o.location}".strip() for o in kernel.nest.origins)
+    comment = "".join(c if c.isprintable() else " " for c in f"// {kernel.name} {variant.label}: {origins}")
+    frame = [*parts.includes, "", "namespace {", "", "struct Pointers {", *_fields(members), "};", ""]
+    text = "\n".join([*frame, parts.functions]) + "}  // namespace\n\n"
+    unpacked = ", ".join(f"({p.ctype})args[{k}]" for k, p in enumerate(members))
+    body = [f"  const Pointers arg = {{{unpacked}}};"]
+    if workspace_bytes:
+        body.append(f"  char* const workspace = (char*)args[{len(members)}];")
+    tail = "\n".join(body) + "\n" + parts.entry + "}\n"
+    digest = hashlib.sha256((text + tail).encode()).hexdigest()[:12]
+    name = f"mkw_{variant.template}_{digest}"
+    head = f'extern "C" int32_t {name}(void* const* args, const int64_t*) {{\n'
+    arguments = [p.argument for p in members]
+    if workspace_bytes:
+        arguments.append(WorkspaceArgument())
+    return Source(
+        variant=variant,
+        language="cpp",
+        text=f"{comment}\n{text}{head}{tail}",
+        launches=(Launch(name, tuple(arguments)),),
+        workspace_bytes=workspace_bytes,
+    )
+
+
+def _fields(members: Sequence[Pointer]) -> list[str]:
+    return [f"  {p.ctype} {p.name};" for p in members]
