@@ -64,7 +64,8 @@ def cut(nest: Nest) -> Loops:
     row_values = [i for i in nest.body if not isinstance(i, Reduce | Store) and not inner.intersection(defined(i))]
     loops = []
     for number in range(count):
-        ends = [i for i in (*reduces, *element_stores) if when[id(i)] == number]
+        both: tuple[Instruction, ...] = (*reduces, *element_stores)
+        ends = [i for i in both if when[id(i)] == number]
         loops.append(
             Loop(
                 rows=tuple(i for i in row_values if phase[defined(i)[0]] == number),

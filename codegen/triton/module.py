@@ -53,6 +53,9 @@ class Function:
     num_warps: int
     num_stages: int
     needs: frozenset[str]
+    contract: bool
+    """Fuse products and sums into multiply-adds. Off but for matrix products: eager rounds after every operation, and
+    x·y − x·y must be 0."""
 
 
 def buffers_of(kernel: Kernel) -> dict[str, Buffer]:
@@ -96,17 +99,18 @@ def function(
     grid: int | Expr,
     needs: Iterable[str],
     params: Params,
+    contract: bool = False,
 ) -> Function:
     """Finish a function; `num_warps` and `num_stages` come from the variant's params (4 and 1 where not named)."""
     options = dict(params)
     warps, stages = options.get("num_warps", 4), options.get("num_stages", 1)
-    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs))
+    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs), contract)
 
 
 def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], workspace_bytes: int = 0) -> Source:
     """Name the functions by the digest of all that their code depends on and join them into one module."""
     prelude = "\n\n".join(definitions({name for f in functions for name in f.needs}))
-    canonical = repr((prelude, [(_signature(f), f.body, f.num_warps, f.num_stages) for f in functions]))
+    canonical = repr((prelude, [(_signature(f), f.body, f.num_warps, f.num_stages, f.contract) for f in functions]))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     names = [f"mkw_{variant.template}_{digest}" + (f"_{k}" if k else "") for k in range(len(functions))]
     parts = [_header(kernel, variant) + _HEAD] + ([prelude] if prelude else [])
@@ -136,7 +140,7 @@ def _launch(name: str, function: Function) -> Launch:
         entry=name,
         args=tuple(formal.argument for formal in function.formals),
         grid=(function.grid, 1, 1),
-        options={"num_stages": function.num_stages, "num_warps": function.num_warps},
+        options={"enable_fp_fusion": function.contract, "num_stages": function.num_stages, "num_warps": function.num_warps},
         signature=_signature(function),
         divisible_by_16=tuple(k for k, formal in enumerate(function.formals) if formal.aligned),
     )

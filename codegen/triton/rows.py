@@ -10,6 +10,7 @@ from mkwrap.codegen.triton.folds import Fold, fold_of
 from mkwrap.codegen.triton.loops import dtypes_of
 from mkwrap.codegen.triton.module import buffers_of
 from mkwrap.codegen.triton.precision import approximable
+from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
@@ -48,8 +49,8 @@ class Rows:
 
 
 def rows_of(kernel: Kernel) -> Rows | None:
-    """Read a kernel as rows, or return None where it has no reduction."""
-    if not reduces(kernel.nest):
+    """Read a kernel as rows, or return None where it has no reduction or is a matrix product of note."""
+    if not reduces(kernel.nest) or not reduces_better(kernel):
         return None
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)

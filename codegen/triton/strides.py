@@ -36,7 +36,8 @@ def main_access(nest: Nest, buffers: Mapping[str, Buffer]) -> Load | Store | Non
     """The access that moves most memory: it touches the most points, then the most bytes; the first of equals."""
     best: tuple[int, Load | Store] | None = None
     extents = {axis.symbol: axis.extent for axis in (*nest.axes, *nest.reduction_axes)}
-    for access in (*loads(nest), *stores(nest)):
+    accesses: tuple[Load | Store, ...] = (*loads(nest), *stores(nest))
+    for access in accesses:
         strides = access_strides(nest, buffers, access)
         points = sympy.Mul(*[extents[symbol] for symbol, stride in strides.items() if stride != 0])
         # A dynamic size counts as a large one.

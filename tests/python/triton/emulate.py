@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import triton.language as tl
 from triton import knobs
-from triton.runtime.interpreter import TensorHandle, _patch_lang
+from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.numeric import Array
 from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
 
 TORCH: Mapping[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType}
@@ -58,11 +57,23 @@ LIBDEVICE = SimpleNamespace(
 )
 
 
+def _widened(handle: TensorHandle) -> TensorHandle:
+    """The interpreter keeps bfloat16 as bit patterns, which its own `dot` forgets to decode."""
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
 @contextmanager
 def _interpreting() -> Iterator[None]:
+    dot = interpreter_builder.create_dot
     with knobs.runtime.scope():
         knobs.runtime.interpret = True
-        yield
+        interpreter_builder.create_dot = lambda a, b, *rest: dot(_widened(a), _widened(b), *rest)
+        try:
+            yield
+        finally:
+            del interpreter_builder.create_dot
 
 
 def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> None:
@@ -87,5 +98,3 @@ def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> Non
 
 
 _SIGNATURE = {"*fp32": torch.float32, "*fp64": torch.float64, "*i32": torch.int32, "*i64": torch.int64}
-
-__all__ = ["LIBDEVICE", "TORCH", "Array", "_patch_lang", "run"]

@@ -1,0 +1,203 @@
+"""Matrix products: tiles of the result, accumulated over blocks of the depth, with the epilogue applied in registers.
+
+`matmul` multiplies tiles with `tl.dot` (tensor cores; float32 operands exactly, or as three TF32 products); `dot_loop`
+adds outer products for the dtypes that tensor cores do not take (integers, float64).
+"""
+
+from __future__ import annotations
+
+from mkwrap.codegen.matmul_roles import Operand
+from mkwrap.codegen.template import Template
+from mkwrap.codegen.triton.body import Body, needs_int64
+from mkwrap.codegen.triton.module import buffers_of, formals_of, function, source
+from mkwrap.codegen.triton.precision import approximable
+from mkwrap.codegen.triton.products import Product, product_of
+from mkwrap.codegen.triton.spelling import TYPES
+from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.dtypes import DType
+from mkwrap.stages import Device, Kernel, Params, Source, Variant
+
+# (m, n, k, warps, stages, work done per unit of time next to the best tile)
+_NARROW = (
+    (128, 256, 64, 8, 3, 1.0),
+    (128, 128, 64, 8, 4, 0.9),
+    (128, 128, 64, 4, 4, 0.85),
+    (256, 128, 64, 8, 3, 0.95),
+    (64, 256, 64, 4, 4, 0.8),
+    (64, 128, 64, 4, 4, 0.7),
+    (128, 64, 64, 4, 4, 0.7),
+    (64, 64, 64, 4, 5, 0.5),
+    (32, 64, 128, 4, 4, 0.35),
+    (64, 32, 128, 4, 4, 0.35),
+    (16, 64, 128, 4, 5, 0.22),
+    (16, 128, 128, 4, 4, 0.25),
+    (16, 32, 256, 4, 4, 0.15),
+    (32, 32, 128, 4, 5, 0.25),
+)
+_SINGLE = (
+    (64, 64, 32, 4, 3, 1.0),
+    (128, 64, 32, 8, 3, 1.0),
+    (64, 128, 32, 8, 3, 1.0),
+    (32, 64, 32, 4, 3, 0.8),
+    (64, 32, 32, 4, 3, 0.8),
+    (32, 32, 32, 4, 3, 0.6),
+    (16, 64, 64, 4, 3, 0.4),
+    (16, 32, 64, 2, 4, 0.3),
+)
+_MOST_VARIANTS = 6
+_GROUP = 8
+_LEAST = 16
+
+
+def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
+    """Tile shapes that fit shared memory, by the time that rounds of tiles over the multiprocessors would take."""
+    product = product_of(kernel)
+    if product is None or not product.tensor_cores or min(product.m, product.n) < _LEAST // 4:
+        return ()
+    single = product.roles.a.dtype is DType.FLOAT32
+    scored: list[tuple[float, Params]] = []
+    for m, n, k, warps, stages, speed in _SINGLE if single else _NARROW:
+        height, width = (min(b, max(power_of_two(e), _LEAST)) for b, e in ((m, product.m), (n, product.n)))
+        depth = min(k, max(power_of_two(product.k), _LEAST))
+        if (height + width) * depth * stages * product.roles.a.dtype.itemsize > device.shared_bytes:
+            continue
+        tiles = product.batch * int(ceil_div(product.m, height)) * int(ceil_div(product.n, width))
+        # Narrow tiles of a clipped shape run no faster than the tile they came from.
+        time = int(ceil_div(tiles, device.units)) * m * n / speed
+        tile = (("m", height), ("n", width), ("k", depth), ("num_warps", warps), ("num_stages", stages))
+        scored.append((time, tile))
+    scored.sort(key=lambda pair: pair[0])
+    ranked = list(dict.fromkeys(params for _, params in scored))[:_MOST_VARIANTS]
+    if not single:
+        return tuple((*params, ("precision", "ieee")) for params in ranked)
+    exact = [(*params, ("precision", "ieee")) for params in ranked[:3]]
+    return (*exact, *((*params, ("precision", "tf32x3")) for params in ranked[:3]))
+
+
+def _dims(product: Product, m: int, n: int) -> tuple[Dim, Dim, Dim]:
+    roles = product.roles
+    return (
+        Dim("batch", roles.batch, 0, False),
+        Dim("m", roles.m, m, overhangs(product.m, m)),
+        Dim("n", roles.n, n, overhangs(product.n, n)),
+    )
+
+
+def _body(product: Product, writer: Writer, tile: Tile) -> Body:
+    buffers = buffers_of(product.kernel)
+    nest = product.kernel.nest
+    return Body(writer, tile, buffers, needs_int64(nest, buffers), approximable(nest))
+
+
+def _write_tile(product: Product, writer: Writer, m: int, n: int) -> int:
+    """Write which tile a program makes and its positions; returns the number of programs.
+
+    Neighbouring programs share a group of rows of tiles, so that their operands stay in the L2 cache.
+    """
+    high, wide = int(ceil_div(product.m, m)), int(ceil_div(product.n, n))
+    buffers = buffers_of(product.kernel)
+    int64 = ".to(tl.int64)" if needs_int64(product.kernel.nest, buffers) else ""
+    line = writer.line
+    line(f"program = tl.program_id(0){int64}")
+    line(f"batch = program // {high * wide}")
+    line(f"place = program % {high * wide}")
+    line(f"first = place // {_GROUP * wide} * {_GROUP}")
+    line(f"group = tl.minimum({high} - first, {_GROUP})")
+    line(f"m = (first + place % {_GROUP * wide} % group) * {m} + tl.arange(0, {m})[:, None]")
+    line(f"n = place % {_GROUP * wide} // group * {n} + tl.arange(0, {n})[None, :]")
+    for name, extent, block in (("m", product.m, m), ("n", product.n, n)):
+        if overhangs(extent, block):
+            line(f"{name}_mask = {name} < {extent}")
+    return product.batch * high * wide
+
+
+def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write one program per tile of the result."""
+    del device
+    product = product_of(kernel)
+    assert product is not None
+    params = dict(variant.params)
+    m, n, k = int(params["m"]), int(params["n"]), int(params["k"])
+    writer = Writer()
+    batch, rows, columns = _dims(product, m, n)
+    masked = overhangs(product.k, k)
+    left = _body(product, writer, Tile((batch, rows, Dim("ka", product.roles.k, k, masked))))
+    right = _body(product, writer, Tile((batch, Dim("kb", product.roles.k, k, masked), columns)))
+    with writer.indented():
+        grid = _write_tile(product, writer, m, n)
+        writer.line(f"total = tl.full([{m}, {n}], 0, tl.float32)")
+        writer.line(f"for start in tl.range(0, {product.k}, {k}):")
+        with writer.indented():
+            writer.line(f"ka = start + tl.arange(0, {k})[None, :]")
+            writer.line(f"kb = start + tl.arange(0, {k})[:, None]")
+            if masked:
+                writer.lines(f"{name}_mask = {name} < {product.k}" for name in ("ka", "kb"))
+            _write_operand(left, product.roles.a, "a", "ka_mask" if masked else "")
+            _write_operand(right, product.roles.b, "b", "kb_mask" if masked else "")
+            writer.line(f'total = tl.dot(a, b, total, input_precision="{params["precision"]}")')
+        final = _body(product, writer, Tile((batch, rows, columns)))
+        _write_epilogue(product, final)
+    needs = left.needs | right.needs | final.needs
+    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params, contract=True)
+    return source(kernel, variant, [made])
+
+
+def _write_operand(body: Body, operand: Operand, name: str, mask: str) -> None:
+    """Write one operand's tile; beyond the depth it is 0, which a load gives by itself and computed values do not."""
+    body.emit(operand.body)
+    text = body.full(operand.value)
+    if mask and operand.plain_load is None:
+        text = f"tl.where({mask}, {text}, 0).to({TYPES[operand.dtype]})"
+    body.writer.line(f"{name} = {text}")
+
+
+def _write_epilogue(product: Product, body: Body) -> None:
+    body.define(product.roles.result, "total", product.roles.accumulator, body.all_dims)
+    body.emit(product.roles.epilogue)
+
+
+def loop_space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
+    """Tile shapes for operands that tensor cores do not take."""
+    product = product_of(kernel)
+    if product is None or product.tensor_cores:
+        return ()
+    found: list[Params] = []
+    shapes = ((64, 64, 8), (64, 32, 4), (32, 32, 4), (16, 16, 2))
+    tiles = [int(ceil_div(product.m, m)) * int(ceil_div(product.n, n)) * product.batch for m, n, _ in shapes]
+    ranked = sorted(range(len(shapes)), key=lambda s: tiles[s] < device.units)
+    for m, n, warps in (shapes[s] for s in ranked):
+        height, width = min(m, power_of_two(product.m)), min(n, power_of_two(product.n))
+        found.append((("m", height), ("n", width), ("num_warps", max(min(warps, height * width // 32), 1))))
+    return tuple(dict.fromkeys(found))
+
+
+def render_loop(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write one program per tile of the result; every step of the depth adds an outer product."""
+    del device
+    product = product_of(kernel)
+    assert product is not None
+    params = dict(variant.params)
+    m, n = int(params["m"]), int(params["n"])
+    writer = Writer()
+    dims = _dims(product, m, n)
+    body = _body(product, writer, Tile((*dims, Dim("k", product.roles.k, 0, False))))
+    accumulator = product.roles.accumulator
+    with writer.indented():
+        grid = _write_tile(product, writer, m, n)
+        writer.line(f"total = tl.full([{m}, {n}], 0, {TYPES[accumulator]})")
+        writer.line(f"for k in tl.range(0, {product.k}):")
+        with writer.indented():
+            for name, operand in (("a", product.roles.a), ("b", product.roles.b)):
+                body.emit(operand.body)
+                writer.line(f"{name} = {body.values[operand.value].text}.to({TYPES[accumulator]})")
+            writer.line("total = total + a * b")
+        final = _body(product, writer, Tile(dims))
+        _write_epilogue(product, final)
+    needs = body.needs | final.needs
+    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params, contract=True)
+    return source(kernel, variant, [made])
+
+
+MATMUL = Template("matmul", space, render)
+DOT_LOOP = Template("dot_loop", loop_space, render_loop)
