@@ -15,7 +15,7 @@ from mkwrap.fuse import fuse
 from mkwrap.journal import Journal
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.model import Model, load
+from mkwrap.model import Model
 from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
@@ -64,7 +64,7 @@ def compile(  # noqa: A001 — the name users expect, always written mkwrap.comp
         description = Description(chosen.device, chosen.features, package_version(), call)
         host = stage("wrap", lambda: wrap(selection, description))
         library = stage("link", lambda: published(host, schedule.program, settings))
-        model = stage("load", lambda: load(library.path))
+        model = stage("load", lambda: Model(library.path))
     return model
 
 

@@ -11,6 +11,7 @@ from mkwrap.errors import CompilerError, LibrarySizeError
 from mkwrap.stages import EmbeddedConstant, HostCode, Library, Program
 from mkwrap.toolchain.headers import cuda_include, mkwrap_include
 from mkwrap.toolchain.packing import pack
+from mkwrap.toolchain.seal import seal
 
 HOST_FLAGS: tuple[str, ...] = (
     "-std=c++17",
@@ -51,6 +52,7 @@ def link(host: HostCode, program: Program, cxx: str, output: Path) -> Library:
         folder = Path(name)
         _write_inputs(host, program, folder)
         _run(_command(host, cxx), folder)
+        seal(folder / "model.so")
         # A name of its own beside the target, so that the rename stays on one file system and nobody sees half a file.
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
