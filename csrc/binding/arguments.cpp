@@ -20,6 +20,26 @@ DLTensor prototype(const CallSite& site, const mkw_tensor_info& info) {
 
 std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
 
+// str(object.<name>), or nothing where it has none.
+std::string attribute_text(PyObject* object, const char* name) {
+  const Object value(PyObject_GetAttrString(object, name));
+  const Object text(value ? PyObject_Str(value.get()) : nullptr);
+  const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (utf8 == nullptr) PyErr_Clear();
+  return utf8 == nullptr ? "" : utf8;
+}
+
+// "a FakeTensor torch.float32 torch.Size([8]) on cpu (torch.strided)": what torch itself says of a tensor.
+std::string tensor_text(PyObject* object) {
+  PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+  PyErr_Fetch(&type, &value, &trace);
+  std::string text = "a " + type_name(object) + " " + attribute_text(object, "dtype") + " " +
+                     attribute_text(object, "shape") + " on " + attribute_text(object, "device") + " (" +
+                     attribute_text(object, "layout") + ")";
+  PyErr_Restore(type, value, trace);
+  return text;
+}
+
 // Take the pending Python exception: its text, and the object to chain.
 std::string take_exception(Object& cause) {
   PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
@@ -31,7 +51,10 @@ std::string take_exception(Object& cause) {
   const Object text(value == nullptr ? nullptr : PyObject_Str(value));
   const char* utf8 = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
   if (utf8 == nullptr) PyErr_Clear();
-  return utf8 == nullptr ? "" : utf8;
+  if (utf8 == nullptr) return "";
+  // torch appends its C++ stack trace.
+  const std::string message = utf8;
+  return message.substr(0, message.find('\n'));
 }
 
 // The exception type says whether an object refused to be exported, or something else went wrong (out of memory,
@@ -90,17 +113,17 @@ bool Arguments::read(std::size_t index, PyObject* object, const mkw_tensor_info&
   if (!site_.torch.is_tensor(object)) return read_protocol(index, object, info);
   const int overrides = site_.torch.overrides_dispatch(object);
   if (overrides != 0) {
-    return refuse(info, "a " + type_name(object) + ", a tensor subclass with operations of its own");
+    return refuse(info, tensor_text(object) + ", whose type has operations of its own and perhaps no memory");
   }
   return read_tensor(index, object, info);
 }
 
 bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
   const int negated = site_.torch.is_negated(object);
-  if (negated < 0) return refuse(info, "a tensor that torch cannot inspect");
-  if (negated == 1) return refuse(info, "a negated view; call resolve_neg() on it first");
+  if (negated < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
+  if (negated == 1) return refuse(info, "a negated view (is_neg()); call resolve_neg() on it first");
   const int gradient = site_.torch.wants_gradient(object);
-  if (gradient < 0) return refuse(info, "a tensor that torch cannot inspect");
+  if (gradient < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
   if (gradient == 1) {
     return refuse(info,
                   "a tensor that requires a gradient while gradients are on; a library has no derivative: "
@@ -109,7 +132,7 @@ bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tenso
   const DLPackExchangeAPI* exchange = site_.torch.exchange();
   if (exchange == nullptr) return read_protocol(index, object, info);
   if (exchange->dltensor_from_py_object_no_sync(object, &tensors_[index]) != 0) {
-    return refuse(info, "a tensor that torch cannot export");
+    return refuse(info, tensor_text(object) + " that torch cannot export");
   }
   return true;
 }
@@ -120,7 +143,7 @@ bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_ten
   Object detached;
   if (site_.torch.is_tensor(object)) {
     detached = Object(PyObject_CallMethod(object, "detach", nullptr));
-    if (!detached) return refuse(info, "a tensor that torch cannot detach");
+    if (!detached) return refuse(info, tensor_text(object) + " that torch cannot detach");
     object = detached.get();
   }
   const Object kwargs(PyDict_New());

@@ -79,7 +79,7 @@ PyObject* collect(Outputs& outputs, Flat result) {
 
 }  // namespace
 
-std::unique_ptr<ModelState> open_state(int file, const std::string& path, Flat flat, bool exchange) {
+std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool exchange) {
   auto state = std::make_unique<ModelState>();
   try {
     state->library = std::make_shared<const Library>(file, path);
@@ -98,11 +98,6 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, Flat f
     set_error("LibraryFormatError", path + " has dynamic shapes, which this mkwrap cannot call from Python");
     return nullptr;
   }
-  if (flat == Flat::kSingle && api.output_count != 1) {
-    set_error("LibraryFormatError", path + " does not have exactly one output, as its manifest says");
-    return nullptr;
-  }
-  state->flat = flat;
   state->long_run = api.device_type == MKW_DEVICE_CUDA || api.traffic_bytes >= kLongRunBytes;
   if (!state->torch.resolve(exchange)) return nullptr;
   return state;

@@ -27,7 +27,7 @@ struct ModelState {
 };
 
 // Open a library file (a descriptor) without creating the model; null with a Python exception set.
-std::unique_ptr<ModelState> open_state(int file, const std::string& path, Flat flat, bool exchange);
+std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool exchange);
 
 // Create the model on a device; false with a Python exception set.
 bool create_model(ModelState& state, int device);

@@ -4,8 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
-#include <string>
 #include <utility>
 
 #include "binding/model.h"
@@ -64,35 +64,22 @@ PyObject* make(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
   return self;
 }
 
-bool parse_flat(const std::string& text, Flat* flat) {
-  constexpr std::pair<const char*, Flat> kRows[] = {
-      {"none", Flat::kNone}, {"single", Flat::kSingle}, {"tuple", Flat::kTuple}, {"list", Flat::kList}};
-  for (const auto& [name, value] : kRows) {
-    if (text != name) continue;
-    *flat = value;
-    return true;
-  }
-  PyErr_Format(PyExc_ValueError, "flat is '%s'; expected none, single, tuple or list", text.c_str());
-  return false;
-}
+constexpr std::pair<const char*, Flat> kFlats[] = {
+    {"none", Flat::kNone}, {"single", Flat::kSingle}, {"tuple", Flat::kTuple}, {"list", Flat::kList}};
 
 int initialise(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static const char* kNames[] = {"file", "path", "flat", "exchange", nullptr};
+  static const char* kNames[] = {"file", "path", "exchange", nullptr};
   int file = -1;
   const char* path = nullptr;
-  const char* flat_name = "none";
   int exchange = 1;
-  if (PyArg_ParseTupleAndKeywords(args, kwargs, "is|sp", const_cast<char**>(kNames), &file, &path, &flat_name,
-                                  &exchange) == 0) {
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "is|p", const_cast<char**>(kNames), &file, &path, &exchange) == 0) {
     return -1;
   }
-  Flat flat = Flat::kNone;
-  if (!parse_flat(flat_name, &flat)) return -1;
   if (model(self)->state != nullptr) {
     PyErr_SetString(PyExc_ValueError, "the model has been initialised already");
     return -1;
   }
-  model(self)->state = open_state(file, path, flat, exchange != 0).release();
+  model(self)->state = open_state(file, path, exchange != 0).release();
   return model(self)->state == nullptr ? -1 : 0;
 }
 
@@ -217,6 +204,30 @@ PyObject* get_file(PyObject* self, void* /*closure*/) {
   return guarded(self, [](const ModelState& state) { return py::int_(state.library->file()); });
 }
 
+PyObject* get_flat(PyObject* self, void* /*closure*/) {
+  return guarded(self, [](const ModelState& state) {
+    const char* found = "";
+    for (const auto& [name, value] : kFlats) {
+      if (value == state.flat) found = name;
+    }
+    return py::str(found);
+  });
+}
+
+int set_flat(PyObject* self, PyObject* value, void* /*closure*/) {
+  ModelState* state = state_of(self);
+  const char* text = value == nullptr ? nullptr : PyUnicode_AsUTF8(value);
+  if (state == nullptr || text == nullptr) return -1;
+  for (const auto& [name, flat] : kFlats) {
+    if (std::strcmp(text, name) != 0) continue;
+    if (flat == Flat::kSingle && state->library->api().output_count != 1) break;
+    state->flat = flat;
+    return 0;
+  }
+  PyErr_Format(PyExc_ValueError, "flat cannot be '%s' here", text);
+  return -1;
+}
+
 PyObject* get_exchange(PyObject* self, void* /*closure*/) {
   return guarded(self, [](const ModelState& state) { return py::bool_(state.torch.exchange() != nullptr); });
 }
@@ -236,6 +247,7 @@ PyGetSetDef kProperties[] = {{"manifest_text", &get_manifest, nullptr, nullptr, 
                              {"device_type", &get_device_type, nullptr, nullptr, nullptr},
                              {"contexts", &get_contexts, nullptr, nullptr, nullptr},
                              {"file", &get_file, nullptr, nullptr, nullptr},
+                             {"flat", &get_flat, &set_flat, nullptr, nullptr},
                              {"exchange", &get_exchange, nullptr, nullptr, nullptr},
                              {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

@@ -1,9 +1,11 @@
 // Makes the output tensors of a call: torch's memory, through the exchange API's allocator or torch.empty_strided.
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "binding/arguments.h"
+#include "binding/python_errors.h"
 #include "mkwrap/dlpack.h"
 
 namespace mkwrap::binding {
@@ -73,8 +75,8 @@ bool Outputs::allocate() {
     const mkw_tensor_info& info = site_.api.outputs[k];
     if (!(exchange ? allocate_managed(k, info) : allocate_object(k, info))) return false;
     if (tensors_[k].data == nullptr && storage_elements(info) != 0) {
-      PyErr_SetString(PyExc_RuntimeError,
-                      "torch allocated an output without memory; is a FakeTensorMode or a functional transform active?");
+      set_error("InputError", std::string(info.path) + ": expected memory, got a tensor without any from torch; a library " +
+                                  "cannot run under a FakeTensorMode or a functional transform");
       return false;
     }
   }

@@ -1,7 +1,7 @@
 """Compiled parts of mkwrap: loaded models and timing. Importing this module imports neither torch nor numpy."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias, final
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -20,32 +20,31 @@ class TensorInfo(NamedTuple):
     alignment: int
     mutated: bool
 
-def read_manifest(path: str) -> str:
-    """Return the manifest of the library at path without creating a model; raises `LibraryFormatError`."""
-
 class Model:
     """A loaded library on one device, with a pool of contexts: one per call in flight.
 
-    Calling it with as many positional tensors as the library has inputs, each at its place, runs the library.
-    Anything else (keyword arguments, nested or constant arguments) goes to `nested(args, kwargs)`.
+    A call with as many positional arguments as the library has inputs takes them as its inputs in order and returns fresh
+    tensors as `flat` says. Any other call, and every call where `flat` is "none", goes to `self.nested(args, kwargs)`.
     """
 
-    def __init__(
-        self,
-        path: str,
-        device: int,
-        flat: Literal["none", "single", "tuple", "list"],
-        nested: Callable[[tuple[object, ...], dict[str, object]], object] | None,
-    ) -> None:
-        """Load the library; `flat` says what a flat call returns, "none" that every call is nested.
+    def __init__(self, file: int, path: str, exchange: bool = True) -> None:
+        """Load the library behind a file descriptor (duplicated); `path` is for messages.
 
-        Raises `LibraryFormatError`, `DriverError` or `ArchitectureError`.
+        `exchange`: use DLPack's C exchange API where torch has it. Raises `LibraryFormatError`.
         """
-    def __call__(self, *args: object, **kwargs: object) -> object: ...
+    def __call__(self, *args: object, **kwargs: object) -> Any: ...  # as any function may return
+    def create(self, device: int) -> None:
+        """Create the model on a device ordinal; the first call does it on device 0.
+
+        Raises `DriverError` or `ArchitectureError`.
+        """
+    def nested(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Answer a call that is not flat: a subclass defines this."""
     def run(self, tensors: tuple[object, ...]) -> tuple[object, ...]:
         """Run on the library's inputs in order; returns its output buffers as new tensors."""
     def run_into(self, tensors: tuple[object, ...], outputs: tuple[object, ...]) -> None:
         """Run on the library's inputs in order, writing into the caller's output tensors."""
+    flat: Literal["none", "single", "tuple", "list"]
     @property
     def manifest_text(self) -> str: ...
     @property
@@ -53,7 +52,8 @@ class Model:
     @property
     def outputs(self) -> tuple[TensorInfo, ...]: ...
     @property
-    def workspace_bytes(self) -> int: ...
+    def workspace_bytes(self) -> int:
+        """Bytes of scratch memory in each context; 0 before the model is created."""
     @property
     def constant_bytes(self) -> int: ...
     @property
@@ -61,6 +61,12 @@ class Model:
     @property
     def contexts(self) -> int:
         """How many contexts exist: the largest number of calls that were in flight at once."""
+    @property
+    def file(self) -> int:
+        """The descriptor of the library's file, open as long as the model lives."""
+    @property
+    def exchange(self) -> bool:
+        """Whether tensors cross through DLPack's C exchange API."""
 
 # ── timing on the CPU ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,20 +12,25 @@ if TYPE_CHECKING:
     from mkwrap.model import Model as Model
     from mkwrap.model import load as load
     from mkwrap.options import Options as Options
-    from mkwrap.targets import Target as Target
+    from mkwrap.targets.target import Target as Target
 
-__all__ = ["Model", "Options", "Target", "compile", "errors", "load"]
+__all__ = ["Model", "Options", "Target", "compile", "errors", "include_dir", "load"]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that needs
 # one submodule does not import torch. The function `load` lives in `model`: a submodule of its name would hide it.
 _HOMES = {
     "Model": ("mkwrap.model", "Model"),
     "Options": ("mkwrap.options", "Options"),
-    "Target": ("mkwrap.targets", "Target"),
+    "Target": ("mkwrap.targets.target", "Target"),
     "compile": ("mkwrap.compiler", "compile"),
     "errors": ("mkwrap.errors", None),
     "load": ("mkwrap.model", "load"),
 }
+
+
+def include_dir() -> Path:
+    """Return the folder of the C and C++ headers (`mkwrap/abi.h`, `mkwrap/mkwrap.hpp`) that this package brings."""
+    return Path(__file__).resolve().parent / "include"
 
 
 def __getattr__(name: str) -> object:

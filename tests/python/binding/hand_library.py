@@ -123,6 +123,8 @@ extern "C" __attribute__((visibility("default"))) const mkw_api* mkw_get_api(uin
 
 
 ADD_ONE = HandLibrary(
-    inputs=(Tensor((8,)),), outputs=(Tensor((8,)),), body="for (int i = 0; i < 8; ++i) out[0][i] = in[0][i] + 1; return 0;"
+    inputs=(Tensor((8,)),),
+    outputs=(Tensor((8,)),),
+    body="for (int i = 0; i < 8; ++i) out[0][i] = in[0][i] + 1; return 0;",
 )
 """x + 1 for float32[8]."""

@@ -1,0 +1,129 @@
+"""A library as Python uses it: `load(path)` gives a `Model`, which is called like the function it was compiled from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from mkwrap import _C
+from mkwrap.calls import giver, mapping, read_call, sequence
+from mkwrap.errors import LibraryFormatError
+from mkwrap.report import Report, make_report
+from mkwrap.toolchain.seal import verify
+
+MANIFEST_FORMAT = 1
+
+
+class Signature(NamedTuple):
+    """What a model takes and gives: its tensor arguments and the tensors it makes."""
+
+    inputs: tuple[_C.TensorInfo, ...]
+    outputs: tuple[_C.TensorInfo, ...]
+
+    def __str__(self) -> str:
+        """Spell like `(args[0]: float32[8]) → float32[8]`."""
+        taken = ", ".join(f"{i.path}: {i.dtype}{list(i.shape)}{' (written)' if i.mutated else ''}" for i in self.inputs)
+        given = ", ".join(f"{o.dtype}{list(o.shape)}" for o in self.outputs)
+        return f"({taken}) → {given or 'nothing new'}"
+
+
+class Model(_C.Model):
+    """A compiled function: call it with what the function takes, get what the function gives.
+
+    Calls are checked (`InputError`), may come from several threads, and record no gradient. Results are torch tensors;
+    arguments may also be other arrays that speak DLPack.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, exchange: bool = True) -> None:
+        """Verify and load the library; its kernels reach the device on the first call, or by `create(ordinal)`.
+
+        `exchange=False` avoids DLPack's C exchange API (slower; for tests). Raises `LibraryFormatError`.
+        """
+        self.path = Path(path)
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise LibraryFormatError(f"{self.path} cannot be read: {error.strerror}") from error
+        with file:
+            verify(file, str(self.path))
+            super().__init__(file.fileno(), str(self.path), exchange)
+        try:
+            self._read_manifest()
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise LibraryFormatError(f"{self.path}: its manifest cannot be read: {error!r}") from error
+
+    def _read_manifest(self) -> None:
+        self.manifest: Mapping[str, object] = mapping(json.loads(self.manifest_text))
+        if self.manifest["format"] != MANIFEST_FORMAT:
+            raise LibraryFormatError(
+                f"{self.path}: its manifest has format {self.manifest['format']}, not {MANIFEST_FORMAT}"
+            )
+        self._call = read_call(mapping(self.manifest["call"]))
+        outputs = [mapping(output) for output in sequence(self.manifest["outputs"])]
+        self._gives = tuple(giver(output) for output in outputs)
+        takes = len(self._call.paths) - len(self._call.constants)
+        if takes != len(self.inputs) or len(list(self._call.result.paths(""))) != len(self._gives):
+            raise LibraryFormatError(f"{self.path}: its manifest describes other arguments than its code")
+        fresh = all(output["kind"] == "buffer" and output["index"] == k for k, output in enumerate(outputs))
+        if fresh and len(outputs) == len(self.outputs):
+            self.flat = self._call.flat
+
+    def nested(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Call with structured arguments: every call that is not all tensors in order in, fresh tensors in order out."""
+        tensors = self._call.flatten(args, kwargs)
+        buffers = self.run(tensors)
+        results: list[object] = []
+        for give in self._gives:
+            results.append(give(tensors, buffers, results))
+        return self._call.result.unflatten(iter(results))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the library to path, atomically: a reader sees the old file or the whole new one."""
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+        try:
+            with partial.open("xb") as file:
+                _copy(self.file, file.fileno())
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                partial.unlink()
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Return what the model takes and gives."""
+        return Signature(self.inputs, self.outputs)
+
+    @cached_property
+    def report(self) -> Report:
+        """Return the kernels with every variant's time or rejection; print it."""
+        return make_report(self.manifest)
+
+    def __repr__(self) -> str:
+        """Name the file, the target and the signature."""
+        target = mapping(self.manifest["target"])
+        return f"<mkwrap.Model {self.path.name} for {target['kind']}:{target['arch']} {self.signature}>"
+
+
+def load(path: str | os.PathLike[str], *, device: int = 0) -> Model:
+    """Load a saved library and create the model on a device ordinal (CPU: 0).
+
+    Raises `LibraryFormatError` (no library, damaged, another version), `DriverError` (no CUDA driver or device),
+    `ArchitectureError` (no code for this machine).
+    """
+    model = Model(path)
+    model.create(device)
+    return model
+
+
+def _copy(source: int, destination: int) -> None:
+    offset = 0
+    while sent := os.sendfile(destination, source, offset, 1 << 30):
+        offset += sent
