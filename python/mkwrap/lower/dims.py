@@ -8,6 +8,8 @@ from mkwrap.ir.index import FloorDiv
 from mkwrap.ir.nodes import Expr
 from mkwrap.lower.lowering import Unsupported
 
+_BEYOND_ANY_SIZE = 1 << 62
+
 
 def wrap_dim(dim: int, rank: int) -> int:
     """Make a dim non-negative; a 0-d tensor counts as 1-d."""
@@ -37,12 +39,15 @@ def slice_range(extent: Expr, start: int | Expr | None, end: int | Expr | None, 
 
 
 def _clamp(position: Expr, extent: Expr) -> Expr:
+    """Clamp a slice end into 0 … extent; an end beyond any possible size (torch writes 2⁶³ − 1) is the extent."""
+    if position.is_Integer and position >= _BEYOND_ANY_SIZE:
+        return extent
     wrapped = position + extent if position.is_negative else position
     if wrapped.is_negative:
         return sympy.Integer(0)
     beyond = wrapped - extent
     if beyond.is_nonnegative:
         return extent
-    if beyond.is_nonpositive or (wrapped.is_Integer and extent.is_Symbol is False):
+    if beyond.is_nonpositive and wrapped.is_nonnegative:
         return wrapped
     raise Unsupported(f"slice end {position} against a dim of size {extent}")
