@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-
 from benchmarks.cases import CPU_CASES, CUDA_CASES, OVERHEAD, Case
 from benchmarks.machine import describe
 from benchmarks.peers import PEERS, copy_of
@@ -61,7 +60,7 @@ def _calls(case: Case, peers: Sequence[str], device: str) -> dict[str, object]:
             compiled = PEERS[name](fn, inputs, device)
             _agree(_leaves(compiled(*inputs)), expected)
             calls[name] = _bind(compiled, inputs)
-        except Exception as error:  # noqa: BLE001  a peer that fails is a row that says so
+        except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
     if case.bytes:
         calls["copy of the same bytes"] = copy_of(case.bytes, device)

@@ -138,7 +138,9 @@ def run_cpp(library: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
         folder = Path(name)
         program = folder / "embed"
         include = mkwrap.include_dir()
-        subprocess.run(["g++", "-std=c++17", "-O1", f"-I{include}", str(source), "-o", str(program), "-ldl"], check=True)
+        subprocess.run(
+            ["g++", "-std=c++17", "-O1", f"-I{include}", str(source), "-o", str(program), "-ldl"], check=True
+        )
         (folder / "ids").write_bytes(ids.contiguous().numpy().tobytes())
         (folder / "mask").write_bytes(mask.contiguous().numpy().tobytes())
         subprocess.run([str(program), str(library.resolve()), "ids", "mask", "out"], cwd=folder, check=True)
@@ -160,7 +162,9 @@ def main() -> None:
     """Do the main job."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=Path("build/minilm.so"))
-    parser.add_argument("--no-peers", action="store_true", help="do not time torch.compile (it takes a minute to compile)")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="do not time torch.compile (it takes a minute to compile)"
+    )
     options = parser.parse_args()
     encoder, tokenizer = load_model()
     ids, mask = batches(SENTENCES, tokenizer)[0]

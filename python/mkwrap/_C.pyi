@@ -7,7 +7,7 @@ from typing_extensions import Buffer
 
 __version__: str
 
-# ── loaded models ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── loaded models ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 class TensorInfo(NamedTuple):
     """What a library says of one tensor it takes or gives. A size or stride that is dynamic is −1."""
@@ -23,8 +23,9 @@ class TensorInfo(NamedTuple):
 class Model:
     """A loaded library on one device, with a pool of contexts: one per call in flight.
 
-    A call with as many positional arguments as the library has inputs takes them as its inputs in order and returns fresh
-    tensors as `flat` says. Any other call, and every call where `flat` is "none", goes to `self.nested(args, kwargs)`.
+    A call with as many positional arguments as the library has inputs takes them as its inputs in order and returns
+    fresh tensors as `flat` says. Any other call, and every call where `flat` is "none", goes to
+    `self.nested(args, kwargs)`.
     """
 
     def __init__(self, file: int, path: str, exchange: bool = True) -> None:
@@ -32,7 +33,7 @@ class Model:
 
         `exchange`: use DLPack's C exchange API where torch has it. Raises `LibraryFormatError`.
         """
-    def __call__(self, *args: object, **kwargs: object) -> Any: ...  # as any function may return
+    def __call__(self, *args: object, **kwargs: object) -> Any: ...  # noqa: ANN401 — as any function may return
     def create(self, device: int) -> None:
         """Create the model on a device ordinal; the first call does it on device 0.
 
@@ -68,7 +69,7 @@ class Model:
     def exchange(self) -> bool:
         """Whether tensors cross through DLPack's C exchange API."""
 
-# ── timing on the CPU ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── timing on the CPU ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 Region: TypeAlias = tuple[int, int]
 """Address and bytes."""
@@ -77,9 +78,9 @@ Region: TypeAlias = tuple[int, int]
 class CpuKernel:
     """One entry `int32_t entry(void* const* args, const int64_t* sizes)` of a shared object, and what to call it with.
 
-    `args` holds one or more argument lists (addresses); call i uses list i modulo their number, so that rotating buffers
-    larger than the cache measures cold memory. `zero` regions are zeroed before every call, inside the timed region, as
-    the library does it. The memory stays the caller's and must outlive the object.
+    `args` holds one or more argument lists (addresses); call i uses list i modulo their number, so that rotating
+    buffers larger than the cache measures cold memory. `zero` regions are zeroed before every call, inside the timed
+    region, as the library does it. The memory stays the caller's and must outlive the object.
     """
 
     def __init__(
@@ -104,13 +105,13 @@ def time_cpu(
 ) -> list[list[float]]:
     """Time kernels in interleaved rounds; returns per kernel `rounds` samples: microseconds per call.
 
-    In each round every kernel runs one untimed call, then a timed batch of `calls[k]` calls; where `calls` is empty the number
-    is chosen once per kernel so that a batch lasts about `batch_us`. `restore` (destination, source, bytes) copies are made
-    before each batch, untimed. `pin`: CPUs this thread is bound to meanwhile (OpenMP threads that exist already keep theirs).
-    The interpreter lock is released; nothing is allocated between the first and the last sample.
+    In each round every kernel runs one untimed call, then a timed batch of `calls[k]` calls; where `calls` is empty the
+    number is chosen once per kernel so that a batch lasts about `batch_us`. `restore` (destination, source, bytes)
+    copies are made before each batch, untimed. `pin`: CPUs this thread is bound to meanwhile (OpenMP threads that exist
+    already keep theirs). The interpreter lock is released; nothing is allocated between the first and the last sample.
     """
 
-# ── CUDA, without torch ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── CUDA, without torch ───────────────────────────────────────────────────────────────────────────────────────────────
 
 class CudaDevice(NamedTuple):
     """A CUDA device as its driver describes it; sizes in bytes."""
@@ -185,7 +186,7 @@ def time_cuda(
 ) -> list[list[float]]:
     """Time candidates in interleaved rounds; returns per candidate `rounds` samples: microseconds per run.
 
-    Each candidate is captured once as a CUDA graph of `unroll` runs; run i is entry i modulo the candidate's number of runs,
-    so that buffers can be rotated past the L2. A sample is one replay between two events, divided by `unroll`.
+    Each candidate is captured once as a CUDA graph of `unroll` runs; run i is entry i modulo the candidate's number of
+    runs, so that buffers can be rotated past the L2. A sample is one replay between two events, divided by `unroll`.
     Before each sample, untimed: the `restore` copies (destination, source, bytes) and a memset of `flush_bytes`.
     """

@@ -110,7 +110,8 @@ def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.e
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             exported = torch.export.export(module, tuple(samples), strict=False)
-            return exported.run_decompositions(decompositions())
+            decomposed: torch.export.ExportedProgram = exported.run_decompositions(decompositions())
+            return decomposed
     except Exception as error:
         if isinstance(error, MemoryError | KeyboardInterrupt):
             raise

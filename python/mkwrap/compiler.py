@@ -27,7 +27,7 @@ from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
 
 
-def compile(  # noqa: A001 — the name users expect, always written mkwrap.compile
+def compile(
     fn: Callee,
     example_inputs: Sequence[object],
     *,
@@ -58,18 +58,19 @@ def compile(  # noqa: A001 — the name users expect, always written mkwrap.comp
         schedule = stage("fuse", lambda: fuse(program))
         candidates = stage("variants", lambda: variants(schedule, chosen))
         sources = stage("render", lambda: render(candidates, chosen))
-        binaries = stage("build", lambda: build_all(sources, chosen.compile, chosen.toolchain, settings, cache, advance))
+        binaries = stage(
+            "build", lambda: build_all(sources, chosen.compile, chosen.toolchain, settings, cache, advance)
+        )
         selection = stage("tune", lambda: tune(candidates, binaries, chosen, settings, cache=cache, advance=advance))
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
         description = Description(chosen.device, chosen.features, package_version(), call)
         host = stage("wrap", lambda: wrap(selection, description))
         library = stage("link", lambda: published(host, schedule.program, settings))
-        model = stage("load", lambda: Model(library.path))
-    return model
+        return stage("load", lambda: Model(library.path))
 
 
 def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:
-    if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, tuple | list):
+    if not isinstance(example_inputs, tuple | list):
         raise CaptureError(
             f"example_inputs must be a tuple of the arguments, got a {type(example_inputs).__name__}; write (x,) for one"
         )

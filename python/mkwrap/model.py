@@ -75,7 +75,7 @@ class Model(_C.Model):
             self.flat = self._call.flat
 
     def nested(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Call with structured arguments: every call that is not all tensors in order in, fresh tensors in order out."""
+        """Answer every call that is not all tensors in order in, fresh tensors in order out."""
         tensors = self._call.flatten(args, kwargs)
         buffers = self.run(tensors)
         results: list[object] = []

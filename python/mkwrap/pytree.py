@@ -1,13 +1,13 @@
 """How Python arguments become a flat list of leaves and a flat list becomes the result, as JSON.
 
-A structure is `"*"` (a leaf) or an object: `kind`, its `items`, and what the kind needs to be made again. Leaves are counted
-in the order of torch.utils._pytree, so structures agree with what capture saw.
+A structure is `"*"` (a leaf) or an object: `kind`, its `items`, and what the kind needs to be made again. Leaves are
+counted in the order of torch.utils._pytree, so structures agree with what capture saw.
 
     {"kind": "tuple" | "list", "items": […]}
     {"kind": "dict" | "ordered_dict", "keys": [key, …], "items": […]}
     {"kind": "default_dict", "factory": "list", "keys": …, "items": …}
     {"kind": "deque", "maxlen": null | int, "items": …}
-    {"kind": "sequence", "type": "module:name", "make": "args" | "list", "items": …}     named tuples, torch.return_types
+    {"kind": "sequence", "type": "module:name", "make": "args" | "list", "items": …}  named tuples, torch.return_types
     {"kind": "dataclass", "type": "module:name", "fields": […], "none": […], "items": …}
     {"kind": "registered", "type": "module:name", "context": …, "items": …}     other nodes registered with torch
 """

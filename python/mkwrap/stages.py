@@ -1,6 +1,6 @@
 """Every value handed from stage to stage, in pipeline order. No logic.
 
-    capture → lower → fuse → variants → render → build → tune → wrap → link → load
+capture → lower → fuse → variants → render → build → tune → wrap → link → load
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def nest_graph(nests: Sequence[Nest], buffers: Mapping[str, Buffer]) -> NestGrap
 def ordered(nests: Sequence[Nest], buffers: Mapping[str, Buffer]) -> tuple[Nest, ...]:
     """Return the nests in a legal order that stays close to the given one (deterministic)."""
     writer = {name: k for k, nest in enumerate(nests) for name in writes(nest)}
-    sorter: TopologicalSorter[int] = TopologicalSorter({k: () for k in range(len(nests))})
+    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(nests)), ()))
     for k, nest in enumerate(nests):
         for name in sorted(reads(nest)):
             if name in writer and writer[name] != k:

@@ -107,7 +107,12 @@ def _profitable(producer: Nest, consumer: Nest, users: int, buffers: Mapping[str
     if len(places) > 1 and cost(producer) * len(places) > _RECOMPUTE_COST:
         return False
     ratio = _points((*consumer.axes, *consumer.reduction_axes)) / sympy.Max(1, _points(producer.axes))
-    return cost(producer) <= _RECOMPUTE_COST or not (ratio >= _RECOMPUTE_RATIO) == True  # noqa: E712
+    return cost(producer) <= _RECOMPUTE_COST or not surely(ratio >= _RECOMPUTE_RATIO)
+
+
+def surely(relation: sympy.logic.boolalg.Boolean | bool) -> bool:
+    """Whether a relation of sizes holds whatever the sizes; False where that is not known."""
+    return relation is True or relation is sympy.true
 
 
 def _reads_in_step(producer: Nest, consumer: Nest, buffers: Mapping[str, Buffer]) -> bool:

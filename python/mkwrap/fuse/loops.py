@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import sympy
 
@@ -68,9 +69,9 @@ def _digit_axes(axis: Axis, nest: Nest) -> list[Axis]:
             points.update(_digit_points(expr, axis.symbol))
     cuts = sorted(point for point in points if 1 < point < int(axis.extent))
     chain = [1, *cuts, int(axis.extent)]
-    if not cuts or any(high % low for low, high in zip(chain, chain[1:], strict=False)):
+    if not cuts or any(high % low for low, high in pairwise(chain)):
         return [axis]
-    extents = [high // low for low, high in zip(chain, chain[1:], strict=False)]
+    extents = [high // low for low, high in pairwise(chain)]
     return [
         Axis(axis_symbol(f"{axis.symbol.name}_{k}"), sympy.Integer(extent))
         for k, extent in enumerate(reversed(extents))

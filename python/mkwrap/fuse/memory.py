@@ -107,9 +107,7 @@ def _owner(name: str, shared: Mapping[str, str]) -> str:
     return name
 
 
-def _in_place(
-    steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]
-) -> dict[str, str]:
+def _in_place(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]) -> dict[str, str]:
     """Return temporary → the dying temporary it is written over."""
     last_use = {name: k for k, step in enumerate(steps) for name in step.buffers}
     shared: dict[str, str] = {}

@@ -13,7 +13,7 @@ import sympy
 
 from mkwrap.fuse.domain import AxisMap, by_access, by_position, by_row_major, strides_through
 from mkwrap.fuse.graph import nest_graph, ordered, reads, writes
-from mkwrap.fuse.inline import is_dot, masked
+from mkwrap.fuse.inline import is_dot, masked, surely
 from mkwrap.ir.analysis import loads, reduces, stores
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import axis_ranges, contiguous_strides
@@ -88,7 +88,7 @@ def _alike(first: Nest, second: Nest) -> bool:
     if [a.extent for a in first.reduction_axes] != [a.extent for a in second.reduction_axes]:
         return False
     points = sympy.Mul(*[axis.extent for axis in _all_axes(first)])
-    return bool(reads(first) & reads(second)) or (points <= _SMALL_POINTS) == True  # noqa: E712
+    return bool(reads(first) & reads(second)) or surely(points <= _SMALL_POINTS)
 
 
 def _may_join(first: Nest, second: Nest, buffers: Mapping[str, Buffer]) -> bool:

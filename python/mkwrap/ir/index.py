@@ -22,7 +22,7 @@ def size_symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, integer=True, positive=True)
 
 
-class FloorDiv(sympy.Function):
+class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is untyped
     """⌊a / b⌋ for integers, b > 0."""
 
     nargs = (2,)
@@ -48,7 +48,7 @@ class FloorDiv(sympy.Function):
         return True if self.args[0].is_nonnegative and self.args[1].is_positive else None
 
 
-class Mod(sympy.Function):
+class Mod(sympy.Function):  # type: ignore[misc]  # sympy is untyped
     """a − b·⌊a / b⌋ for integers, b > 0."""
 
     nargs = (2,)

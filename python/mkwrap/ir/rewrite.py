@@ -64,9 +64,7 @@ class Replay:
             self._replay(instruction, names, symbols)
         return names
 
-    def _replay(
-        self, instruction: Instruction, names: dict[str, str], symbols: dict[sympy.Symbol, Expr]
-    ) -> None:
+    def _replay(self, instruction: Instruction, names: dict[str, str], symbols: dict[sympy.Symbol, Expr]) -> None:
         builder = self.builder
         match instruction:
             case Constant(dest, dtype, value):
@@ -131,4 +129,3 @@ def live_body(body: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
             kept.append(instruction)
             needed.update(dependencies(instruction, names))
     return tuple(reversed(kept))
-

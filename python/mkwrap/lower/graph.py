@@ -22,6 +22,7 @@ from mkwrap.lower.lowering import Lowering, Unsupported, dtype_of
 from mkwrap.lower.tensor import TensorValue, whole
 from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, OutputSpec, Program
 
+
 def lower(captured: CapturedGraph) -> Program:
     """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`."""
     low = Lowering()
@@ -72,11 +73,10 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
         elif node.op == "call_function":
             low.origin = Origin(str(node.target), source_location(node))
             try:
-                result = RULES[node.target](
-                    low,
-                    *torch.fx.node.map_arg(node.args, values.__getitem__),
-                    **torch.fx.node.map_arg(node.kwargs, values.__getitem__),
-                )
+                # map_arg is typed for graphs of nodes; it maps to whatever the function returns.
+                args = torch.fx.node.map_arg(node.args, values.__getitem__)  # type: ignore[arg-type]
+                kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)  # type: ignore[arg-type]
+                result = RULES[node.target](low, *args, **kwargs)
             except Unsupported as reason:
                 refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
                 result = _poison(low, node)
@@ -176,4 +176,3 @@ def _dense_strides(shape: tuple[Expr, ...], strides: Sequence[Expr]) -> tuple[Ex
     if all(shape[k] == 1 or strides[k] == dense[k] for k in order):
         return tuple(dense[k] for k in range(len(shape)))
     return contiguous_strides(shape)
-

@@ -19,7 +19,9 @@ from mkwrap.lower.tensor import ZERO, TensorValue, whole
 Index: TypeAlias = tuple[Expr, ...]
 Scalar: TypeAlias = bool | int | float
 Operand: TypeAlias = TensorValue | Scalar
-RuleArg: TypeAlias = TensorValue | Scalar | str | None | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format
+RuleArg: TypeAlias = (
+    TensorValue | Scalar | str | None | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format
+)
 Rule: TypeAlias = Callable[..., "TensorValue | tuple[TensorValue | None, ...]"]
 """`rule(low, *args, **kwargs)`: the op's arguments as torch passes them, tensors as TensorValue, sizes as Expr or int.
 

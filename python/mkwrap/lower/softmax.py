@@ -33,7 +33,10 @@ def _shifted_exp(writer: NestWriter, element: str, maximum: str) -> str:
     return writer.compute("exp", writer.compute("sub", element, maximum))
 
 
-def _along(low: Lowering, x: TensorValue, dim: int, dtype: DType, result: DType, finish: Finish) -> TensorValue:
+def _along(low: Lowering, x: TensorValue, dim: int, result: DType, finish: Finish) -> TensorValue:
+    # Integers are legal where there are no elements.
+    wide = DType.FLOAT64 in (x.dtype, result)
+    dtype = DType.FLOAT64 if wide else DType.FLOAT32
     rows = Rows(x.shape, dims_of(x.rank, dim), keepdim=True)
     top = _maxima(low, x, rows, dtype).broadcast(x.shape)
 
@@ -65,8 +68,7 @@ def _log_share(writer: NestWriter, element: str, maximum: str, total: str) -> st
 
 def softmax(low: Lowering, x: TensorValue, dim: int, result: DType, safe: bool = False) -> TensorValue:
     """Softmax along a dim, computed in the wider of both compute types; `safe` gives 0 for rows that are all −inf."""
-    wide = DType.FLOAT64 if x.dtype is DType.FLOAT64 else result.compute
-    return _along(low, x, dim, wide, result, _safe_share if safe else _share)
+    return _along(low, x, dim, result, _safe_share if safe else _share)
 
 
 def _softmax(low: Lowering, x: TensorValue, dim: int, half_to_float: bool) -> TensorValue:
@@ -79,7 +81,7 @@ def _safe_softmax(low: Lowering, x: TensorValue, dim: int, dtype: torch.dtype | 
 
 def _log_softmax(low: Lowering, x: TensorValue, dim: int, half_to_float: bool) -> TensorValue:
     result = x.dtype.compute if half_to_float else x.dtype
-    return _along(low, x, dim, x.dtype.compute, result, _log_share)
+    return _along(low, x, dim, result, _log_share)
 
 
 def _logsumexp(low: Lowering, x: TensorValue, dim: Dims, keepdim: bool = False) -> TensorValue:

@@ -67,7 +67,7 @@ class TensorValue:
         if target == self.shape:
             return self
         if any(n == 0 for n in target) or not target or not self.shape:
-            return self.through(target, lambda index: [ZERO] * self.rank)
+            return self.through(target, lambda _index: [ZERO] * self.rank)
         axes = view_axes(len(target))
         ranges: Ranges = {symbol: (ZERO, extent - 1) for symbol, extent in zip(axes, target, strict=True)}
         return self.through(target, lambda index: delinearize(linearize(index, target), self.shape, ranges))

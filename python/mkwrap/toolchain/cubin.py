@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
-import triton
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+import triton
 from mkwrap.errors import CompilerError
 from mkwrap.stages import Binary, Device, Image, Launch, Rejected, Source
 from mkwrap.toolchain.cubin_elf import read_resources
+from triton import knobs
 
 WARP = 32
 _REASON_CHARACTERS = 4000
@@ -56,7 +56,7 @@ def compile_source(source: Source, device: Device) -> Binary | Rejected:
 
 @contextlib.contextmanager
 def _settings(folder: Path) -> Iterator[None]:
-    """Point Triton's cache into a folder, leave line information out, and swallow what it prints; restore on leaving."""
+    """Point Triton's cache into a folder, leave line information out, swallow what it prints; restore on leaving."""
     with knobs.cache.scope(), knobs.compilation.scope(), contextlib.redirect_stdout(io.StringIO()):
         knobs.cache.dir = str(folder / "cache")
         knobs.compilation.disable_line_info = True

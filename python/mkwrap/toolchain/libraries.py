@@ -17,7 +17,13 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
     The manifest holds the digests of constants and kernels, so it and the text name the content. Raises `CompilerError`,
     `LibrarySizeError`, or `CacheError` where the cache directory cannot be written.
     """
-    parts = [host.text, host.manifest, compiler_version(options.cxx), headers_digest(), *[image.digest for image in host.objects]]
+    parts = [
+        host.text,
+        host.manifest,
+        compiler_version(options.cxx),
+        headers_digest(),
+        *[image.digest for image in host.objects],
+    ]
     path = options.cache_dir / "libraries" / f"{digest(*parts)}.so"
     if path.exists():
         return Library(path, host.manifest)

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
+from tests.python.models import blocks
 
 import mkwrap
 from mkwrap import Options
-from tests.python.models import blocks
 
 DTYPES = (torch.float32, torch.bfloat16)
 NAMES = ("bert", "gpt2", "vit", "mixer")
