@@ -42,7 +42,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     return tuple(dict.fromkeys(found))
 
 
-# (rows, elements, warps, stages)
+# Each: rows and elements of the tile, warps, stages of loads ahead.
 _INNER = ((1, 2048, 8, 1), (1, 4096, 16, 1), (1, 1024, 4, 2), (2, 1024, 8, 1))
 _OUTER = ((64, 16, 4, 1), (128, 16, 8, 1), (32, 64, 8, 1), (64, 16, 4, 2))
 
@@ -70,7 +70,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         body.emit(loops.rows)
         body.emit(loops.row_stores)
     grid = max_one(ceil_div(tile.dims[0].numel, x_block))
-    return source(kernel, variant, [function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)])
+    made = function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)
+    return source(kernel, variant, [made])
 
 
 def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], stages: int) -> None:

@@ -6,6 +6,10 @@ adds outer products for the dtypes that tensor cores do not take (integers, floa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
 from mkwrap.codegen.matmul_roles import Operand
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body, needs_int64
@@ -16,7 +20,11 @@ from mkwrap.codegen.triton.spelling import TYPES
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Compute
+from mkwrap.ir.ops import OPS
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
+
+_Shape: TypeAlias = tuple[int, int, int, int, int, float]
 
 # (m, n, k, warps, stages, work done per unit of time next to the best tile)
 _NARROW = (
@@ -46,6 +54,8 @@ _SINGLE = (
     (16, 32, 64, 2, 4, 0.3),
 )
 _MOST_VARIANTS = 6
+# Vector instructions of epilogue per thread: it is unrolled, and past this it takes ptxas seconds.
+_MOST_EPILOGUE = 2000
 _GROUP = 8
 _LEAST = 16
 
@@ -56,23 +66,31 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if product is None or not product.tensor_cores or min(product.m, product.n) < _LEAST // 4:
         return ()
     single = product.roles.a.dtype is DType.FLOAT32
-    scored: list[tuple[float, Params]] = []
-    for m, n, k, warps, stages, speed in _SINGLE if single else _NARROW:
-        height, width = (min(b, max(power_of_two(e), _LEAST)) for b, e in ((m, product.m), (n, product.n)))
-        depth = min(k, max(power_of_two(product.k), _LEAST))
-        if (height + width) * depth * stages * product.roles.a.dtype.itemsize > device.shared_bytes:
-            continue
-        tiles = product.batch * int(ceil_div(product.m, height)) * int(ceil_div(product.n, width))
-        # Narrow tiles of a clipped shape run no faster than the tile they came from.
-        time = int(ceil_div(tiles, device.units)) * m * n / speed
-        tile = (("m", height), ("n", width), ("k", depth), ("num_warps", warps), ("num_stages", stages))
-        scored.append((time, tile))
-    scored.sort(key=lambda pair: pair[0])
-    ranked = list(dict.fromkeys(params for _, params in scored))[:_MOST_VARIANTS]
+    ranked = _ranked(product, device, _SINGLE if single else _NARROW)
     if not single:
         return tuple((*params, ("precision", "ieee")) for params in ranked)
     exact = [(*params, ("precision", "ieee")) for params in ranked[:3]]
     return (*exact, *((*params, ("precision", "tf32x3")) for params in ranked[:3]))
+
+
+def _ranked(product: Product, device: Device, tiles: Sequence[_Shape]) -> list[Params]:
+    """Tiles by expected time, those first whose epilogue does not unroll beyond measure."""
+    weight = sum(OPS[i.op].cost for i in product.roles.epilogue if isinstance(i, Compute))
+    scored: list[tuple[bool, float, Params]] = []
+    for m, n, k, warps, stages, speed in tiles:
+        height, width = (min(b, max(power_of_two(e), _LEAST)) for b, e in ((m, product.m), (n, product.n)))
+        depth = min(k, max(power_of_two(product.k), _LEAST))
+        if (height + width) * depth * stages * product.roles.a.dtype.itemsize > device.shared_bytes:
+            continue
+        heavy = weight * height * width // (32 * warps) > _MOST_EPILOGUE
+        count = product.batch * int(ceil_div(product.m, height)) * int(ceil_div(product.n, width))
+        # Narrow tiles of a clipped shape run no faster than the tile they came from.
+        time = int(ceil_div(count, device.units)) * m * n / speed
+        tile = (("m", height), ("n", width), ("k", depth), ("num_warps", warps), ("num_stages", stages))
+        scored.append((heavy, time, tile))
+    scored.sort(key=lambda entry: entry[:2])
+    light = [params for heavy, _, params in scored if not heavy] or [params for _, _, params in scored[:2]]
+    return list(dict.fromkeys(light))[:_MOST_VARIANTS]
 
 
 def _dims(product: Product, m: int, n: int) -> tuple[Dim, Dim, Dim]:
@@ -139,8 +157,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         final = _body(product, writer, Tile((batch, rows, columns)))
         _write_epilogue(product, final)
     needs = left.needs | right.needs | final.needs
-    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params, contract=True)
-    return source(kernel, variant, [made])
+    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params)
+    return source(kernel, variant, [replace(made, contract=True)])
 
 
 def _write_operand(body: Body, operand: Operand, name: str, mask: str) -> None:
@@ -195,8 +213,8 @@ def render_loop(kernel: Kernel, variant: Variant, device: Device) -> Source:
         final = _body(product, writer, Tile(dims))
         _write_epilogue(product, final)
     needs = body.needs | final.needs
-    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params, contract=True)
-    return source(kernel, variant, [made])
+    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params)
+    return source(kernel, variant, [replace(made, contract=True)])
 
 
 MATMUL = Template("matmul", space, render)

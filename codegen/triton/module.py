@@ -99,12 +99,11 @@ def function(
     grid: int | Expr,
     needs: Iterable[str],
     params: Params,
-    contract: bool = False,
 ) -> Function:
     """Finish a function; `num_warps` and `num_stages` come from the variant's params (4 and 1 where not named)."""
     options = dict(params)
     warps, stages = options.get("num_warps", 4), options.get("num_stages", 1)
-    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs), contract)
+    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs), False)
 
 
 def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], workspace_bytes: int = 0) -> Source:
@@ -136,11 +135,12 @@ def _signature(function: Function) -> tuple[tuple[str, str], ...]:
 
 
 def _launch(name: str, function: Function) -> Launch:
+    options = {"num_stages": function.num_stages, "num_warps": function.num_warps}
     return Launch(
         entry=name,
         args=tuple(formal.argument for formal in function.formals),
         grid=(function.grid, 1, 1),
-        options={"enable_fp_fusion": function.contract, "num_stages": function.num_stages, "num_warps": function.num_warps},
+        options={"enable_fp_fusion": function.contract, **options},
         signature=_signature(function),
         divisible_by_16=tuple(k for k, formal in enumerate(function.formals) if formal.aligned),
     )

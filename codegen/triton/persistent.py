@@ -67,7 +67,7 @@ def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
-    """Write one program per tile of rows, or with `stages` > 1 as many programs as run at once, walking over the tiles."""
+    """Write one program per tile of rows, or with `stages` > 1 as many as run at once, walking over the tiles."""
     rows = rows_of(kernel)
     assert rows is not None
     assert rows.length is not None
@@ -85,10 +85,12 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
             _write_tile(body, rows, "program")
         else:
             grid = _BLOCKS_PER_UNIT * device.units * 4 // int(params["num_warps"])
-            writer.line(f"for tile in tl.range(program, {body.text(sympy.sympify(count))}, {grid}, num_stages={stages}):")
+            tiles = body.text(sympy.sympify(count))
+            writer.line(f"for tile in tl.range(program, {tiles}, {grid}, num_stages={stages}):")
             with writer.indented():
                 _write_tile(body, rows, "tile")
-    return source(kernel, variant, [function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)])
+    made = function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)
+    return source(kernel, variant, [made])
 
 
 def _write_tile(body: Body, rows: Rows, number: str) -> None:
@@ -123,7 +125,8 @@ def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
     line(f"{mean}_in = {value}")
     # A row of no elements has no mean; dividing by 1 then keeps it 0.
     total, count = f"tl.reduce({mean}_in, 1, add, keep_dims=True)", float(max(rows.length, 1))
-    line(f"{mean} = {total} / {count}" if reduce.dtypes[0] is DType.FLOAT64 else f"{mean} = tl.div_rn({total}, {count})")
+    double = reduce.dtypes[0] is DType.FLOAT64
+    line(f"{mean} = {total} / {count}" if double else f"{mean} = tl.div_rn({total}, {count})")
     apart = f"{mean}_in - {mean}"
     if body.tile.dims[1].masked:
         apart = f"tl.where(r_mask, {apart}, 0)"

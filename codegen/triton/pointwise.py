@@ -52,6 +52,7 @@ def flat_space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 
 def render_flat(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one program per block of consecutive points."""
+    del device
     block = int(dict(variant.params)["block"])
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)

@@ -41,7 +41,8 @@ class Rows:
         """A tile of `x_block` rows by `r_block` elements."""
         x_masked = overhangs(self.rows, x_block)
         r_masked = overhangs(self.length, r_block)
-        return Tile((Dim("x", self.nest.axes, x_block, x_masked), Dim("r", self.nest.reduction_axes, r_block, r_masked)))
+        x = Dim("x", self.nest.axes, x_block, x_masked)
+        return Tile((x, Dim("r", self.nest.reduction_axes, r_block, r_masked)))
 
     def body(self, writer: Writer, tile: Tile) -> Body:
         """Start a function's body on a tile."""
@@ -110,4 +111,3 @@ def write_collapsed(body: Body, rows: Rows, reduce: Reduce, parts: tuple[str, ..
 def row_blocks(rows: Rows, x_block: int) -> int | None:
     """Number of tiles that cover the rows, where it is known."""
     return None if rows.rows is None else int(ceil_div(rows.rows, x_block))
-

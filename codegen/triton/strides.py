@@ -41,7 +41,7 @@ def main_access(nest: Nest, buffers: Mapping[str, Buffer]) -> Load | Store | Non
         strides = access_strides(nest, buffers, access)
         points = sympy.Mul(*[extents[symbol] for symbol, stride in strides.items() if stride != 0])
         # A dynamic size counts as a large one.
-        size = int(points.subs({s: 4096 for s in points.free_symbols})) * buffers[access.buffer].dtype.itemsize
+        size = int(points.subs(dict.fromkeys(points.free_symbols, 4096))) * buffers[access.buffer].dtype.itemsize
         if best is None or size > best[0]:
             best = (size, access)
     return best[1] if best else None
