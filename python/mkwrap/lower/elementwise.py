@@ -56,7 +56,7 @@ def _lower_row(row: Row, low: Lowering, *args: Operand, **params: object) -> Ten
     return elementwise(low, operands, formula, common, result, exact_scalars=row.exact_scalars, wide=row.wide)
 
 
-def elementwise(  # noqa: PLR0913 (two switches of rows, by keyword)
+def elementwise(
     low: Lowering,
     operands: Sequence[Operand],
     formula: Formula,

@@ -34,7 +34,7 @@ def _refuse_empty(x: TensorValue, dim: int, shape: Sequence[Expr]) -> None:
         raise Unsupported(f"positions in dim {dim}, which has size 0, cannot be in range")
 
 
-def _embedding(  # noqa: PLR0913, PLR0917 (ATen's signature)
+def _embedding(
     low: Lowering,
     weight: TensorValue,
     indices: TensorValue,

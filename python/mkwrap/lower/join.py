@@ -128,7 +128,7 @@ def _negative_zero(value: Scalar) -> bool:
     return isinstance(value, float) and str(value) == "-0.0"
 
 
-def _slice_scatter(  # noqa: PLR0913, PLR0917 (ATen's signature)
+def _slice_scatter(
     low: Lowering,
     x: TensorValue,
     src: TensorValue,
