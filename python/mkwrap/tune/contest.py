@@ -105,9 +105,9 @@ class Limits:
     budget: float
     """No round begins later than this after the first candidate is touched."""
     rounds: int
-    """Rounds to come to a median."""
+    """Rounds to come to a median; more, within the budget, where they are disturbed."""
     batch_us: float
-    """A sample is the mean over a batch of about so many microseconds."""
+    """A sample is the best of some batches, each a mean over about so many microseconds."""
     hang: float = 20.0
     """A candidate that takes longer for a few runs is given up."""
     drop: float = 1.5

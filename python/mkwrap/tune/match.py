@@ -23,12 +23,13 @@ from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
 from mkwrap.tune.measure import Outcome, Referee
-from mkwrap.tune.select import select, summary
+from mkwrap.tune.select import select
+from mkwrap.tune.spread import summary
 
 LIMITS: Mapping[str, Limits] = {
-    # 25 rounds of 2 ms tell variants a few percent apart on a quiet machine; the budget bounds slow kernels only.
-    "full": Limits(budget=3.0, rounds=25, batch_us=2000.0),
-    "quick": Limits(budget=0.9, rounds=7, batch_us=500.0),
+    # 20 rounds of 4 × 0.4 ms tell variants a few percent apart; the budget bounds slow kernels and disturbed rounds.
+    "full": Limits(budget=3.0, rounds=20, batch_us=400.0),
+    "quick": Limits(budget=0.9, rounds=7, batch_us=200.0),
 }
 _LOCK_S = 600.0
 
@@ -91,7 +92,10 @@ class Matches:
 
     def prepare(self, entrants: Sequence[Entrants]) -> None:
         """Make the binaries of all kernels that will be measured loadable."""
-        if self._target.kind == "cpu" and entrants:
+        if not entrants:
+            return
+        self._referee.start()
+        if self._target.kind == "cpu":
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mkwrap-tune-")))
             images = [image for entry in entrants for binary in entry.binaries for image in binary.images]
             self._objects = link_objects(images, self._options.cxx, folder)

@@ -51,10 +51,14 @@ class Referee:
                 return Outcome(samples, faults, attempt.outcome.remark)
             faults[numbers[attempt.culprit]] = attempt.outcome.remark
 
-    def _attempt(self, contest: Contest) -> _Attempt:
+    def start(self) -> Child:
+        """Return the measuring process, started if there is none: it takes a moment in which others can work."""
         if self._child is None:
             self._child = Child("mkwrap.tune.worker")
-        child = self._child
+        return self._child
+
+    def _attempt(self, contest: Contest) -> _Attempt:
+        child = self.start()
         child.send(contest)
         samples: dict[int, tuple[float, ...]] = {}
         faults: dict[int, str] = {}

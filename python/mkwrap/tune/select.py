@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mkwrap.stages import Timing
+from mkwrap.tune.spread import standard_error
 
 # Between two runs of the same binary medians differ by a percent or so, whatever the spread within a run says.
 FLOOR = 0.02
@@ -20,19 +21,6 @@ class Verdict:
     reason: str
 
 
-def summary(samples: Sequence[float]) -> tuple[float, float]:
-    """Return median and half interquartile distance of at least one sample (linear between order statistics)."""
-    ordered = sorted(samples)
-    return _quantile(ordered, 0.5), (_quantile(ordered, 0.75) - _quantile(ordered, 0.25)) / 2
-
-
-def _quantile(ordered: Sequence[float], fraction: float) -> float:
-    place = fraction * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
 def select(timings: Sequence[Timing], default: int | None = 0) -> Verdict:
     """Choose by median: the lowest wins; of those that noise cannot tell from it, the first.
 
@@ -43,10 +31,10 @@ def select(timings: Sequence[Timing], default: int | None = 0) -> Verdict:
     winner = next(
         i for i in range(len(timings)) if _gap(timings[i], timings[best]) <= _noise(timings[i], timings[best])
     )
-    if default is None or winner == default:
+    if default is None or best == default:
         return Verdict(winner, "measured")
     floor = max(FLOOR * timings[default].median_us, _noise(timings[default], timings[best]))
-    if _gap(timings[default], timings[best]) <= floor:
+    if winner == default or _gap(timings[default], timings[best]) <= floor:
         return Verdict(default, "within noise of the default")
     return Verdict(winner, "measured")
 
@@ -56,8 +44,5 @@ def _gap(a: Timing, b: Timing) -> float:
 
 
 def _noise(a: Timing, b: Timing) -> float:
-    """Return two standard errors of the difference of two medians.
-
-    For normal samples the half interquartile distance is 0.674 σ and a median's standard error 1.253 σ/√n.
-    """
-    return 2 * math.hypot(*(1.253 / 0.674 * t.spread_us / math.sqrt(t.runs) for t in (a, b)))
+    """Return two standard errors of the difference of two medians."""
+    return 2 * math.hypot(standard_error(a.spread_us, a.runs), standard_error(b.spread_us, b.runs))

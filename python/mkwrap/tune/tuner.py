@@ -15,7 +15,7 @@ from mkwrap.tune.match import Decision, Entrants, Matches, no_variant
 _ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", "cuda": "not measured: no device"}
 
 
-def tune(  # noqa: PLR0913, PLR0917  one argument per thing the choice depends on
+def tune(
     candidates: Candidates,
     binaries: Mapping[str, Sequence[Binary | Rejected]],
     target: Target,

@@ -16,9 +16,14 @@ from mkwrap.toolchain.channel import Channel
 from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
+from mkwrap.tune.spread import standard_error, summary
 from mkwrap.tune.values import Bytes, disagreement
 
 _FIRST_ROUNDS = 2
+_BATCHES = 4
+# Rounds go on, up to so many times the wanted number, while the best median's relative standard error is above this.
+_MOST_DISTURBED = 5
+_CERTAIN = 0.01
 # Rounds between two looks at the clock.
 _MOST_ROUNDS = 8
 
@@ -82,27 +87,37 @@ class _Race:
         """Race candidates until their medians are known or the time is over."""
         for number in numbers:
             self._announce(number)
-            # Two, of which the better counts: one interruption drops no candidate.
+            # The better counts: one interruption drops no candidate.
             self._take([number], _FIRST_ROUNDS)
         first = {number: min(self._samples[number]) for number in numbers}
         limit = self._limits.drop * min(first.values())
         racing = [number for number in numbers if first[number] <= limit]
-        rounds, block = _FIRST_ROUNDS, 1
-        while len(racing) > 1 and rounds < self._limits.rounds and time.monotonic() < self._deadline:
+        block = 1
+        while len(racing) > 1 and time.monotonic() < self._deadline and (missing := self._missing(racing)) > 0:
             self._announce(-1)
             begin = time.monotonic()
+            block = min(block, missing)
             self._take(racing, block)
-            rounds += block
             end = time.monotonic()
-            affordable = int((self._deadline - end) * block / max(end - begin, 1e-6))
-            block = max(1, min(affordable, _MOST_ROUNDS, self._limits.rounds - rounds))
+            block = max(1, min(_MOST_ROUNDS, int((self._deadline - end) * block / max(end - begin, 1e-6))))
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, values in self._samples.items():
             self._send(Samples(number, tuple(values)))
 
+    def _missing(self, numbers: list[int]) -> int:
+        """Return how many rounds are to be done: the wanted ones, and as many again while medians are uncertain."""
+        done, wanted = len(self._samples[numbers[0]]), self._limits.rounds
+        if done < wanted or done >= _MOST_DISTURBED * wanted:
+            return wanted - done
+        summaries = sorted(summary(self._samples[number]) for number in numbers)
+        median, spread = summaries[0]
+        return wanted if standard_error(spread, done) > _CERTAIN * median else 0
+
     def _take(self, numbers: list[int], rounds: int) -> None:
-        for number, values in zip(numbers, self._bench.sample(numbers, rounds), strict=True):
-            self._samples.setdefault(number, []).extend(values)
+        """Add one sample per round: the best of some batches, since what disturbs a batch only makes it longer."""
+        for number, values in zip(numbers, self._bench.sample(numbers, rounds * _BATCHES), strict=True):
+            best = [min(values[i : i + _BATCHES]) for i in range(0, len(values), _BATCHES)]
+            self._samples.setdefault(number, []).extend(best)
 
     def _announce(self, number: int) -> None:
         limit = self._limits.hang * (1 if number >= 0 else len(self._contest.candidates))

@@ -70,7 +70,6 @@ GATHER = (
 @pytest.mark.toolchain
 def test_c34_tuning_a_gather_faults_nothing(tmp_path: Path) -> None:
 
-
     kernel = _gather(5)
     sources = []
     for label in ("first", "second"):

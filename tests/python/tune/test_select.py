@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mkwrap.stages import Timing, Variant
-from mkwrap.tune.select import FLOOR, select, summary
+from mkwrap.tune.select import FLOOR, select
+from mkwrap.tune.spread import summary
 
 
 def _timings(*medians: float, spread: float = 0.0, runs: int = 25) -> list[Timing]:
