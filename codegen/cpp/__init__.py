@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mkwrap.codegen.cpp import pointwise
+from mkwrap.codegen.cpp import pointwise, reduction
 from mkwrap.codegen.template import Language
 
-LANGUAGE = Language("cpp", templates=(pointwise.TEMPLATE,))
+LANGUAGE = Language("cpp", templates=(pointwise.TEMPLATE, reduction.TEMPLATE))

@@ -1,0 +1,193 @@
+"""Template "reduction": nests with reductions, fused with what comes before and after them.
+
+Variants: vectors along the reduced row or along a parallel axis; rows shared by threads or each row split between them;
+values kept between the loops or computed again; variances in one pass or two; streaming stores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mkwrap.codegen.cpp import estimate
+from mkwrap.codegen.cpp.kernel_text import Frame, buffers_of
+from mkwrap.codegen.cpp.narrow import narrowed
+from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
+from mkwrap.codegen.cpp.reduction_plan import Plan
+from mkwrap.codegen.cpp.statements import SUPPORTED_REDUCTIONS
+from mkwrap.codegen.cpp.two_pass import two_pass
+from mkwrap.codegen.cpp.values import Values
+from mkwrap.codegen.template import Template
+from mkwrap.ir.analysis import reduces
+from mkwrap.ir.nodes import Nest
+from mkwrap.stages import Device, Kernel, Params, Source, Variant
+
+_STACK_BYTES = 64 << 10
+_STREAM_BYTES = 4 << 20
+_WIDE_COLUMNS = 32
+_MAX_VARIANTS = 6
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The params of one variant, as fields."""
+
+    axis: str
+    width: int
+    threads: int
+    split: bool = False
+    keep: str = "no"
+    passes: int = 1
+    stream: bool = False
+
+    def params(self) -> Params:
+        """Return the params, those at their defaults left out."""
+        result: list[tuple[str, int | str | bool]] = [("axis", self.axis), ("width", self.width), ("threads", self.threads)]
+        for name in ("split", "keep", "passes", "stream"):
+            value = getattr(self, name)
+            if value != getattr(_Choice, name):
+                result.append((name, value))
+        return tuple(result)
+
+
+def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
+    """Return the variants worth measuring, best guess first."""
+    found = reduces(kernel.nest)
+    if not found or any(r.op not in SUPPORTED_REDUCTIONS for r in found):
+        return ()
+    nest = narrowed(kernel.nest)
+    ranked = _ranked_axes(nest, kernel, device)
+    choices: list[_Choice] = []
+    for name in ranked[:2]:
+        choices.extend(_choices(nest, kernel, device, name))
+    first = [c for c in choices if c.axis == ranked[0]]
+    second = [c for c in choices if c.axis != ranked[0]][:1]
+    ordered = [*first[: _MAX_VARIANTS - len(second)], *second]
+    return tuple(dict.fromkeys(c.params() for c in ordered))
+
+
+def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
+    """Write one kernel with reductions."""
+    choice = _Choice(**dict(variant.params))  # type: ignore[arg-type]
+    nest = narrowed(kernel.nest)
+    if choice.passes == 2:
+        nest = two_pass(nest)
+    loops = _loops(nest, kernel, device, choice)
+    frame = Frame(
+        kernel,
+        variant,
+        device,
+        nest,
+        loops.units,
+        choice.threads,
+        collective=choice.split,
+        workspace_bytes=loops.workspace_bytes(choice.threads),
+    )
+    return frame.source(loops.write)
+
+
+TEMPLATE = Template("reduction", space, render)
+
+
+def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> ReductionLoops:
+    values = _values(nest, kernel, device, choice.axis)
+    return ReductionLoops(
+        Plan(values, keep=choice.keep != "no"),
+        choice.width,
+        parts=choice.threads if choice.split else 0,
+        streaming=choice.stream,
+        kept_in_workspace=choice.keep == "workspace",
+    )
+
+
+def _values(nest: Nest, kernel: Kernel, device: Device, name: str) -> Values:
+    axes = nest.axes if name[0] == "p" else nest.reduction_axes
+    return Values(nest, buffers_of(kernel), axes[int(name[1:])].symbol, device.vector_bytes)
+
+
+# ── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ranked_axes(nest: Nest, kernel: Kernel, device: Device) -> list[str]:
+    """Return the names of the axes vectors may lie along, best first; those far worse than the best are left out."""
+    names = [f"r{k}" for k, a in enumerate(nest.reduction_axes)] + [f"p{k}" for k, a in enumerate(nest.axes)]
+    costs = {name: _cost(_values(nest, kernel, device, name), name) for name in names}
+    ranked = sorted(names, key=lambda name: costs[name])
+    return [name for name in ranked if costs[name] <= 3 * costs[ranked[0]]]
+
+
+def _cost(values: Values, name: str) -> float:
+    axes = values.nest.axes if name[0] == "p" else values.nest.reduction_axes
+    extent = max(1, estimate.number(axes[int(name[1:])].extent))
+    empty = -(-extent // values.lanes) * values.lanes / extent
+    work = estimate.arithmetic(values.nest) + len(values.nest.body)
+    # Along a row, lanes are merged at the end of each: some 20 instructions.
+    ending = 20 * values.lanes / extent if name[0] == "r" else 0
+    return (work + 2 * values.lanes * estimate.irregularity(values)) * empty + ending - 0.01 * int(name[1:])
+
+
+def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Choice]:
+    values = _values(nest, kernel, device, name)
+    threads = estimate.thread_counts(values, device)
+    width = _width(values, name, threads[0])
+    base = _Choice(name, width, threads[0])
+    units = estimate.number(ReductionLoops(Plan(values), width).units)
+    may_split = threads[0] > 1 and units < 4 * threads[0]
+    if may_split and units < threads[0]:
+        base = _Choice(name, width, threads[0], split=True)
+    found = [base]
+    has_welford = any(r.op == "welford" for r in reduces(nest))
+    if has_welford and name[0] == "r" and not base.split:
+        found.insert(0, _with(base, passes=2))
+    found.extend(_kept(nest, kernel, device, found[0]))
+    if _element_bytes(values) >= _STREAM_BYTES:
+        found.append(_with(found[0], stream=True))
+    if may_split and not base.split:
+        found.append(_with(base, split=True))
+    found.extend(_with(found[0], threads=count, split=False) for count in threads[1:])
+    found.append(_with(found[0], width=_other_width(width, name)))
+    return found
+
+
+def _with(choice: _Choice, **changes: int | str | bool) -> _Choice:
+    return _Choice(**{**choice.__dict__, **changes})  # type: ignore[arg-type]
+
+
+def _kept(nest: Nest, kernel: Kernel, device: Device, base: _Choice) -> list[_Choice]:
+    """Return the variants that keep values between loops, where there are any and rows are short enough."""
+    if base.split or base.axis[0] == "p" or any(not a.extent.is_Integer for a in nest.reduction_axes):
+        return []
+    found = []
+    for passes in dict.fromkeys((base.passes, 1)):
+        choice = _with(base, keep="stack", passes=passes)
+        loops = _loops(two_pass(nest) if passes == 2 else nest, kernel, device, choice)
+        if not loops.plan.kept:
+            continue
+        size = loops.kept_bytes()
+        if size <= _STACK_BYTES:
+            found.append(choice)
+        elif size <= device.l2_bytes:
+            found.append(_with(choice, keep="workspace"))
+    return found
+
+
+def _width(values: Values, name: str, threads: int) -> int:
+    """Return how many accumulators take turns, or lie side by side."""
+    axes = values.nest.axes if name[0] == "p" else values.nest.reduction_axes
+    extent = estimate.number(axes[int(name[1:])].extent)
+    vectors = max(1, -(-extent // values.lanes))
+    if name[0] == "p":
+        return min(_WIDE_COLUMNS, max(1, -(-vectors // threads))) if vectors > 8 else min(4, vectors)
+    weight = estimate.arithmetic(values.nest)
+    return min(4 if weight <= 16 else 2, vectors)
+
+
+def _other_width(width: int, name: str) -> int:
+    if name[0] == "p":
+        return 4 if width != 4 else 8
+    return 1 if width > 1 else 4
+
+
+def _element_bytes(values: Values) -> int:
+    plan = Plan(values)
+    width = sum(values.buffers[s.buffer].dtype.itemsize for s in plan.element_stores)
+    return width * estimate.points(values.nest)

@@ -1,0 +1,367 @@
+"""Writes the loops of a reduction plan: by rows (vectors along the reduced row) or by columns (along a parallel axis)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import sympy
+
+from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.kernel_text import write_unit
+from mkwrap.codegen.cpp.reduction_plan import Plan
+from mkwrap.codegen.cpp.spelling import CTYPES
+from mkwrap.codegen.cpp.statements import Accumulator, Statements
+from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import defined
+from mkwrap.ir.nodes import Axis, Expr, Instruction
+
+_PARTIAL_FIELD_BYTES = 8
+_PARTIAL_FIELDS = 3
+CASCADE = 1 << 14
+"""Elements that are summed up before a partial sum is put away: bounds the rounding error of long rows."""
+
+
+@dataclass(frozen=True)
+class ReductionLoops:
+    """A plan in C++.
+
+    `width`: by rows, how many accumulators take turns; by columns, how many vectors lie side by side. `parts` > 0: the
+    outermost loop over a reduction axis is cut in so many parts, whose partial results meet in the workspace.
+    """
+
+    plan: Plan
+    width: int
+    parts: int = 0
+    streaming: bool = False
+    kept_in_workspace: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a vector."""
+        return self.plan.values.lanes
+
+    @cached_property
+    def statements(self) -> Statements:
+        """How instructions are written inside the vector loop."""
+        rows = {n for n in self.plan.values.dtypes if n not in self.plan.values.element}
+        lined = {n for n in rows if self.plan.values.varies(n)}
+        return Statements(self.plan.values, ref=lambda n: f"{n}[k]" if n in lined else n, streaming=self.streaming)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[str, Expr], ...]:
+        """Variables and extents of a unit's coordinates."""
+        plan = self.plan
+        result = [(plan.names[a.symbol], a.extent) for a in plan.outer]
+        if not plan.by_rows:
+            block = self.lanes * self.width
+            extent = plan.vector.extent
+            count = sympy.Integer(-(-int(extent) // block)) if extent.is_Integer else sympy.ceiling(extent / block)
+            result.append(("piece", count))
+        return tuple(result)
+
+    @property
+    def units(self) -> Expr:
+        """Number of units."""
+        return sympy.Mul(*[extent for _, extent in self.pieces])
+
+    # ── memory beside the buffers ──
+
+    @property
+    def _row_elements(self) -> Expr:
+        """Elements of a row buffer: whole vectors along the vector axis."""
+        extent = self.plan.vector.extent
+        padded = -(-int(extent) // self.lanes) * self.lanes
+        return sympy.Mul(padded, *[a.extent for a in self.plan.walked])
+
+    def kept_bytes(self) -> int:
+        """Bytes of all row buffers of one thread; static extents only."""
+        dtypes = self.plan.values.dtypes
+        return sum(int(self._row_elements) * dtypes[n].itemsize + 64 for n in self.plan.kept)
+
+    def _partial_bytes(self) -> Expr:
+        """Bytes of one reduction's partial results, generously."""
+        vectors = 1 if self.plan.by_rows else self.lanes * self.width
+        return self.units * self.parts * vectors * _PARTIAL_FIELDS * _PARTIAL_FIELD_BYTES
+
+    def workspace_bytes(self, threads: int) -> Expr:
+        """Bytes of workspace: row buffers of every thread, or partial results of every reduction."""
+        if self.kept_in_workspace:
+            return sympy.Integer(threads * _up(self.kept_bytes()))
+        if not self.parts:
+            return sympy.Integer(0)
+        count = sum(len(self.plan.accumulators(loop)) for loop in range(self.plan.loops))
+        return count * (self._partial_bytes() + 64)
+
+    # ── units ──
+
+    def write(self, writer: Writer) -> None:
+        """Write the loop over units."""
+        if self.parts:
+            writer.line("const int64_t thread = mkw::thread_index(), threads = mkw::thread_count();")
+        self._declare_kept(writer)
+        with writer.block("for (int64_t unit = first; unit < last; ++unit)"):
+            write_unit(writer, self.pieces)
+            if self.plan.by_rows:
+                self._write_stages(writer)
+                return
+            extent = spell_index(self.plan.vector.extent, {})
+            block = self.lanes * self.width
+            writer.line(f"const int64_t begin = piece * {block}, end = mkw::smaller(begin + {block}, {extent});")
+            flags = self._leftovers(self.plan.vector.extent)
+            head = f"mkw::blocks<{self.lanes}, {self.width}, {flags}>(begin, end"
+            with writer.block(f"{head}, [&](auto lanes, auto vectors, int64_t base) MKW_BODY", "});"):
+                self._write_stages(writer)
+
+    def _leftovers(self, extent: Expr) -> str:
+        static = extent.is_Integer
+        singles = not (static and int(extent) % (self.lanes * self.width) == 0)
+        tail = not (static and int(extent) % self.lanes == 0)
+        return f"{str(singles).lower()}, {str(tail).lower()}"
+
+    def _write_stages(self, writer: Writer) -> None:
+        for stage in range(self.plan.loops + 1):
+            self._write_row_values(writer, stage)
+            if stage < self.plan.loops:
+                self._write_loop(writer, stage)
+        self._write_row_stores(writer)
+
+    # ── row level ──
+
+    def _write_row_values(self, writer: Writer, stage: int) -> None:
+        values = self.plan.values
+        lined: list[tuple[str, Instruction]] = []
+        for i in self.plan.row_instructions(stage):
+            name = defined(i)[0]
+            if values.varies(name):
+                lined.append((name, i))
+        uniform = [i for i in self.plan.row_instructions(stage) if not values.varies(defined(i)[0])]
+        for i in uniform:
+            writer.line(f"const auto {defined(i)[0]} = {self.statements.expression(i)};")
+        if not lined:
+            return
+        for name, _ in lined:
+            writer.line(f"mkw::Vec<{CTYPES[values.dtypes[name]]}, {self.lanes}> {name}[vectors];")
+        with self._each_vector(writer):
+            for name, i in lined:
+                writer.line(f"{name}[k] = {self.statements.expression(i)};")
+
+    @contextmanager
+    def _each_vector(self, writer: Writer) -> Iterator[None]:
+        axis = self.plan.names[self.plan.vector.symbol]
+        if self.width <= 8:
+            writer.line("#pragma GCC unroll 8")
+        with writer.block("for (int k = 0; k < vectors; ++k)"):
+            writer.line(f"[[maybe_unused]] const int64_t {axis} = base + k * {self.lanes};")
+            yield
+
+    def _write_row_stores(self, writer: Writer) -> None:
+        stores = self.plan.row_stores
+        if not stores:
+            return
+        if self.parts:
+            # Another thread may still read, at row level, what is overwritten in place.
+            writer.line("#pragma omp barrier")
+        with ExitStack() as stack:
+            if self.parts:
+                stack.enter_context(writer.block("if (thread == 0)"))
+            if self.plan.by_rows:
+                writer.lines(self.statements.store(s, vector=False) for s in stores)
+            else:
+                stack.enter_context(self._each_vector(writer))
+                writer.lines(self.statements.store(s, vector=True) for s in stores)
+
+    # ── one loop over the reduction axes ──
+
+    def _write_loop(self, writer: Writer, loop: int) -> None:
+        accumulators = self.plan.accumulators(loop)
+        if self.parts:
+            self._write_parts(writer, loop, accumulators)
+            return
+        if self.plan.by_rows and self._cascades(accumulators):
+            self._write_cascade(writer, loop, accumulators)
+            return
+        self._declare(writer, accumulators)
+        self._write_walk(writer, loop, accumulators, None)
+        for a in accumulators:
+            if self.plan.by_rows:
+                self._name_results(writer, a, self._folded(a))
+        self._name_columns(writer, accumulators, "{name}_acc[k]")
+
+    def _cascades(self, accumulators: tuple[Accumulator, ...]) -> bool:
+        extent = self.plan.vector.extent
+        long = not extent.is_Integer or int(extent) > 2 * CASCADE
+        return long and any(a.reduce.op in ("sum", "welford") and a.dtype.is_float for a in accumulators)
+
+    def _write_cascade(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...]) -> None:
+        """Write a long row as stretches whose results are merged one after another."""
+        for a in accumulators:
+            writer.line(f"{a.ctype(1)} {_name(a)}_all;")
+        with ExitStack() as stack:
+            for depth, axis in enumerate(self.plan.walked):
+                stack.enter_context(self._walk(writer, loop, depth, axis, None))
+            extent = spell_index(self.plan.vector.extent, {})
+            stack.enter_context(
+                writer.block(f"for (int64_t stretch = 0; stretch < {extent}; stretch += {CASCADE})")
+            )
+            self._declare(writer, accumulators)
+            self._write_sweep(writer, loop, accumulators, ("stretch", f"mkw::smaller(stretch + {CASCADE}, {extent})"))
+            for a in accumulators:
+                writer.line(f"{_name(a)}_all.merge({self._folded(a)});")
+        for a in accumulators:
+            self._name_results(writer, a, f"{_name(a)}_all")
+
+    def _write_parts(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...]) -> None:
+        """Write a loop cut in parts: partial results to the workspace, a barrier, then every thread merges them all."""
+        lanes = 1 if self.plan.by_rows else self.lanes
+        vectors = "1" if self.plan.by_rows else "vectors"
+        for a in accumulators:
+            place = f"unit * {self.parts * (1 if self.plan.by_rows else self.width)}"
+            if not self.plan.by_rows:
+                place += f" + (base - begin) / {self.lanes} * {self.parts}"
+            offset = spell_index(self._partial_offset(loop, a), {})
+            writer.line(f"{a.ctype(lanes)}* const {_name(a)}_part = ({a.ctype(lanes)}*)(workspace + {offset}) + {place};")
+        outermost = (*self.plan.walked, self.plan.vector)[0]
+        grain = self.lanes * self.width if outermost == self.plan.vector else 1
+        extent = spell_index(outermost.extent, {})
+        with writer.block(f"for (int64_t part = thread; part < {self.parts}; part += threads)"):
+            writer.line(f"const mkw::Share range = mkw::share({extent}, {grain}, part, {self.parts});")
+            self._declare(writer, accumulators)
+            self._write_walk(writer, loop, accumulators, ("range.begin", "range.end"))
+            for a in accumulators:
+                if self.plan.by_rows:
+                    writer.line(f"{_name(a)}_part[part] = {self._folded(a)};")
+                else:
+                    writer.line(f"for (int k = 0; k < vectors; ++k) {_name(a)}_part[part * vectors + k] = {_name(a)}_acc[k];")
+        if not accumulators:
+            return
+        writer.line("#pragma omp barrier")
+        for a in accumulators:
+            source = f"mkw::merged_partials({_name(a)}_part, {self.parts}, {vectors})"
+            if self.plan.by_rows:
+                writer.line(f"const auto {_name(a)}_all = {source};")
+                self._name_results(writer, a, f"{_name(a)}_all")
+        self._name_columns(writer, accumulators, f"mkw::merged_partials({{name}}_part + k, {self.parts}, vectors)")
+
+    def _partial_offset(self, loop: int, accumulator: Accumulator) -> Expr:
+        earlier = [a.reduce.dests for n in range(self.plan.loops) for a in self.plan.accumulators(n)]
+        at = earlier.index(accumulator.reduce.dests)
+        return sympy.expand(at * (sympy.ceiling(self._partial_bytes() / 64) * 64))
+
+    def _declare(self, writer: Writer, accumulators: tuple[Accumulator, ...]) -> None:
+        count = str(self.width) if self.plan.by_rows else "vectors"
+        for a in accumulators:
+            writer.line(f"{a.ctype(self.lanes)} {_name(a)}_acc[{count}];")
+
+    def _folded(self, a: Accumulator) -> str:
+        return f"mkw::across<{self.lanes}>(mkw::merged({_name(a)}_acc))"
+
+    def _name_results(self, writer: Writer, a: Accumulator, source: str) -> None:
+        if not source.endswith("_all"):
+            writer.line(f"const auto {_name(a)}_all = {source};")
+            source = f"{_name(a)}_all"
+        for dest, result in zip(a.reduce.dests, a.results(source), strict=True):
+            writer.line(f"[[maybe_unused]] const auto {dest} = {result};")
+
+    def _name_columns(self, writer: Writer, accumulators: tuple[Accumulator, ...], source: str) -> None:
+        if self.plan.by_rows or not accumulators:
+            return
+        for a in accumulators:
+            for dest, dtype in zip(a.reduce.dests, a.reduce.dtypes, strict=True):
+                writer.line(f"mkw::Vec<{CTYPES[dtype]}, {self.lanes}> {dest}[vectors];")
+        with self._each_vector(writer):
+            for a in accumulators:
+                writer.line(f"const auto {_name(a)}_all = {source.format(name=_name(a))};")
+                for dest, result in zip(a.reduce.dests, a.results(f"{_name(a)}_all"), strict=True):
+                    writer.line(f"{dest}[k] = {result};")
+
+    # ── walking the reduction axes ──
+
+    def _write_walk(
+        self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], cut: tuple[str, str] | None
+    ) -> None:
+        """Write the loops over the reduction axes; `cut` bounds the outermost of them."""
+        with ExitStack() as stack:
+            for depth, axis in enumerate(self.plan.walked):
+                stack.enter_context(self._walk(writer, loop, depth, axis, cut if depth == 0 else None))
+            if self.plan.by_rows:
+                self._write_sweep(writer, loop, accumulators, None if self.plan.walked else cut)
+            else:
+                stack.enter_context(self._each_vector(writer))
+                self._write_element(writer, loop, accumulators, "k")
+
+    @contextmanager
+    def _walk(self, writer: Writer, loop: int, depth: int, axis: Axis, cut: tuple[str, str] | None) -> Iterator[None]:
+        name = self.plan.names[axis.symbol]
+        begin, end = cut or ("0", spell_index(axis.extent, {}))
+        with writer.block(f"for (int64_t {name} = {begin}; {name} < {end}; ++{name})"):
+            for i in self.plan.element_instructions(loop):
+                if not self.plan.values.varies(defined(i)[0]) and self._depth(i) == depth:
+                    writer.line(f"const auto {defined(i)[0]} = {self.statements.expression(i)};")
+            yield
+
+    def _depth(self, i: Instruction) -> int:
+        """Return the innermost walked axis a uniform element value depends on."""
+        symbols = self.plan.values.axes_of[defined(i)[0]]
+        return max(k for k, axis in enumerate(self.plan.walked) if axis.symbol in symbols)
+
+    def _write_sweep(
+        self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], cut: tuple[str, str] | None
+    ) -> None:
+        axis = self.plan.vector
+        begin, end = cut or ("0", spell_index(axis.extent, {}))
+        head = f"mkw::sweep<{self.lanes}, {self.width}, {self._leftovers(axis.extent)}>({begin}, {end}"
+        name = self.plan.names[axis.symbol]
+        with writer.block(f"{head}, [&](auto lanes, int64_t {name}, [[maybe_unused]] auto which) MKW_BODY", "});"):
+            self._write_element(writer, loop, accumulators, "which")
+
+    def _write_element(
+        self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str
+    ) -> None:
+        plan = self.plan
+        for name in plan.reloaded(loop):
+            writer.line(f"const auto {name} = mkw::load(mkw::Full<{self.lanes}>{{}}, {name}_kept + {self._kept_at()});")
+        for i in plan.element_instructions(loop):
+            name = defined(i)[0]
+            if plan.values.varies(name):
+                writer.line(f"const auto {name} = {self.statements.expression(i)};")
+                if plan.kept.get(name) == loop:
+                    full = f"mkw::Full<{self.lanes}>{{}}"
+                    writer.line(f"mkw::store({full}, {name}_kept + {self._kept_at()}, {name});")
+        for a in accumulators:
+            writer.line(a.step(self.statements, f"{_name(a)}_acc[{which}]", plan.position))
+        if loop == plan.loops - 1:
+            writer.lines(self.statements.store(s, vector=True) for s in plan.element_stores)
+
+    # ── row buffers ──
+
+    def _declare_kept(self, writer: Writer) -> None:
+        offset = 0
+        base = f"workspace + mkw::thread_index() * {_up(self.kept_bytes())}" if self.kept_in_workspace else ""
+        for name in self.plan.kept:
+            ctype = CTYPES[self.plan.values.dtypes[name]]
+            if self.kept_in_workspace:
+                writer.line(f"{ctype}* const {name}_kept = ({ctype}*)({base} + {offset});")
+                offset += _up(int(self._row_elements) * self.plan.values.dtypes[name].itemsize)
+            else:
+                writer.line(f"alignas(64) {ctype} {name}_kept[{self._row_elements}];")
+
+    def _kept_at(self) -> str:
+        plan = self.plan
+        position: Expr = sympy.Integer(0)
+        for axis in plan.walked:
+            position = position * axis.extent + axis.symbol
+        padded = -(-int(plan.vector.extent) // self.lanes) * self.lanes
+        return f"({self.statements.index(sympy.expand(position * padded + plan.vector.symbol))})"
+
+
+def _name(a: Accumulator) -> str:
+    return a.reduce.dests[0]
+
+
+def _up(size: int) -> int:
+    return -(-size // 64) * 64
+
+
