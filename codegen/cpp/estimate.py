@@ -63,7 +63,7 @@ def irregularity(values: Values) -> int:
         if isinstance(i, Load | Store):
             step = values.step(values.flat(i))
             irregular = step is None or (step not in (0, 1))
-            count += irregular or (isinstance(i, Store) and step == 0)
+            count += irregular or (isinstance(i, Store) and step == 0 and not values.nest.reduction_axes)
         elif isinstance(i, IndexValue):
             count += values.step(i.expr) is None
     return count

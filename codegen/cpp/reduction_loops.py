@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cached_property
 
 import sympy
 
+from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.kernel_text import write_unit
 from mkwrap.codegen.cpp.reduction_plan import Plan
@@ -20,8 +22,8 @@ from mkwrap.ir.nodes import Axis, Expr, Instruction
 
 _PARTIAL_FIELD_BYTES = 8
 _PARTIAL_FIELDS = 3
-CASCADE = 1 << 14
-"""Elements that are summed up before a partial sum is put away: bounds the rounding error of long rows."""
+CASCADE = 512
+"""Terms that one lane sums up before the sum is put away: bounds the rounding error of long rows."""
 
 
 @dataclass(frozen=True)
@@ -180,72 +182,38 @@ class ReductionLoops:
         if self.parts:
             self._write_parts(writer, loop, accumulators)
             return
-        if self.plan.by_rows and self._cascades(accumulators):
-            self._write_cascade(writer, loop, accumulators)
-            return
-        self._declare(writer, accumulators)
-        self._write_walk(writer, loop, accumulators, None)
-        for a in accumulators:
-            if self.plan.by_rows:
-                self._name_results(writer, a, self._folded(a))
-        self._name_columns(writer, accumulators, "{name}_acc[k]")
-
-    def _cascades(self, accumulators: tuple[Accumulator, ...]) -> bool:
-        extent = self.plan.vector.extent
-        long = not extent.is_Integer or int(extent) > 2 * CASCADE
-        return long and any(a.reduce.op in ("sum", "welford") and a.dtype.is_float for a in accumulators)
-
-    def _write_cascade(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...]) -> None:
-        """Write a long row as stretches whose results are merged one after another."""
-        for a in accumulators:
-            writer.line(f"{a.ctype(1)} {_name(a)}_all;")
-        with ExitStack() as stack:
-            for depth, axis in enumerate(self.plan.walked):
-                stack.enter_context(self._walk(writer, loop, depth, axis, None))
-            extent = spell_index(self.plan.vector.extent, {})
-            stack.enter_context(
-                writer.block(f"for (int64_t stretch = 0; stretch < {extent}; stretch += {CASCADE})")
-            )
-            self._declare(writer, accumulators)
-            self._write_sweep(writer, loop, accumulators, ("stretch", f"mkw::smaller(stretch + {CASCADE}, {extent})"))
-            for a in accumulators:
-                writer.line(f"{_name(a)}_all.merge({self._folded(a)});")
-        for a in accumulators:
-            self._name_results(writer, a, f"{_name(a)}_all")
+        held = self._write_walk(writer, loop, accumulators, None)
+        self._name_results(writer, accumulators, held)
 
     def _write_parts(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...]) -> None:
         """Write a loop cut in parts: partial results to the workspace, a barrier, then every thread merges them all."""
-        lanes = 1 if self.plan.by_rows else self.lanes
-        vectors = "1" if self.plan.by_rows else "vectors"
+        rows = self.plan.by_rows
+        place = f"unit * {self.parts * (1 if rows else self.width)}"
+        if not rows:
+            place += f" + (base - begin) / {self.lanes} * {self.parts}"
         for a in accumulators:
-            place = f"unit * {self.parts * (1 if self.plan.by_rows else self.width)}"
-            if not self.plan.by_rows:
-                place += f" + (base - begin) / {self.lanes} * {self.parts}"
-            offset = spell_index(self._partial_offset(loop, a), {})
-            writer.line(f"{a.ctype(lanes)}* const {_name(a)}_part = ({a.ctype(lanes)}*)(workspace + {offset}) + {place};")
+            ctype = a.ctype(1 if rows else self.lanes)
+            offset = spell_index(self._partial_offset(a), {})
+            writer.line(f"{ctype}* const {_name(a)}_part = ({ctype}*)(workspace + {offset}) + {place};")
         outermost = (*self.plan.walked, self.plan.vector)[0]
         grain = self.lanes * self.width if outermost == self.plan.vector else 1
         extent = spell_index(outermost.extent, {})
         with writer.block(f"for (int64_t part = thread; part < {self.parts}; part += threads)"):
             writer.line(f"const mkw::Share range = mkw::share({extent}, {grain}, part, {self.parts});")
-            self._declare(writer, accumulators)
-            self._write_walk(writer, loop, accumulators, ("range.begin", "range.end"))
+            held = self._write_walk(writer, loop, accumulators, ("range.begin", "range.end"))
             for a in accumulators:
-                if self.plan.by_rows:
-                    writer.line(f"{_name(a)}_part[part] = {self._folded(a)};")
+                source = held.format(name=_name(a), lanes=self.lanes)
+                if rows:
+                    writer.line(f"{_name(a)}_part[part] = {source};")
                 else:
-                    writer.line(f"for (int k = 0; k < vectors; ++k) {_name(a)}_part[part * vectors + k] = {_name(a)}_acc[k];")
-        if not accumulators:
-            return
-        writer.line("#pragma omp barrier")
-        for a in accumulators:
-            source = f"mkw::merged_partials({_name(a)}_part, {self.parts}, {vectors})"
-            if self.plan.by_rows:
-                writer.line(f"const auto {_name(a)}_all = {source};")
-                self._name_results(writer, a, f"{_name(a)}_all")
-        self._name_columns(writer, accumulators, f"mkw::merged_partials({{name}}_part + k, {self.parts}, vectors)")
+                    target = f"{_name(a)}_part[part * vectors + k]"
+                    writer.line(f"for (int k = 0; k < vectors; ++k) {target} = {source};")
+        if accumulators:
+            writer.line("#pragma omp barrier")
+            start, step = ("{name}_part", "1") if rows else ("{name}_part + k", "vectors")
+            self._name_results(writer, accumulators, f"mkw::merged_partials({start}, {self.parts}, {step})")
 
-    def _partial_offset(self, loop: int, accumulator: Accumulator) -> Expr:
+    def _partial_offset(self, accumulator: Accumulator) -> Expr:
         earlier = [a.reduce.dests for n in range(self.plan.loops) for a in self.plan.accumulators(n)]
         at = earlier.index(accumulator.reduce.dests)
         return sympy.expand(at * (sympy.ceiling(self._partial_bytes() / 64) * 64))
@@ -255,45 +223,101 @@ class ReductionLoops:
         for a in accumulators:
             writer.line(f"{a.ctype(self.lanes)} {_name(a)}_acc[{count}];")
 
-    def _folded(self, a: Accumulator) -> str:
-        return f"mkw::across<{self.lanes}>(mkw::merged({_name(a)}_acc))"
-
-    def _name_results(self, writer: Writer, a: Accumulator, source: str) -> None:
-        if not source.endswith("_all"):
-            writer.line(f"const auto {_name(a)}_all = {source};")
-            source = f"{_name(a)}_all"
-        for dest, result in zip(a.reduce.dests, a.results(source), strict=True):
-            writer.line(f"[[maybe_unused]] const auto {dest} = {result};")
-
-    def _name_columns(self, writer: Writer, accumulators: tuple[Accumulator, ...], source: str) -> None:
-        if self.plan.by_rows or not accumulators:
+    def _name_results(self, writer: Writer, accumulators: tuple[Accumulator, ...], held: str) -> None:
+        """Name the results of accumulators; `held` spells where one is, with its name to be filled in."""
+        if self.plan.by_rows:
+            for a in accumulators:
+                writer.line(f"const auto {_name(a)}_done = {held.format(name=_name(a), lanes=self.lanes)};")
+                for dest, result in zip(a.reduce.dests, a.results(f"{_name(a)}_done"), strict=True):
+                    writer.line(f"[[maybe_unused]] const auto {dest} = {result};")
             return
         for a in accumulators:
             for dest, dtype in zip(a.reduce.dests, a.reduce.dtypes, strict=True):
                 writer.line(f"mkw::Vec<{CTYPES[dtype]}, {self.lanes}> {dest}[vectors];")
+        if not accumulators:
+            return
         with self._each_vector(writer):
             for a in accumulators:
-                writer.line(f"const auto {_name(a)}_all = {source.format(name=_name(a))};")
-                for dest, result in zip(a.reduce.dests, a.results(f"{_name(a)}_all"), strict=True):
+                writer.line(f"const auto {_name(a)}_done = {held.format(name=_name(a))};")
+                for dest, result in zip(a.reduce.dests, a.results(f"{_name(a)}_done"), strict=True):
                     writer.line(f"{dest}[k] = {result};")
 
     # ── walking the reduction axes ──
 
+    @cached_property
+    def _order(self) -> tuple[Axis, ...]:
+        """The axes of one loop, outermost first."""
+        return (*self.plan.walked, self.plan.vector) if self.plan.by_rows else self.plan.walked
+
+    def _stretched(self, accumulators: tuple[Accumulator, ...]) -> tuple[int, int] | None:
+        """Return the depth of the axis to sum up in stretches, and their length; None where the sums are short."""
+        if not any(a.reduce.op in ("sum", "welford") and a.dtype.is_float for a in accumulators):
+            return None
+        extents = [estimate.number(axis.extent) for axis in self._order]
+        # By rows, lanes and turns make many short sums of a row; by columns, each is one.
+        length = CASCADE * (self.lanes * self.width if self.plan.by_rows else 1)
+        if math.prod(extents) <= 2 * length:
+            return None
+        depth = max(range(len(extents)), key=lambda k: extents[k])
+        stretch = max(1, length // math.prod(extents[depth + 1 :]))
+        if self._order[depth] == self.plan.vector:
+            stretch = _up(stretch, self.lanes * self.width)
+        return depth, stretch
+
     def _write_walk(
         self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], cut: tuple[str, str] | None
-    ) -> None:
-        """Write the loops over the reduction axes; `cut` bounds the outermost of them."""
+    ) -> str:
+        """Write the loops over the reduction axes; `cut` bounds the outermost. Returns where the results are held.
+
+        Long sums are made of stretches, merged one after another: that bounds the rounding error.
+        """
+        rows, stretched = self.plan.by_rows, self._stretched(accumulators)
         with ExitStack() as stack:
-            for depth, axis in enumerate(self.plan.walked):
-                stack.enter_context(self._walk(writer, loop, depth, axis, cut if depth == 0 else None))
+            if stretched is None:
+                self._declare(writer, accumulators)
+                self._write_inner(writer, loop, accumulators, 0, cut)
+                return "mkw::across<{lanes}>(mkw::merged({name}_acc))" if rows else "{name}_acc[k]"
+            depth, length = stretched
+            for a in accumulators:
+                writer.line(f"{a.ctype(1)} {_name(a)}_all;" if rows else f"{a.ctype(self.lanes)} {_name(a)}_all[vectors];")
+            for outer in range(depth):
+                stack.enter_context(self._walk(writer, loop, outer, cut if outer == 0 else None))
+            begin, end = (cut if depth == 0 else None) or ("0", spell_index(self._order[depth].extent, {}))
+            stack.enter_context(
+                writer.block(f"for (int64_t stretch = {begin}; stretch < {end}; stretch += {length})")
+            )
+            self._declare(writer, accumulators)
+            self._write_inner(
+                writer, loop, accumulators, depth, ("stretch", f"mkw::smaller(stretch + {length}, {end})")
+            )
+            for a in accumulators:
+                if rows:
+                    writer.line(f"{_name(a)}_all.merge(mkw::across<{self.lanes}>(mkw::merged({_name(a)}_acc)));")
+                else:
+                    writer.line(f"for (int k = 0; k < vectors; ++k) {_name(a)}_all[k].merge({_name(a)}_acc[k]);")
+        return "{name}_all" if rows else "{name}_all[k]"
+
+    def _write_inner(
+        self,
+        writer: Writer,
+        loop: int,
+        accumulators: tuple[Accumulator, ...],
+        depth: int,
+        cut: tuple[str, str] | None,
+    ) -> None:
+        """Write the loops from `depth` inwards; `cut` bounds the first of them."""
+        with ExitStack() as stack:
+            for k in range(depth, len(self.plan.walked)):
+                stack.enter_context(self._walk(writer, loop, k, cut if k == depth else None))
             if self.plan.by_rows:
-                self._write_sweep(writer, loop, accumulators, None if self.plan.walked else cut)
+                self._write_sweep(writer, loop, accumulators, cut if depth == len(self.plan.walked) else None)
             else:
                 stack.enter_context(self._each_vector(writer))
                 self._write_element(writer, loop, accumulators, "k")
 
     @contextmanager
-    def _walk(self, writer: Writer, loop: int, depth: int, axis: Axis, cut: tuple[str, str] | None) -> Iterator[None]:
+    def _walk(self, writer: Writer, loop: int, depth: int, cut: tuple[str, str] | None) -> Iterator[None]:
+        axis = self.plan.walked[depth]
         name = self.plan.names[axis.symbol]
         begin, end = cut or ("0", spell_index(axis.extent, {}))
         with writer.block(f"for (int64_t {name} = {begin}; {name} < {end}; ++{name})"):
@@ -361,7 +385,7 @@ def _name(a: Accumulator) -> str:
     return a.reduce.dests[0]
 
 
-def _up(size: int) -> int:
-    return -(-size // 64) * 64
+def _up(size: int, grain: int = 64) -> int:
+    return -(-size // grain) * grain
 
 

@@ -21,7 +21,7 @@ from mkwrap.ir.index import linearize
 from mkwrap.ir.nodes import Axis, BoundsCheck, Compute, Constant, Expr, Instruction, Load, Reduce, Store
 from mkwrap.ir.ops import OPS
 
-_CHEAP = 4
+_CHEAP = 3
 """Weight below which computing a value again beats keeping it."""
 
 
@@ -162,7 +162,8 @@ class Plan:
 
     def _elements(self, loop: int, known: frozenset[str]) -> tuple[Instruction, ...]:
         sinks = self._sinks(loop)
-        needed = self.values.needed(sinks, known)
+        rows = frozenset(self.values.dtypes) - self.values.element
+        needed = self.values.needed(sinks, known | rows)
         checks = [i for i in sinks if isinstance(i, BoundsCheck) and i not in needed]
         chosen = [i for i in (*needed, *checks) if defined(i) and defined(i)[0] in self.values.element]
         order = {id(i): k for k, i in enumerate(self.values.nest.body)}
