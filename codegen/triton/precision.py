@@ -8,7 +8,8 @@ from mkwrap.ir.nodes import Compute, Nest, Reduce, Store
 
 # Continuous ops that do not enlarge an error of 2 ulp beyond what rounding to 16 bits hides.
 _CARRIES = frozenset(
-    ("abs", "add", "div", "erf", "exp", "maximum", "minimum", "mul", "neg", "reciprocal", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where")
+    ["abs", "add", "div", "erf", "exp", "maximum", "minimum", "mul", "neg"]
+    + ["reciprocal", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where"]
 )
 _REDUCES = frozenset(("sum", "maximum", "minimum", "dot"))
 

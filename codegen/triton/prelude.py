@@ -65,7 +65,7 @@ _DIGAMMA = """\
 def digamma(a):
     reflected = a < 0.5
     x = tl.where(reflected, 1.0 - a, a)
-    shift = x * 0.0
+    shift = tl.where(reflected, 0.0, 0.0).to(a.dtype)
     for _ in tl.static_range(10):
         low = x < 10.0
         shift = tl.where(low, shift - 1.0 / x, shift)

@@ -40,8 +40,8 @@ def _vectorized(function: Callable[..., float]) -> Callable[..., Any]:
     return np.vectorize(function, otypes=[np.float64])
 
 
-def _lgamma(x: float) -> float:
-    return math.inf if x <= 0 and x == int(x) else math.lgamma(x)
+def _from_torch(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    return lambda x: function(torch.from_numpy(np.ascontiguousarray(x))).numpy()
 
 
 LIBDEVICE = SimpleNamespace(
@@ -50,8 +50,8 @@ LIBDEVICE = SimpleNamespace(
     **{name: _elementwise(getattr(np, f"arc{name[1:]}")) for name in "asin acos atan asinh acosh atanh atan2".split()},
     erf=_elementwise(_vectorized(math.erf)),
     erfc=_elementwise(_vectorized(math.erfc)),
-    erfinv=_elementwise(lambda x: torch.erfinv(torch.from_numpy(np.ascontiguousarray(x))).numpy()),
-    lgamma=_elementwise(_vectorized(_lgamma)),
+    erfinv=_elementwise(_from_torch(torch.erfinv)),
+    lgamma=_elementwise(_from_torch(torch.lgamma)),
     pow=_elementwise(np.power),
     rsqrt=_elementwise(lambda x: 1 / np.sqrt(x)),
 )
@@ -82,7 +82,7 @@ def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> Non
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
     workspace = torch.full((int(source.workspace_bytes) + 64,), 0xFF, dtype=torch.uint8)
-    with _interpreting():
+    with _interpreting(), np.errstate(all="ignore"):
         exec(compile(source.text, str(path), "exec"), namespace)
         namespace["libdevice"] = LIBDEVICE
         for launch in source.launches:

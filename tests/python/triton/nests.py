@@ -1,61 +1,162 @@
-"""Kernels built by hand, with numpy's answer to each."""
+"""Kernels built by hand for the Triton templates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import sympy
 
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol, contiguous_strides
-from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Role
-from mkwrap.stages import Access, Kernel, Parameter
+from mkwrap.ir.nodes import Axis, Buffer, Nest, Origin, Role
+from mkwrap.ir.ops import OPS, Kind
+from mkwrap.stages import Access, Device, Kernel, Parameter
 
-Array = npt.NDArray[np.generic]
-I, J, K, R, Q = (axis_symbol(name) for name in ("i0", "i1", "i2", "r0", "r1"))
+I0, I1, I2, R0, R1 = (axis_symbol(name) for name in ("i0", "i1", "i2", "r0", "r1"))
 F32, F64, F16, BF16 = DType.FLOAT32, DType.FLOAT64, DType.FLOAT16, DType.BFLOAT16
+H100 = Device("cuda", "sm_90", vector_bytes=16, units=132, shared_bytes=227 * 1024, l2_bytes=50 * 2**20)
 
 
 def axes(*pairs: tuple[sympy.Symbol, int]) -> tuple[Axis, ...]:
     return tuple(Axis(symbol, sympy.Integer(extent)) for symbol, extent in pairs)
 
 
-def buffer(
-    name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None, role: Role = Role.INPUT
-) -> Buffer:
+def buffer(name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> Buffer:
     sizes = tuple(sympy.Integer(n) for n in shape)
     steps = contiguous_strides(sizes) if strides is None else tuple(sympy.Integer(s) for s in strides)
-    return Buffer(name, dtype, sizes, steps, role)
+    return Buffer(name, dtype, sizes, steps, Role.INPUT)
 
 
-def kernel(
-    nest: Nest,
-    reads: Sequence[Buffer],
-    writes: Sequence[Buffer],
-    updates: Sequence[Buffer] = (),
-) -> Kernel:
+def kernel(nest: Nest, reads: Sequence[Buffer], writes: Sequence[Buffer], updates: Sequence[Buffer] = ()) -> Kernel:
     parameters = [Parameter(b, Access.READ) for b in reads]
     parameters += [Parameter(b, Access.READ_WRITE) for b in updates]
     parameters += [Parameter(b, Access.WRITE) for b in writes]
     return Kernel(nest.name, nest, tuple(parameters))
 
 
-@dataclass(frozen=True)
-class Case:
-    """A kernel, the arrays bound to its parameters (in their logical shape), and the expected written ones."""
-
-    kernel: Kernel
-    arrays: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    tolerance: float = 1e-5
-
-
-def unary(op: str, dtype: DType, n: int) -> Kernel:
+def scalar_op(op: str, dtype: DType, n: int, result: DType | None = None) -> Kernel:
+    """out = op(arg0, arg1, …) over n points; shifts and `where` get arguments of the dtypes they take."""
+    row = OPS[op]
+    sources = [dtype] * row.arity
+    if row.kind is Kind.WHERE:
+        sources[0] = DType.BOOL
     body = BodyBuilder()
-    body.store("arg1", (I,), body.compute(op, body.load("arg0", dtype, (I,))))
-    result = body.dtype(f"v{1}")
-    return kernel(Nest("unary", axes((I, n)), (), body.body()), [buffer("arg0", dtype, [n])], [buffer("arg1", result, [n])])
+    args = [body.load(f"arg{k}", source, (I0,)) for k, source in enumerate(sources)]
+    value = body.compute(op, *args, dtype=result)
+    out = f"arg{len(args)}"
+    body.store(out, (I0,), value)
+    reads = [buffer(f"arg{k}", source, [n]) for k, source in enumerate(sources)]
+    return kernel(Nest(op, axes((I0, n)), (), body.body()), reads, [buffer(out, body.dtype(value), [n])])
+
+
+def transpose(n: int, m: int, dtype: DType = F32) -> Kernel:
+    """out[j, i] = exp(x[i, j] + bias[i])."""
+    body = BodyBuilder()
+    x = body.cast(body.load("arg0", dtype, (I0, I1)), F32)
+    y = body.compute("exp", body.compute("add", x, body.load("arg1", F32, (I0,))))
+    body.store("arg2", (I1, I0), body.cast(y, dtype))
+    nest = Nest("transpose", axes((I0, n), (I1, m)), (), body.body(), (Origin("aten.t", "model.py:3: x.t().exp()"),))
+    return kernel(nest, [buffer("arg0", dtype, [n, m]), buffer("arg1", F32, [n])], [buffer("arg2", dtype, [m, n])])
+
+
+def padded_gather(n: int, m: int) -> Kernel:
+    """out[i, j] = table[clamp(index[i])][j − 2] where 2 ≤ j < m − 1, else 0; plus j // 3 as a number."""
+    body = BodyBuilder()
+    checked = body.bounds_check(body.load("arg1", DType.INT64, (I0,)), sympy.Integer(7))
+    place = body.index_value(I1)
+    inside = body.compute(
+        "bitand",
+        body.compute("ge", place, body.constant(2, DType.INT64)),
+        body.compute("lt", place, body.constant(m - 1, DType.INT64)),
+    )
+    value = body.load("arg0", F32, (checked, I1 - 2), inside)
+    third = body.cast(body.compute("floordiv", place, body.constant(3, DType.INT64)), F32)
+    body.store("arg2", (I0, I1), body.compute("add", value, third))
+    nest = Nest("padded_gather", axes((I0, n), (I1, m)), (), body.body())
+    reads = [buffer("arg0", F32, [7, m]), buffer("arg1", DType.INT64, [n])]
+    return kernel(nest, reads, [buffer("arg2", F32, [n, m])])
+
+
+def matrix(name: str, dtype: DType, rows: int, length: int, outer: bool = False) -> Buffer:
+    return buffer(name, dtype, [rows, length], [1, rows] if outer else None)
+
+
+def softmax(rows: int, length: int, dtype: DType = F32, outer: bool = False, in_place: bool = False) -> Kernel:
+    body = BodyBuilder()
+    x = body.cast(body.load("arg0", dtype, (I0, R0)), F32)
+    (top,) = body.reduce("maximum", x)
+    e = body.compute("exp", body.compute("sub", x, top))
+    (total,) = body.reduce("sum", e)
+    out = "arg0" if in_place else "arg1"
+    body.store(out, (I0, R0), body.cast(body.compute("div", e, total), dtype))
+    nest = Nest("softmax", axes((I0, rows)), axes((R0, length)), body.body())
+    source = matrix("arg0", dtype, rows, length, outer)
+    if in_place:
+        return kernel(nest, [], [], [source])
+    return kernel(nest, [source], [matrix("arg1", dtype, rows, length, outer)])
+
+
+def reduction(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
+    body = BodyBuilder()
+    results = body.reduce(op, body.load("arg0", dtype, (I0, R0)))
+    for k, value in enumerate(results):
+        body.store(f"arg{k + 1}", (I0,), value)
+    writes = [buffer(f"arg{k + 1}", body.dtype(value), [rows]) for k, value in enumerate(results)]
+    nest = Nest(op, axes((I0, rows)), axes((R0, length)), body.body())
+    return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
+
+
+def layer_norm(rows: int, length: int, dtype: DType = F32) -> Kernel:
+    """gelu(layer_norm(x + residual)) + (x + residual), and the mean: four inputs, one nest."""
+    body = BodyBuilder()
+    x, residual = (body.cast(body.load(name, dtype, (I0, R0)), F32) for name in ("arg0", "arg1"))
+    x = body.compute("add", x, residual)
+    mean, deviations = body.reduce("welford", x)
+    variance = body.compute("div", deviations, body.constant(length, F32))
+    scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
+    y = body.compute("mul", body.compute("sub", x, mean), scale)
+    y = body.compute("mul", y, body.load("arg2", F32, (R0,)))
+    y = body.compute("add", y, body.load("arg3", F32, (R0,)))
+    half = body.compute("mul", y, body.constant(0.5, F32))
+    bell = body.compute("erf", body.compute("mul", y, body.constant(0.7071067811865476, F32)))
+    gelu = body.compute("mul", half, body.compute("add", bell, body.constant(1, F32)))
+    body.store("arg4", (I0, R0), body.cast(body.compute("add", gelu, x), dtype))
+    body.store("arg5", (I0,), mean)
+    nest = Nest("layer_norm", axes((I0, rows)), axes((R0, length)), body.body())
+    reads = [matrix("arg0", dtype, rows, length), matrix("arg1", dtype, rows, length)]
+    reads += [buffer("arg2", F32, [length]), buffer("arg3", F32, [length])]
+    return kernel(nest, reads, [matrix("arg4", dtype, rows, length), buffer("arg5", F32, [rows])])
+
+
+def group_norm_sums(batch: int, groups: int, channels: int, pixels: int) -> Kernel:
+    """Sums over (channel, pixel) of x[n, c, g, p] in an order of dims that does not flatten: two reduction axes."""
+    body = BodyBuilder()
+    x = body.load("arg0", F32, (I0, R0, I1, R1))
+    body.store("arg1", (I0, I1), body.reduce("sum", x)[0])
+    nest = Nest("group_sums", axes((I0, batch), (I1, groups)), axes((R0, channels), (R1, pixels)), body.body())
+    source = buffer("arg0", F32, [batch, channels, groups, pixels])
+    return kernel(nest, [source], [buffer("arg1", F32, [batch, groups])])
+
+
+def product(
+    m: int, n: int, k: int, dtype: DType = F32, batch: int = 0, transposed: bool = True, activation: str = ""
+) -> Kernel:
+    """out = activation(a @ b + bias), b given as (n, k) where `transposed`, with a batch dim in front if asked for."""
+    lead = (I2,) if batch else ()
+    sizes = [batch] if batch else []
+    body = BodyBuilder()
+    a = body.load("arg0", dtype, (*lead, I0, R0))
+    b = body.load("arg1", dtype, (*lead, *((I1, R0) if transposed else (R0, I1))))
+    (total,) = body.reduce("dot", a, b)
+    wide = body.dtype(total)
+    total = body.compute("add", total, body.cast(body.load("arg2", dtype, (I1,)), wide))
+    if activation:
+        total = body.compute(activation, total)
+    body.store("arg3", (*lead, I0, I1), body.cast(total, dtype))
+    parallel = (*(axes((I2, batch)) if batch else ()), *axes((I0, m), (I1, n)))
+    reads = [buffer("arg0", dtype, [*sizes, m, k])]
+    reads.append(buffer("arg1", dtype, [*sizes, *((n, k) if transposed else (k, n))]))
+    reads.append(buffer("arg2", dtype, [n]))
+    nest = Nest("product", parallel, axes((R0, k)), body.body())
+    return kernel(nest, reads, [buffer("arg3", dtype, [*sizes, m, n])])

@@ -1,0 +1,109 @@
+"""Memory for hand-built kernels, and the numpy interpreter's answer on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mkwrap.codegen.triton import LANGUAGE
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.interpret import interpret_nest
+from mkwrap.ir.nodes import Buffer
+from mkwrap.ir.numeric import Array
+from mkwrap.stages import Access, Device, Kernel, Source, Variant
+from tests.python.triton.emulate import run
+from tests.python.triton.nests import H100
+
+Memory = dict[int, torch.Tensor]
+"""Per parameter, its storage as a flat tensor."""
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    found = getattr(torch, dtype.value)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def view(flat: torch.Tensor, buffer: Buffer) -> torch.Tensor:
+    return torch.as_strided(flat, [int(n) for n in buffer.shape], [int(s) for s in buffer.strides])
+
+
+def fill(kernel: Kernel, seed: int = 0) -> Memory:
+    """Normal floats, small integers; what is written starts as all ones bits."""
+    generator = torch.Generator().manual_seed(seed)
+    memory: Memory = {}
+    for k, parameter in enumerate(kernel.parameters):
+        buffer = parameter.buffer
+        count, dtype = max(int(buffer.storage_elements), 0), torch_dtype(buffer.dtype)
+        if parameter.access is Access.WRITE:
+            memory[k] = torch.full((count * buffer.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(dtype)
+        elif dtype.is_floating_point:
+            memory[k] = torch.randn(count, generator=generator).to(dtype)
+        else:
+            low, high = (0, 2) if dtype is torch.bool else (-9 if buffer.dtype.is_signed else 0, 10)
+            memory[k] = torch.randint(low, high, (count,), generator=generator).to(dtype)
+    return memory
+
+
+def copy(memory: Memory) -> Memory:
+    return {k: flat.clone() for k, flat in memory.items()}
+
+
+def answer(kernel: Kernel, memory: Memory) -> Memory:
+    """A copy of the memory after the nest ran in numpy."""
+    result = copy(memory)
+    arrays = {p.buffer.name: _array(result[k], p.buffer) for k, p in enumerate(kernel.parameters)}
+    interpret_nest(kernel.nest, arrays)
+    return result
+
+
+def _array(flat: torch.Tensor, buffer: Buffer) -> Array:
+    seen = view(flat, buffer)
+    return seen.view(torch.uint16).numpy() if buffer.dtype is DType.BFLOAT16 else np.asarray(seen.numpy())
+
+
+def sources(kernel: Kernel, device: Device, names: Sequence[str] = (), most: int = 99) -> Iterator[Source]:
+    """Render every variant (of the named templates, at most so many of each)."""
+    for template in LANGUAGE.templates:
+        if names and template.name not in names:
+            continue
+        for params in template.space(kernel, device)[:most]:
+            yield template.render(kernel, Variant(kernel.name, template.name, params), device)
+
+
+def check(
+    kernel: Kernel,
+    folder: Path,
+    memory: Memory | None = None,
+    names: Sequence[str] = (),
+    most: int = 99,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> set[str]:
+    """Run variants under Triton's interpreter against the oracle; returns the names of the templates."""
+    start = fill(kernel) if memory is None else memory
+    want = answer(kernel, start)
+    seen = set()
+    for source in sources(kernel, H100, names, most):
+        got = copy(start)
+        run(source, got, folder)
+        compare(kernel, got, want, rtol, atol, source.variant.label)
+        seen.add(source.variant.template)
+    return seen
+
+
+def compare(kernel: Kernel, got: Memory, want: Memory, rtol: float, atol: float, label: str) -> None:
+    """Check every written parameter."""
+    for k, parameter in enumerate(kernel.parameters):
+        if parameter.access is not Access.READ:
+            torch.testing.assert_close(
+                view(got[k], parameter.buffer),
+                view(want[k], parameter.buffer),
+                rtol=rtol,
+                atol=atol,
+                equal_nan=True,
+                msg=lambda text, name=parameter.buffer.name: f"{kernel.name} {label} {name}: {text}",
+            )

@@ -1,0 +1,188 @@
+"""Reductions in Triton (persistent, looped, split) under Triton's interpreter against the numpy oracle."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from mkwrap.codegen.triton.loops import cut
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Nest
+from mkwrap.stages import Kernel
+from tests.python.triton.emulate import run
+from tests.python.triton.nests import (
+    BF16,
+    F16,
+    F32,
+    F64,
+    H100,
+    I0,
+    R0,
+    axes,
+    buffer,
+    group_norm_sums,
+    kernel,
+    layer_norm,
+    matrix,
+    reduction,
+    softmax,
+)
+from tests.python.triton.oracle import Memory, check, fill, sources
+
+ROW_TEMPLATES = {"persistent", "looped"}
+ALL_OPS = ("sum", "prod", "maximum", "minimum", "argmax", "argmin", "welford")
+
+
+def with_special_rows(case: Kernel, length: int) -> Memory:
+    """Put NaN first, last and in the middle, infinities, and ties into the first rows."""
+    memory = fill(case)
+    flat = memory[0]
+    flat[: 3 * length] = flat[: 3 * length].clamp(-1, 1)
+    flat[0] = flat[length - 1] = math.nan
+    flat[length + length // 2] = math.nan
+    flat[2 * length : 2 * length + 6] = torch.tensor([math.inf, -math.inf, 5, 5, -5, -5])
+    return memory
+
+
+@pytest.mark.parametrize("op", ALL_OPS)
+def test_every_reduction_in_every_row_template(op: str, tmp_path: Path) -> None:
+    case = reduction(op, 5, 70)
+    assert check(case, tmp_path, rtol=1e-4, atol=1e-4, most=2) == ROW_TEMPLATES
+
+
+@pytest.mark.parametrize("op", ["maximum", "minimum", "argmax", "argmin", "sum"])
+def test_c30_nan_wins_the_first_of_equals_is_taken(op: str, tmp_path: Path) -> None:
+    case = reduction(op, 5, 70)
+    memory = with_special_rows(case, 70)
+    assert check(case, tmp_path, memory, rtol=1e-4, atol=1e-4, most=2) == ROW_TEMPLATES
+
+
+@pytest.mark.parametrize("op", ["sum", "argmax", "welford"])
+def test_few_long_rows_are_split(op: str, tmp_path: Path) -> None:
+    case = reduction(op, 1, 4500)
+    assert check(case, tmp_path, rtol=1e-4, atol=1e-3, names=["split"], most=1) == {"split"}
+    (source,) = sources(case, H100, ["split"], most=1)
+    assert len(source.launches) == 2
+    assert int(source.workspace_bytes) > 0
+    assert not source.zero_workspace
+
+
+@pytest.mark.parametrize("op", ["sum", "maximum", "argmin", "welford"])
+def test_columns(op: str, tmp_path: Path) -> None:
+    case = reduction(op, 37, 21, outer=True)
+    assert check(case, tmp_path, rtol=1e-4, atol=1e-4, most=1) == ROW_TEMPLATES
+
+
+def test_columns_of_a_tall_matrix_are_split(tmp_path: Path) -> None:
+    assert "split" in check(reduction("sum", 40, 5000, outer=True), tmp_path, rtol=1e-3, atol=1e-3, most=1)
+
+
+@pytest.mark.parametrize("dtype", [DType.INT64, DType.INT32, DType.INT16, DType.INT8, DType.UINT8])
+@pytest.mark.parametrize("op", ["sum", "prod", "maximum", "argmin"])
+def test_integers_wrap_and_compare(op: str, dtype: DType, tmp_path: Path) -> None:
+    assert check(reduction(op, 3, 40, dtype), tmp_path, most=1) == ROW_TEMPLATES
+
+
+@pytest.mark.parametrize("op", ["maximum", "minimum"])
+@pytest.mark.parametrize("dtype", [DType.BOOL, BF16, F16, F64])
+def test_any_all_and_other_floats(op: str, dtype: DType, tmp_path: Path) -> None:
+    assert check(reduction(op, 3, 40, dtype), tmp_path, most=1) == ROW_TEMPLATES
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_c01_softmax_has_several_variants_that_agree(dtype: DType, tmp_path: Path) -> None:
+    case = softmax(6, 100, dtype)
+    assert len(list(sources(case, H100))) >= 4
+    assert check(case, tmp_path, rtol=1e-2 if dtype is BF16 else 1e-5) == ROW_TEMPLATES
+    assert len(list(sources(softmax(8192, 1024, dtype), H100))) >= 2
+
+
+def test_softmax_along_columns_and_split(tmp_path: Path) -> None:
+    assert check(softmax(40, 20, outer=True), tmp_path, most=2) == ROW_TEMPLATES
+    assert "split" in check(softmax(2, 4200), tmp_path, names=["split"], most=1)
+    (source,) = sources(softmax(2, 4200), H100, ["split"], most=1)
+    assert [launch.entry[-2:] for launch in source.launches][1:] == ["_1", "_2"]
+
+
+def test_c31_rows_of_minus_infinity_and_with_plus_infinity(tmp_path: Path) -> None:
+    case = softmax(4, 50)
+    memory = fill(case)
+    memory[0][:50] = -math.inf
+    memory[0][60] = math.inf
+    assert check(case, tmp_path, memory, most=2) == ROW_TEMPLATES
+
+
+def test_layer_norm_with_residual_and_gelu_is_one_kernel(tmp_path: Path) -> None:
+    assert check(layer_norm(3, 90), tmp_path, rtol=1e-4, atol=1e-4, most=2) == ROW_TEMPLATES
+    assert check(layer_norm(3, 90, BF16), tmp_path, rtol=2e-2, atol=2e-2, most=1) == ROW_TEMPLATES
+    assert check(layer_norm(1, 4300), tmp_path, rtol=1e-4, atol=1e-4, names=["split"], most=1) == {"split"}
+
+
+def test_c32_variance_of_a_large_mean_keeps_its_digits(tmp_path: Path) -> None:
+    case = reduction("welford", 2, 4200)
+    memory = fill(case)
+    memory[0] += 1e4
+    exact = torch.var(memory[0].view(2, 4200).double(), dim=1, correction=0) * 4200
+    want = {**memory, 1: memory[0].view(2, 4200).double().mean(1).float(), 2: exact.float()}
+    for source in sources(case, H100, most=1):
+        got = {k: flat.clone() for k, flat in memory.items()}
+        run(source, got, tmp_path)
+        torch.testing.assert_close(got[2], want[2], rtol=1e-3, atol=0)
+
+
+def test_c17_the_persistent_variant_loads_and_stores_once() -> None:
+    case = layer_norm(64, 512, BF16)
+    persistent = next(sources(case, H100, ["persistent"])).text
+    looped = next(sources(case, H100, ["looped"])).text
+    assert (persistent.count("tl.load("), persistent.count("tl.store(")) == (4, 2)
+    assert (looped.count("tl.load("), looped.count("tl.store(")) == (6, 2)
+
+
+def test_in_place_softmax_stores_only_after_the_last_read(tmp_path: Path) -> None:
+    case = softmax(4, 60, in_place=True)
+    assert [bool(loop.stores) for loop in cut(case.nest).loops] == [False, False, True]
+    assert check(case, tmp_path, most=2) == ROW_TEMPLATES
+
+
+def test_an_early_in_place_store_waits_for_later_loops(tmp_path: Path) -> None:
+    body = BodyBuilder()
+    y = body.compute("add", body.load("arg0", F32, (I0, R0)), body.constant(1, F32))
+    body.store("arg0", (I0, R0), y)
+    (top,) = body.reduce("maximum", y)
+    body.store("arg1", (I0, R0), body.compute("sub", y, top))
+    nest = Nest("shifted", axes((I0, 3)), axes((R0, 300)), body.body())
+    case = kernel(nest, [], [matrix("arg1", F32, 3, 300)], [matrix("arg0", F32, 3, 300)])
+    assert [len(loop.stores) for loop in cut(nest).loops] == [0, 2]
+    assert check(case, tmp_path, most=1) == ROW_TEMPLATES
+
+
+def test_reduction_over_axes_that_do_not_flatten(tmp_path: Path) -> None:
+    assert check(group_norm_sums(2, 3, 5, 9), tmp_path, most=2) == ROW_TEMPLATES
+
+
+@pytest.mark.parametrize(("rows", "length"), [(4, 0), (0, 5), (4, 1), (1, 1)])
+def test_c19_c20_empty_and_single_extents(rows: int, length: int, tmp_path: Path) -> None:
+    for op in ("sum", "prod"):
+        assert check(reduction(op, rows, length), tmp_path, most=1) == ROW_TEMPLATES
+
+
+def test_row_values_and_element_stores_together(tmp_path: Path) -> None:
+    body = BodyBuilder()
+    x, w = body.load("arg0", F32, (I0, R0)), body.load("arg1", F32, (I0,))
+    body.store("arg2", (I0, R0), body.compute("mul", x, w))
+    body.store("arg3", (I0,), body.compute("add", body.reduce("sum", x)[0], w))
+    nest = Nest("both", axes((I0, 6)), axes((R0, 50)), body.body())
+    reads = [matrix("arg0", F32, 6, 50), buffer("arg1", F32, [6])]
+    case = kernel(nest, reads, [matrix("arg2", F32, 6, 50), buffer("arg3", F32, [6])])
+    assert check(case, tmp_path) == ROW_TEMPLATES
+
+
+def test_c29_millions_of_rows_stay_on_grid_x() -> None:
+    for source in sources(reduction("sum", 3_000_000, 40), H100):
+        for launch in source.launches:
+            assert launch.grid[1:] == (1, 1)
+            assert int(launch.grid[0]) >= 1
