@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
-# ── capture ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True)
 class InputSpec:
     """One tensor argument of the compiled callable: what every call is checked against."""
@@ -108,9 +105,6 @@ class SymbolSpec:
     dim: int
 
 
-# ── lower ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True)
 class ConstantData:
     """The bytes of a constant buffer, dense in the buffer's strides, little endian."""
@@ -133,9 +127,6 @@ class Program:
     outputs: tuple[OutputSpec, ...]
     constants: Mapping[str, ConstantData]
     symbols: tuple[SymbolSpec, ...] = ()
-
-
-# ── fuse ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Access(Enum):
@@ -237,9 +228,6 @@ class Candidates:
     variants: Mapping[str, tuple[Variant, ...]]
 
 
-# ── render ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True)
 class Packing:
     """A compile-time layout of a constant: element [p0, p1, …] of the packed array is source[index], 0 outside the source.
@@ -308,9 +296,6 @@ class Source:
     """The workspace must be all zero before every run of the kernel."""
 
 
-# ── build ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True)
 class Image:
     """Compiled bytes of one launch: an object file (CPU) or a cubin (CUDA), and what its compiler said of it."""
@@ -342,9 +327,6 @@ class Rejected:
 
     variant: Variant
     reason: str
-
-
-# ── tune ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -381,9 +363,6 @@ class Selection:
     rejected: Mapping[str, tuple[Rejected, ...]]
     reasons: Mapping[str, str]
     """Per kernel: why the winner won ("measured", "within noise of the default", "forced", "not measured: …", "cached")."""
-
-
-# ── wrap, link, load ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ _MAX_INSTRUCTIONS = 400
 def inline_pointwise(program: Program) -> Program:
     """Inline every producer for which recomputing beats storing and loading."""
     nests = list(program.nests)
+    written = frozenset().union(*[writes(nest) for nest in nests])
+    mutated = frozenset(name for name in written if program.buffers[name].role is Role.INPUT)
     for k in range(len(nests)):
         producer = nests[k]
         if not _is_pointwise_temporary(producer, program.buffers):
             continue
         users = [j for j in range(len(nests)) if j != k and reads(nests[j]) & writes(producer)]
-        chosen = [j for j in users if _profitable(producer, nests[j], len(users), program.buffers)]
+        chosen = [j for j in users if _profitable(producer, nests[j], len(users), mutated)]
         if len(chosen) < len(users) and not _is_cheap(producer):
             continue
         for j in chosen:
@@ -94,10 +96,10 @@ def _points(axes: tuple[Axis, ...]) -> Expr:
     return sympy.Mul(*[axis.extent for axis in axes])
 
 
-def _profitable(producer: Nest, consumer: Nest, users: int, buffers: Mapping[str, Buffer]) -> bool:
+def _profitable(producer: Nest, consumer: Nest, users: int, mutated: frozenset[str]) -> bool:
     if is_dot(consumer):
         return _only_casts(producer) and not any(i.mask for i in loads(producer))
-    if not _reads_in_step(producer, consumer, buffers):
+    if not _reads_in_step(producer, consumer, mutated):
         return False
     if users > 1 and not _is_cheap(producer):
         return False
@@ -115,9 +117,12 @@ def surely(relation: sympy.logic.boolalg.Boolean | bool) -> bool:
     return relation is True or relation is sympy.true
 
 
-def _reads_in_step(producer: Nest, consumer: Nest, buffers: Mapping[str, Buffer]) -> bool:
+def _reads_in_step(producer: Nest, consumer: Nest, mutated: frozenset[str]) -> bool:
     """Whether a consumer that overwrites an input would still read each of its elements before overwriting it."""
-    overwritten = {name for name in writes(consumer) if buffers[name].role is Role.INPUT} & reads(producer)
+    overwritten = writes(consumer) & reads(producer) & mutated
+    if writes(consumer) & mutated and (reads(producer) & mutated) - overwritten:
+        # Another nest may overwrite that input, and read this one: each would have to run before the other.
+        return False
     if not overwritten:
         return True
     merged = inline_into(producer, consumer)

@@ -37,9 +37,7 @@ def lower(captured: CapturedGraph) -> Program:
     count = len(captured.mutations)
     low.origin = Origin("output", "")
     outputs = _outputs(low, captured, leaves[count:], leaves[:count], values)
-    for name, leaf in zip(captured.mutations, leaves[:count], strict=True):
-        low.origin = Origin("write back to input", source_location(leaf))
-        low.write_into(low.buffers[name], values[leaf])
+    _write_back(low, captured.mutations, [(leaf, values[leaf]) for leaf in leaves[:count]])
     program = Program(
         buffers=dict(low.buffers),
         nests=tuple(low.nests),
@@ -97,6 +95,19 @@ def _poison(low: Lowering, node: torch.fx.Node) -> TensorValue | tuple[TensorVal
         whole(low.temporary(dtype_of(t.dtype), [sympy.Integer(n) for n in t.shape])) for t in (meta if many else [meta])
     )
     return made if many else made[0]
+
+
+def _write_back(low: Lowering, names: Sequence[str], new_values: Sequence[tuple[torch.fx.Node, TensorValue]]) -> None:
+    """Copy new values into the mutated inputs; those that are old values of mutated inputs are saved before any copy."""
+    saved: list[TensorValue] = []
+    for leaf, value in new_values:
+        low.origin = Origin("write back to input", source_location(leaf))
+        if value.buffer.name in names:
+            (value,) = low.pointwise(value.shape, [value.dtype], lambda w, i, v=value: [w.read(v, i)])  # type: ignore[misc]  # noqa: PLW2901
+        saved.append(value)
+    for name, (leaf, _), value in zip(names, new_values, saved, strict=True):
+        low.origin = Origin("write back to input", source_location(leaf))
+        low.write_into(low.buffers[name], value)
 
 
 def _outputs(

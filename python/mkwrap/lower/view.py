@@ -157,8 +157,10 @@ def _as_strided(
     buffer = x.buffer
     if buffer.role is not Role.INPUT or x.fresh or x.index != view_axes(len(buffer.shape)):
         raise Unsupported("as_strided of a value that is not an input itself: its memory layout is not defined")
-    if storage_offset not in (None, 0):
-        raise Unsupported("as_strided with a storage offset")
+    if storage_offset is not None:
+        raise Unsupported(
+            "as_strided with a storage offset: it counts from the storage's start, which a call does not tell"
+        )
     order = sorted(range(x.rank), key=lambda k: -static(buffer.strides[k], "as_strided of a dynamic layout"))
     shape = [buffer.shape[k] for k in order]
     expected = 1

@@ -120,3 +120,13 @@ def test_equal_layers_share_their_kernels() -> None:
     schedule, _ = schedule_of(model, (torch.randn(2, 5, 16),))
     assert len(schedule.steps) > 2 * len(schedule.kernels)
     check(model, torch.randn(2, 5, 16))
+
+
+def swap(x: torch.Tensor, y: torch.Tensor) -> None:
+    old = x.clone()
+    x.copy_(y)
+    y.copy_(old)
+
+
+def test_swapped_inputs_keep_their_old_values() -> None:
+    check(swap, torch.randn(4), torch.randn(4))

@@ -71,7 +71,7 @@ VIEWS = [
     (aten.unfold.default, SCALAR, 0, 1, 1),
     (aten.as_strided.default, X, [2, 2], [3, 1]),
     (aten.as_strided.default, X, [3, 3], [1, 1]),
-    (aten.as_strided.default, t(4, 3), [3, 3], [3, 1], 0),
+    (aten.as_strided.default, t(4, 3), [3, 3], [3, 1]),
     (aten.as_strided.default, t(3, 4).t(), [2, 5], [5, 1]),
 ]
 COPIES = [
