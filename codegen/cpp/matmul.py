@@ -13,7 +13,6 @@ from mkwrap.codegen.cpp.matmul_stage import (
     constant_batches,
     constant_packing,
     plain_load,
-    ranges_of,
     sweep,
     write_stage_a,
     write_stage_b,
@@ -43,7 +42,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     _write_finish(writer, plan)
     _write_multiply(writer, plan)
     body = (*problem.a.body, *problem.b.body, *problem.epilogue)
-    text = Text(headers(body, ("gemm.h", "simd.h")), _members(plan), writer.text(), _entry(plan))
+    includes = headers(body, ("gemm.h", "simd.h"))
+    text = Text(device.vector_bytes, includes, _members(plan), writer.text(), _entry(plan))
     return source_of(kernel, variant, text, plan.workspace_bytes)
 
 
@@ -71,7 +71,7 @@ def _write_finish(writer: Writer, plan: Plan) -> None:
             result = problem.roles.result
             source = f"sums + r * {plan.columns} + c"
             writer.line(f"const auto {result} = mkw::load(mkw::Full<{width}>{{}}, {source});")
-            body = Body(writer, ranges_of(plan), COLUMN, width)
+            body = Body(writer, problem.ranges, COLUMN, width)
             body.give(result, problem.dtype)
             body.emit(problem.epilogue)
     writer.line()
@@ -94,6 +94,7 @@ def _write_multiply(writer: Writer, plan: Plan) -> None:
         else:
             with writer.block("for (int64_t tile = tile_begin; tile < tile_end; ++tile)"):
                 writer.line(f"alignas(64) {ctype} sums[{plan.cut.rows * plan.columns}];")
+                _write_rows(writer, plan)
                 _write_tile(writer, plan, "", f"b, {_ldb(plan)}, {plan.problem.k}, sums, false")
                 writer.line("finish(arg, batch, first, rows, column, columns, sums);")
     writer.line()
@@ -108,21 +109,23 @@ def _cut_depth(writer: Writer, plan: Plan) -> None:
         writer.line(f"const int64_t count = mkw::smaller({depth}, {k} - start);")
         with writer.block(tiles):
             part = f"b + start * {_ldb(plan)}, {_ldb(plan)}, count, sums + (tile - tile_begin) * {size}, start > 0"
-            _write_tile(writer, plan, f" + start * {_step_a(plan)}", part)
+            step = _step_a(plan)
+            _write_rows(writer, plan, counted=plan.problem.m % plan.cut.rows != 0)
+            _write_tile(writer, plan, " + start" if step == 1 else f" + start * {step}", part)
     with writer.block(tiles):
         _write_rows(writer, plan)
         writer.line(f"finish(arg, batch, first, rows, column, columns, sums + (tile - tile_begin) * {size});")
 
 
-def _write_rows(writer: Writer, plan: Plan) -> None:
+def _write_rows(writer: Writer, plan: Plan, counted: bool = True) -> None:
     writer.line(f"const int64_t first = tile * {plan.cut.rows};")
-    writer.line(f"const int64_t rows = mkw::smaller({plan.cut.rows}, {plan.problem.m} - first);")
+    if counted:
+        writer.line(f"const int64_t rows = mkw::smaller({plan.cut.rows}, {plan.problem.m} - first);")
 
 
 def _write_tile(writer: Writer, plan: Plan, shift: str, rest: str) -> None:
     """Write one call of the microkernel. Rows past the last read the last one again; their sums are never stored."""
     problem, cut = plan.problem, plan.cut
-    _write_rows(writer, plan)
     writer.line(f"const {CTYPES[problem.dtype]}* lines[{cut.rows}];")
     with writer.block(f"for (int r = 0; r < {cut.rows}; ++r)"):
         last = "mkw::smaller(r, rows - 1)" if problem.m % cut.rows else "r"

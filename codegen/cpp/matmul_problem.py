@@ -60,6 +60,12 @@ class Problem:
         return self.batch * self.m * self.n * self.k
 
     @property
+    def ranges(self) -> Ranges:
+        """Bounds of the flattened positions."""
+        sizes = {BATCH: self.batch, ROW: self.m, COLUMN: self.n, DEPTH: self.k}
+        return {symbol: (sympy.Integer(0), sympy.Integer(size - 1)) for symbol, size in sizes.items()}
+
+    @property
     def checks(self) -> bool:
         """Whether an index depends on data."""
         return any(isinstance(i, BoundsCheck) for i in self.roles.nest.body)

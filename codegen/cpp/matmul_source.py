@@ -47,6 +47,7 @@ def headers(instructions: Sequence[Instruction], own: Iterable[str]) -> list[str
 class Text:
     """The parts of a source's text. `entry` is the body of the entry function, which may name `arg` and `workspace`."""
 
+    vector_bytes: int
     includes: Sequence[str]
     members: Sequence[Pointer]
     functions: str
@@ -56,9 +57,10 @@ class Text:
 def source_of(kernel: Kernel, variant: Variant, parts: Text, workspace_bytes: int) -> Source:
     """Put a source together; its entry is named after the digest of everything else in it but the comment."""
     members = parts.members
-    origins = "; ".join(f"{o.op} {o.location}".strip() for o in kernel.nest.origins)
-    comment = "".join(c if c.isprintable() else " " for c in f"// {kernel.name} {variant.label}: {origins}")
-    frame = [*parts.includes, "", "namespace {", "", "struct Pointers {", *_fields(members), "};", ""]
+    origins = [" ".join(f"// {o.op} at {o.location}".split()).rstrip("\\") for o in kernel.nest.origins]
+    comment = "\n".join([f"// {kernel.name}: {variant.label}", *origins])
+    frame = [f"#define MKW_VECTOR_BYTES {parts.vector_bytes}", *parts.includes, "", "namespace {", ""]
+    frame += ["struct Pointers {", *_fields(members), "};", ""]
     text = "\n".join([*frame, parts.functions]) + "}  // namespace\n\n"
     unpacked = ", ".join(f"({p.ctype})args[{k}]" for k, p in enumerate(members))
     body = [f"  const Pointers arg = {{{unpacked}}};"]
@@ -67,7 +69,7 @@ def source_of(kernel: Kernel, variant: Variant, parts: Text, workspace_bytes: in
     tail = "\n".join(body) + "\n" + parts.entry + "}\n"
     digest = hashlib.sha256((text + tail).encode()).hexdigest()[:12]
     name = f"mkw_{variant.template}_{digest}"
-    head = f'extern "C" int32_t {name}(void* const* args, const int64_t*) {{\n'
+    head = f'extern "C" __attribute__((visibility("default"))) int32_t {name}(void* const* args, const int64_t*) {{\n'
     arguments = [p.argument for p in members]
     if workspace_bytes:
         arguments.append(WorkspaceArgument())

@@ -9,7 +9,7 @@ import sympy
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.matmul_body import Body
 from mkwrap.codegen.cpp.matmul_plan import Plan
-from mkwrap.codegen.cpp.matmul_problem import BATCH, COLUMN, DEPTH, ROW, Side
+from mkwrap.codegen.cpp.matmul_problem import COLUMN, DEPTH, Side
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import VerifyError
@@ -18,17 +18,10 @@ from mkwrap.ir.nodes import Expr, Load
 from mkwrap.stages import Packing
 
 
-def ranges_of(plan: Plan) -> Ranges:
-    """Bounds of the flattened positions."""
-    problem = plan.problem
-    sizes = {BATCH: problem.batch, ROW: problem.m, COLUMN: problem.n, DEPTH: problem.k}
-    return {symbol: (sympy.Integer(0), sympy.Integer(size - 1)) for symbol, size in sizes.items()}
-
-
 def address(plan: Plan, side: Side) -> str:
     """Spell the address of a plain operand at `batch`, its line, and depth 0."""
     load = plain_load(side)
-    return f"arg.{load.buffer} + ({spell_index(load.index[0].subs(DEPTH, 0), ranges_of(plan))})"
+    return f"arg.{load.buffer} + ({spell_index(load.index[0].subs(DEPTH, 0), plan.problem.ranges)})"
 
 
 def plain_load(side: Side) -> Load:
@@ -92,7 +85,7 @@ def _along_depth(writer: Writer, plan: Plan, side: Side, line: str) -> None:
     """Write one line of an operand, vectors along the depth."""
     k, width = plan.problem.k, plan.width
     with sweep(writer, width, k, str(k), "depth"):
-        body = Body(writer, ranges_of(plan), DEPTH, width)
+        body = Body(writer, plan.problem.ranges, DEPTH, width)
         body.emit(side.body)
         value = body.value(side.operand.value, plan.problem.dtype)
         writer.line(f"mkw::store(lanes, {line} * {k} + depth, {value});")
@@ -104,7 +97,7 @@ def _along_columns(writer: Writer, plan: Plan, side: Side) -> None:
     with writer.block(f"for (int64_t depth = 0; depth < {plan.problem.k}; ++depth)"):
         with sweep(writer, width, n, "columns", "c"):
             writer.line("const int64_t column = first + c;")
-            body = Body(writer, ranges_of(plan), COLUMN, width)
+            body = Body(writer, plan.problem.ranges, COLUMN, width)
             body.emit(side.body)
             value = body.value(side.operand.value, plan.problem.dtype)
             writer.line(f"mkw::store(mkw::Full<{width}>{{}}, out + depth * {columns} + c, {value});")

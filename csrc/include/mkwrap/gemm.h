@@ -1,16 +1,32 @@
-// Microkernel and packing of the generated matrix products; T is float or
-// double.
+// Microkernel and packing of the generated matrix products; T is float or double.
 //
-// C[m, n] = Σ_k A[m, k] · B[k, n] by register tiles of MR rows and NV vectors
-// of W lanes. Rows of A are read in place through one pointer each; B comes as
-// panels of NV·W columns with a fixed distance between its rows, in place or
-// packed. The whole depth is summed in registers where a panel fits the
-// second-level cache; longer ones are cut and accumulated.
+// C[m, n] = Σ_k A[m, k] · B[k, n] by register tiles of MR rows and NV vectors of W lanes. Rows of A
+// are read in place through one pointer each; B comes as panels of NV·W columns with a fixed
+// distance between its rows, in place or packed. The whole depth is summed in registers where a
+// panel fits the second-level cache; longer ones are cut and accumulated.
 #pragma once
 
 #include "simd_loops.h"
 
 namespace mkw::gemm {
+
+/// a·b + sum; floats with one rounding where the machine has the instruction.
+template <class V>
+MKW_INLINE V multiply_add(V a, V b, V sum) {
+#if defined(__FMA__) || defined(__aarch64__)
+  if constexpr (is_float<element_of<V>>) return fma(a, b, sum);
+#endif
+  return add(mul(a, b), sum);
+}
+
+/// Sum of all lanes of four vectors.
+template <class T, int N>
+MKW_INLINE T total(const Vec<T, N> (&sums)[4]) {
+  const Vec<T, N> lanes = add(add(sums[0], sums[1]), add(sums[2], sums[3]));
+  T all = lanes[0];
+  for (int i = 1; i < N; ++i) all = add(all, lanes[i]);
+  return all;
+}
 
 /// c[i·NV·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j <
 /// NV·W, p < k.
@@ -34,7 +50,7 @@ MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb
     for (int i = 0; i < MR; ++i) {
       const Vec<T, W> y = splat<W>(a[i][p * step]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sums[i][v] = fma(y, x[v], sums[i][v]);
+      for (int v = 0; v < NV; ++v) sums[i][v] = multiply_add(y, x[v], sums[i][v]);
     }
   }
 #pragma GCC unroll 16
@@ -111,28 +127,6 @@ MKW_INLINE void pack_columns(const T* source, int64_t ldb, int64_t k, int64_t co
   for (; j < width; ++j) {
     for (int64_t p = 0; p < k; ++p) out[p * width + j] = j < columns ? source[j * ldb + p] : T(0);
   }
-}
-
-/// Σ_p a[p] · b[p] with four vectors of partial sums.
-template <int W, class T>
-MKW_INLINE T dot(const T* a, const T* b, int64_t k) {
-  Vec<T, W> sums[4] = {};
-  int64_t p = 0;
-  for (; p + 4 * W <= k; p += 4 * W) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
-      const int64_t at = p + v * W;
-      sums[v] = fma(load(Full<W>{}, a + at), load(Full<W>{}, b + at), sums[v]);
-    }
-  }
-  for (; p + W <= k; p += W) {
-    sums[0] = fma(load(Full<W>{}, a + p), load(Full<W>{}, b + p), sums[0]);
-  }
-  const Vec<T, W> lanes = add(add(sums[0], sums[1]), add(sums[2], sums[3]));
-  T total = T(0);
-  for (int i = 0; i < W; ++i) total += lanes[i];
-  for (; p < k; ++p) total += a[p] * b[p];
-  return total;
 }
 
 }  // namespace mkw::gemm

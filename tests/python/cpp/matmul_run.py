@@ -1,77 +1,142 @@
-"""Compiles one variant of a kernel into a shared library and calls it on numpy arrays."""
+"""Matrix products built by hand, and every variant of theirs run against the interpreter and float64."""
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from tests.python.cpp.running import F32, I, J, K, R, buffer, build, copies, entry_of, fill, target, whole
+from tests.python.cpp.running import kernel as make_kernel
 
-from mkwrap.options import default_cxx
-from mkwrap.stages import BufferArgument, Device, Kernel, Packing, Source
-from mkwrap.targets.cpu import LEVELS, include_dir
-from mkwrap.toolchain.cxx import KERNEL_FLAGS
-
-Array = npt.NDArray[np.generic]
-
-
-def build(source: Source, device: Device, folder: Path) -> ctypes.CDLL:
-    """Compile a source as the toolchain does, but with its entry visible."""
-    library = folder / f"{source.launches[0].entry}.so"
-    if not library.exists():
-        flags = [flag for flag in KERNEL_FLAGS if "visibility" not in flag]
-        command = [default_cxx(), *flags, *LEVELS[device.arch].flags, "-Werror", "-Wall", f"-I{include_dir()}"]
-        command += ["-shared", "-x", "c++", "-", "-o", str(library)]
-        done = subprocess.run(command, input=source.text, text=True, capture_output=True, check=False)
-        assert done.returncode == 0, f"{done.stderr}\n{source.text}"
-    return ctypes.CDLL(str(library))
+from mkwrap.codegen.template import Template
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.interpret import interpret_nest
+from mkwrap.ir.nodes import Buffer
+from mkwrap.ir.numeric import Array, decode
+from mkwrap.stages import BufferArgument, ConstantData, Kernel, Params, Source, Variant, WorkspaceArgument
+from mkwrap.targets.target import Target
+from mkwrap.toolchain.packing import pack
 
 
-def packed(data: Array, packing: Packing) -> Array:
-    """Lay out a constant, given in its logical shape."""
-    places = np.indices(packing.shape)
-    names = dict(zip((axis.name for axis in packing.axes), places, strict=True))
-    index = [np.broadcast_to(_evaluate(str(expr), names), packing.shape) for expr in packing.index]
-    inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(index, data.shape, strict=True)])
-    safe = tuple(np.where(inside, i, 0) for i in index)
-    return np.where(inside, data[safe], 0).astype(packing.dtype.value)
+@dataclass(frozen=True)
+class Product:
+    """C[z, i, j] = (Σ A[z, i, r] · B[z, r, j] + bias[j], then relu) in one dtype; strides of each buffer in elements."""
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    dtype: DType = F32
+    a: tuple[int, int, int] | None = None
+    b: tuple[int, int, int] | None = None
+    c: tuple[int, int, int] | None = None
+    epilogue: bool = True
+    cast: bool = False
+    constant: bool = False
+
+    @property
+    def kernel(self) -> Kernel:
+        """The nest and its parameters a, b, bias, c."""
+        wide = self.dtype.compute
+        body = BodyBuilder()
+        a, b = body.load("a", self.dtype, (K, I, R)), body.load("b", self.dtype, (K, R, J))
+        if self.cast:
+            a, b = body.cast(a, wide), body.cast(b, wide)
+        (value,) = body.reduce("dot", a, b)
+        if self.epilogue:
+            value = body.compute("add", value, body.cast(body.load("bias", self.dtype, (J,)), wide))
+            value = body.compute("maximum", value, body.constant(0, wide))
+        body.store("c", (K, I, J), body.cast(value, self.dtype))
+        nest = whole("matmul_0", (K, self.batch), (I, self.m), (J, self.n), (R, self.k), body=body, reduce=1)
+        reads = [
+            buffer("a", self.dtype, (self.batch, self.m, self.k), self.a),
+            buffer("b", self.dtype, (self.batch, self.k, self.n), self.b),
+        ]
+        reads += [buffer("bias", self.dtype, (self.n,))] if self.epilogue else []
+        made = make_kernel(nest, reads, [buffer("c", self.dtype, (self.batch, self.m, self.n), self.c)])
+        if not self.constant:
+            return made
+        parameters = tuple(replace(p, constant=p.buffer.name in ("b", "bias")) for p in made.parameters)
+        return replace(made, parameters=parameters)
 
 
-def _evaluate(text: str, names: Mapping[str, Array]) -> Array:
-    functions = {"FloorDiv": np.floor_divide, "Mod": np.mod}
-    return np.asarray(eval(text, {"__builtins__": {}}, {**functions, **names}))  # noqa: S307
+def storage(array: Array) -> Array:
+    """All elements from an array's first to its last, as bytes."""
+    if array.size == 0:
+        return np.zeros(0, np.uint8)
+    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
+    return np.frombuffer((ctypes.c_uint8 * extent).from_address(array.ctypes.data), np.uint8)
 
 
-class Run:
-    """One compiled variant, ready to be called on the memory of its parameters."""
+def bound(source: Source, kernel: Kernel, memory: Mapping[str, Array]) -> tuple[list[int], list[Array]]:
+    """Addresses of a launch's arguments, and what must stay alive for them."""
+    addresses: list[int] = []
+    alive: list[Array] = []
+    for argument in source.launches[0].args:
+        if isinstance(argument, BufferArgument):
+            b: Buffer = kernel.parameters[argument.parameter].buffer
+            array = memory[b.name]
+            if argument.packing is not None:
+                array = np.ascontiguousarray(pack(ConstantData(b.name, storage(array)), b, argument.packing))
+            alive.append(array)
+            addresses.append(array.ctypes.data)
+        else:
+            assert isinstance(argument, WorkspaceArgument)
+            workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
+            alive.append(workspace)
+            addresses.append(workspace.ctypes.data + -workspace.ctypes.data % 64 + int(argument.offset))
+    return addresses, alive
 
-    def __init__(self, source: Source, device: Device, folder: Path) -> None:
-        self.source = source
-        launch = source.launches[0]
-        self._entry = getattr(build(source, device, folder), launch.entry)
-        self._entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self._keep: list[Array] = []
 
-    def bind(self, kernel: Kernel, memory: Mapping[str, Array]) -> Sequence[int]:
-        """Return the addresses of the launch's arguments; `memory` holds each parameter as a strided array."""
-        addresses: list[int] = []
-        for argument in self.source.launches[0].args:
-            if isinstance(argument, BufferArgument):
-                array = memory[kernel.parameters[argument.parameter].buffer.name]
-                if argument.packing is not None:
-                    array = packed(array, argument.packing)
-                self._keep.append(array)
-                addresses.append(array.ctypes.data)
-            else:
-                workspace = np.full(int(self.source.workspace_bytes) + 64, 0xFF, np.uint8)
-                self._keep.append(workspace)
-                addresses.append(-(-workspace.ctypes.data // 64) * 64)
-        return addresses
+def call(function: ctypes._CFuncPtr, addresses: Sequence[int]) -> int:
+    """Run a kernel once; returns its status."""
+    return int(function((ctypes.c_void_p * len(addresses))(*addresses), None))
 
-    def call(self, addresses: Sequence[int]) -> int:
-        """Run the kernel once; returns its status."""
-        array = (ctypes.c_void_p * len(addresses))(*addresses)
-        return int(self._entry(array, None))
+
+def check(
+    template: Template, kernel: Kernel, folder: Path, tolerance: float, on: Target | None = None,
+    memory: Mapping[str, Array] | None = None,
+) -> list[Source]:  # fmt: skip
+    """Run the distinct variants on random data and compare all written buffers with the interpreter's."""
+    on = on or target()
+    if memory is None:
+        rng = np.random.default_rng(0)
+        memory = {p.buffer.name: fill(p.buffer, rng, -5, 5) for p in kernel.parameters}
+    expected = copies(memory)
+    interpret_nest(kernel.nest, expected)
+    sources = []
+    for params in distinct(template.space(kernel, on.device)):
+        variant = Variant(kernel.name, template.name, params)
+        binary = build(template, kernel, variant, on)
+        actual = copies(memory)
+        addresses, _alive = bound(binary.source, kernel, actual)
+        assert call(entry_of(binary, folder), addresses) == 0
+        for parameter in kernel.parameters:
+            b = parameter.buffer
+            pair = [decode(values[b.name], b.dtype) for values in (actual, expected)]
+            compare(*pair, tolerance, f"{variant.label} {b.name}")
+        sources.append(binary.source)
+    return sources
+
+
+def distinct(space: Sequence[Params]) -> list[Params]:
+    """Leave out variants that differ from an earlier one in the sizes of tiles and parts alone."""
+    kept: dict[tuple[object, ...], Params] = {}
+    for params in space:
+        values = dict(params)
+        kept.setdefault((values.get("a"), values.get("b"), values.get("vector"), values["threads"]), params)
+    return list(kept.values())
+
+
+def compare(actual: Array, expected: Array, tolerance: float, what: str) -> None:
+    """Equal integers; floats within `tolerance` of the largest magnitude, NaN and infinities alike."""
+    if expected.dtype.kind != "f":
+        np.testing.assert_array_equal(actual, expected, err_msg=what)
+        return
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = float(finite.max()) if finite.size else 1.0
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale, err_msg=what)

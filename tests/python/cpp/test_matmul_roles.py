@@ -45,9 +45,11 @@ def test_linear_has_rows_and_columns() -> None:
     roles = matmul_roles(nest, buffers)
     assert roles is not None
     assert (_names(roles.batch), _names(roles.m), _names(roles.n), _names(roles.k)) == ([], ["b", "s"], ["n"], ["k"])
-    assert roles.a.plain_load is not None and roles.a.plain_load.buffer == "x"
+    assert roles.a.plain_load is not None
+    assert roles.a.plain_load.buffer == "x"
     assert [type(i).__name__ for i in roles.epilogue] == ["Load", "Compute", "Store"]
-    assert isinstance(roles.epilogue[1], Compute) and roles.result in roles.epilogue[1].args
+    assert isinstance(roles.epilogue[1], Compute)
+    assert roles.result in roles.epilogue[1].args
 
 
 def test_the_contiguous_axis_of_the_store_is_a_column() -> None:
@@ -55,7 +57,8 @@ def test_the_contiguous_axis_of_the_store_is_a_column() -> None:
     roles = matmul_roles(nest, buffers)
     assert roles is not None
     assert (_names(roles.m), _names(roles.n)) == (["n"], ["b", "s"])
-    assert roles.b.plain_load is not None and roles.b.plain_load.buffer == "x"
+    assert roles.b.plain_load is not None
+    assert roles.b.plain_load.buffer == "x"
 
 
 def test_axes_of_both_operands_are_batch() -> None:
