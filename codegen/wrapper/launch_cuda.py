@@ -137,7 +137,8 @@ def _launch(writer: Writer, call: Call, launch: Launch, image: Image, scratch: i
     global_scratch = f"workspace + {scratch}" if image.global_scratch_bytes else "0"
     writer.line(f"CUdeviceptr scratch = {global_scratch};")
     writer.line("CUdeviceptr profile = 0;")
-    writer.line("void* parameters[] = {" + ", ".join([*names, "&scratch", "&profile"]) + "};")
+    # The driver does not look for the null pointer at the end; whoever checks the number of arguments does.
+    writer.line("void* parameters[] = {" + ", ".join([*names, "&scratch", "&profile", "nullptr"]) + "};")
     grid = ", ".join(spell_size(extent) for extent in launch.grid)
     index = list(call.images).index(image_key(image))
     _checked(writer, f"runtime::launch(*context, kPlan, {index}, {{{grid}}}, queue, parameters)")

@@ -142,7 +142,7 @@ inline void destroy_model(mkw_model* model) {
   const Driver& driver = model->driver;
   if (model->context != nullptr) {
     {
-      const CurrentContext current(driver, model->context);
+      const CurrentContext current = CurrentContext::for_release(driver, model->context);
       for (int32_t i = 0; i < model->image_count; ++i)
         if (model->modules[i] != nullptr) driver.cuModuleUnload_(model->modules[i]);
       if (model->constants != 0) driver.cuMemFree_(model->constants);
@@ -221,8 +221,9 @@ inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_con
 inline void destroy_context(mkw_context* context) {
   if (context == nullptr) return;
   if (context->scratch != 0) {
-    const CurrentContext current(context->model->driver, context->model->context);
-    context->model->driver.cuMemFree_(context->scratch);
+    const mkw_model& model = *context->model;
+    const CurrentContext current = CurrentContext::for_release(model.driver, model.context);
+    model.driver.cuMemFree_(context->scratch);
   }
   release(context->model);
   free(context);

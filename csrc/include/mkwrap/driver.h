@@ -103,6 +103,10 @@ class CurrentContext {
     result_ = driver.cuCtxPushCurrent_(context);
     pushed_ = result_ == CUDA_SUCCESS;
   }
+  // For releasing: no query, and a second attempt, since a call may report the error of earlier asynchronous work.
+  static CurrentContext for_release(const Driver& driver, CUcontext context) {
+    return CurrentContext(driver, context, Release());
+  }
   ~CurrentContext() {
     CUcontext popped = nullptr;
     if (pushed_) driver_.cuCtxPopCurrent_(&popped);
@@ -116,6 +120,12 @@ class CurrentContext {
   }
 
  private:
+  struct Release {};
+  CurrentContext(const Driver& driver, CUcontext context, Release) : driver_(driver) {
+    for (int attempt = 0; attempt < 2 && !pushed_; ++attempt)
+      pushed_ = driver.cuCtxPushCurrent_(context) == CUDA_SUCCESS;
+  }
+
   const Driver& driver_;
   const char* call_ = "cuCtxGetCurrent";
   CUresult result_ = CUDA_SUCCESS;

@@ -188,7 +188,7 @@ PTX = """.version 8.0
 """
 
 
-def cuda_image(entry: str, ptxas: Path, arch: str = "sm_90", pointers: int = 2, **facts: int) -> Image:
+def cuda_image(entry: str, ptxas: Path, pointers: int = 2, arch: str = "sm_90", **facts: int) -> Image:
     """Assemble a kernel y = x + 1 with `pointers` pointers, then Triton's two scratch pointers."""
     parameters = ", ".join(f".param .u64 p{k}" for k in range(pointers + 2))
     with tempfile.TemporaryDirectory() as folder:

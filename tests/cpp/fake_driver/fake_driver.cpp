@@ -1,0 +1,342 @@
+// The driver functions that mkwrap uses. Device memory is host memory; nothing is executed.
+#include "fake_driver.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cubin.h"
+
+struct CUmod_st {
+  Cubin cubin;
+  std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
+};
+
+struct CUfunc_st {
+  std::string name;
+  CubinKernel kernel;
+  std::uint64_t shared_limit = 48 * 1024;
+};
+
+struct CUctx_st {};
+struct CUstream_st {};
+
+namespace {
+
+constexpr std::uint64_t kSharedOptIn = 227 * 1024;  // sm_90: 227 KB a block
+constexpr unsigned kGridX = 2147483647;
+constexpr unsigned kGridYz = 65535;
+
+std::mutex lock;
+CUctx_st primary;
+thread_local std::vector<CUcontext> stack;
+std::map<CUdeviceptr, std::size_t> allocations;
+bool initialised = false;
+
+FakeDriver initial_state() {
+  FakeDriver made = {};
+  made.devices = 1;
+  const char* arch = std::getenv("FAKE_DRIVER_ARCH");
+  const int number = arch != nullptr ? std::atoi(arch) : 90;
+  made.major = number / 10;
+  made.minor = number % 10;
+  made.fail_with = CUDA_ERROR_UNKNOWN;
+  return made;
+}
+
+FakeDriver state = initial_state();
+
+// Count a call; what it must return if it is the one to fail.
+CUresult enter(const char* name) {
+  ++state.calls;
+  const char* always = std::getenv("FAKE_DRIVER_FAIL");
+  const bool named = always != nullptr && std::strcmp(always, name) == 0;
+  if (!named && state.calls != state.fail_at) return CUDA_SUCCESS;
+  std::snprintf(state.failed, sizeof(state.failed), "%s", name);
+  return state.fail_with;
+}
+
+CUresult complain(const char* format, ...) {
+  if (state.complaint[0] == '\0') {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(state.complaint, sizeof(state.complaint), format, arguments);
+    va_end(arguments);
+  }
+  return CUDA_ERROR_INVALID_VALUE;
+}
+
+// A pointer-sized argument is null, a small number (a size), or points into memory that is alive.
+bool plausible(std::uint64_t value) {
+  if (value < (std::uint64_t{1} << 32)) return true;
+  auto above = allocations.upper_bound(value);
+  if (above == allocations.begin()) return false;
+  --above;
+  return value < above->first + above->second;
+}
+
+CUresult check_parameters(const CUfunc_st& function, void** parameters) {
+  const auto& sizes = function.kernel.parameter_bytes;
+  std::size_t given = 0;
+  while (parameters[given] != nullptr && given <= sizes.size()) ++given;
+  if (given != sizes.size())
+    return complain("%s takes %zu arguments, got %zu", function.name.c_str(), sizes.size(), given);
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    std::uint64_t value = 0;
+    if (sizes[i] > sizeof(value)) return complain("%s: argument %zu has %u bytes", function.name.c_str(), i, sizes[i]);
+    std::memcpy(&value, parameters[i], sizes[i]);
+    if (sizes[i] == sizeof(value) && !plausible(value))
+      return complain("%s: argument %zu is %#llx, which is no device memory", function.name.c_str(), i,
+                      static_cast<unsigned long long>(value));
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult check_launch(const CUfunc_st& function, const unsigned (&grid)[3], const unsigned (&block)[3],
+                      unsigned shared) {
+  const char* name = function.name.c_str();
+  if (grid[0] - 1 >= kGridX || grid[1] - 1 >= kGridYz || grid[2] - 1 >= kGridYz)
+    return complain("%s: a grid of %u x %u x %u blocks", name, grid[0], grid[1], grid[2]);
+  const std::uint64_t threads = std::uint64_t{block[0]} * block[1] * block[2];
+  if (threads == 0 || threads > 1024 || threads > function.kernel.max_threads)
+    return complain("%s: %llu threads a block, at most %u", name, static_cast<unsigned long long>(threads),
+                    function.kernel.max_threads);
+  if (shared + function.kernel.static_shared_bytes > function.shared_limit)
+    return complain("%s: %u bytes of shared memory, allowed are %llu", name, shared,
+                    static_cast<unsigned long long>(function.shared_limit));
+  return CUDA_SUCCESS;
+}
+
+bool inside(CUdeviceptr at, std::size_t bytes) {
+  auto above = allocations.upper_bound(at);
+  if (above == allocations.begin()) return false;
+  --above;
+  return at + bytes <= above->first + above->second;
+}
+
+}  // namespace
+
+#define ENTER(name)                                         \
+  const std::lock_guard<std::mutex> guard(lock);            \
+  const CUresult injected = enter(#name);                   \
+  if (injected != CUDA_SUCCESS) return injected
+
+// Calls that give something up do so even when they report a failure, as the driver does for an earlier call's error.
+#define ENTER_RELEASE(name)                      \
+  const std::lock_guard<std::mutex> guard(lock); \
+  const CUresult injected = enter(#name)
+
+#define NEED_CONTEXT \
+  if (stack.empty()) return CUDA_ERROR_INVALID_CONTEXT
+
+extern "C" {
+
+FakeDriver* fake_driver() { return &state; }
+
+void fake_driver_adopt(const void* memory, unsigned long bytes) {
+  const std::lock_guard<std::mutex> guard(lock);
+  allocations[reinterpret_cast<CUdeviceptr>(memory)] = bytes;
+}
+
+CUresult cuInit(unsigned flags) {
+  ENTER(cuInit);
+  initialised = flags == 0;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGetErrorName(CUresult error, const char** name) {
+  *name = error == CUDA_ERROR_UNKNOWN         ? "CUDA_ERROR_UNKNOWN"
+          : error == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == CUDA_ERROR_INVALID_VALUE ? "CUDA_ERROR_INVALID_VALUE"
+                                              : "CUDA_ERROR_OTHER";
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGetErrorString(CUresult, const char** text) {
+  *text = "an error of the fake driver";
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetCount(int* count) {
+  ENTER(cuDeviceGetCount);
+  if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
+  *count = state.devices;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+  ENTER(cuDeviceGet);
+  *device = ordinal;
+  return ordinal < state.devices ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
+  ENTER(cuDeviceGetAttribute);
+  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+    *value = state.major;
+  else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+    *value = state.minor;
+  else
+    return CUDA_ERROR_INVALID_VALUE;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetName(char* name, int bytes, CUdevice) {
+  ENTER(cuDeviceGetName);
+  std::snprintf(name, static_cast<std::size_t>(bytes), "Fake GPU");
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
+  ENTER(cuDevicePrimaryCtxRetain);
+  ++state.contexts;
+  *context = &primary;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxRelease(CUdevice) {
+  ENTER_RELEASE(cuDevicePrimaryCtxRelease);
+  --state.contexts;
+  return injected;
+}
+
+CUresult cuCtxGetCurrent(CUcontext* context) {
+  ENTER(cuCtxGetCurrent);
+  *context = stack.empty() ? nullptr : stack.back();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPushCurrent(CUcontext context) {
+  ENTER(cuCtxPushCurrent);
+  stack.push_back(context);
+  ++state.pushed;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPopCurrent(CUcontext* context) {
+  ENTER_RELEASE(cuCtxPopCurrent);
+  if (stack.empty()) return CUDA_ERROR_INVALID_CONTEXT;
+  *context = stack.back();
+  stack.pop_back();
+  --state.pushed;
+  return injected;
+}
+
+CUresult cuModuleLoadData(CUmodule* module, const void* image) {
+  ENTER(cuModuleLoadData);
+  NEED_CONTEXT;
+  auto made = std::make_unique<CUmod_st>();
+  if (!parse_cubin(image, made->cubin)) return CUDA_ERROR_INVALID_IMAGE;
+  if (made->cubin.arch != state.major * 10 + state.minor) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+  ++state.modules;
+  ++state.made;
+  *module = made.release();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuModuleUnload(CUmodule module) {
+  ENTER_RELEASE(cuModuleUnload);
+  NEED_CONTEXT;
+  delete module;
+  --state.modules;
+  return injected;
+}
+
+CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
+  ENTER(cuModuleGetFunction);
+  const auto kernel = module->cubin.kernels.find(name);
+  if (kernel == module->cubin.kernels.end()) return CUDA_ERROR_NOT_FOUND;
+  auto& slot = module->functions[name];
+  slot = std::make_unique<CUfunc_st>();
+  slot->name = name;
+  slot->kernel = kernel->second;
+  *function = slot.get();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+  ENTER(cuFuncSetAttribute);
+  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES ||
+      static_cast<std::uint64_t>(value) + function->kernel.static_shared_bytes > kSharedOptIn)
+    return CUDA_ERROR_INVALID_VALUE;
+  function->shared_limit = static_cast<std::uint64_t>(value) + function->kernel.static_shared_bytes;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemAlloc(CUdeviceptr* at, std::size_t bytes) {
+  ENTER(cuMemAlloc);
+  NEED_CONTEXT;
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
+  *at = reinterpret_cast<CUdeviceptr>(memory);
+  allocations[*at] = bytes;
+  ++state.allocations;
+  ++state.made;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemFree(CUdeviceptr at) {
+  ENTER_RELEASE(cuMemFree);
+  NEED_CONTEXT;
+  if (allocations.erase(at) == 0) return CUDA_ERROR_INVALID_VALUE;
+  std::free(reinterpret_cast<void*>(at));
+  --state.allocations;
+  return injected;
+}
+
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, std::size_t bytes, CUstream) {
+  ENTER(cuMemcpyHtoDAsync);
+  NEED_CONTEXT;
+  if (!inside(to, bytes)) return complain("a copy of %zu bytes leaves its allocation", bytes);
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, std::size_t bytes, CUstream) {
+  ENTER(cuMemsetD8Async);
+  NEED_CONTEXT;
+  if (!inside(at, bytes)) return complain("a memset of %zu bytes leaves its allocation", bytes);
+  std::memset(reinterpret_cast<void*>(at), value, bytes);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamCreate(CUstream* stream, unsigned) {
+  ENTER(cuStreamCreate);
+  NEED_CONTEXT;
+  *stream = new CUstream_st;
+  ++state.streams;
+  ++state.made;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSynchronize(CUstream) {
+  ENTER(cuStreamSynchronize);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamDestroy(CUstream stream) {
+  ENTER_RELEASE(cuStreamDestroy);
+  delete stream;
+  --state.streams;
+  return injected;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared, CUstream, void** parameters, void**) {
+  ENTER(cuLaunchKernel);
+  NEED_CONTEXT;
+  const unsigned grid[3] = {grid_x, grid_y, grid_z};
+  const unsigned block[3] = {block_x, block_y, block_z};
+  if (const CUresult result = check_launch(*function, grid, block, shared)) return result;
+  if (const CUresult result = check_parameters(*function, parameters)) return result;
+  ++state.launches;
+  return CUDA_SUCCESS;
+}
+
+}  // extern "C"

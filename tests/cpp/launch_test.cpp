@@ -1,0 +1,114 @@
+// A CUDA library against the fake driver: launches fit their cubins, other architectures are refused, nothing leaks.
+#include "check.h"
+#include "fake_driver/fake_driver.h"
+#include "mkwrap/mkwrap.hpp"
+
+namespace {
+
+alignas(512) float x[128];
+alignas(512) float y[128];
+
+constexpr mkw_device kGpu = {MKW_DEVICE_CUDA, 0};
+
+void check_nothing_alive(const FakeDriver& driver) {
+  CHECK(driver.contexts == 0 && driver.modules == 0 && driver.allocations == 0 && driver.streams == 0);
+  CHECK(driver.pushed == 0);
+}
+
+void test_launches(const mkwrap::Library& library, FakeDriver& driver) {
+  {
+    const mkwrap::Model model(library);
+    CHECK(driver.modules == 3 && driver.allocations == 1);  // three images, one block of constants
+    CHECK(model.workspace_bytes() == 512 + 512 + 0);
+    mkwrap::Context first(model);
+    mkwrap::Context second(model);
+    CHECK(driver.modules == 3 && driver.allocations == 3);
+    first.run({mkwrap::Tensor(x, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
+    second.run({mkwrap::Tensor(x, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
+    CHECK(driver.launches == 6);
+    CHECK(driver.pushed == 0);
+  }
+  if (driver.complaint[0] != '\0') std::fprintf(stderr, "%s\n", driver.complaint);
+  CHECK(driver.complaint[0] == '\0');
+  check_nothing_alive(driver);
+}
+
+void test_the_fake_objects(const mkwrap::Library& library, FakeDriver& driver) {
+  // Memory that was never given to the fake driver: it must complain, or its checks are worth nothing.
+  static float stranger[128 + 128];
+  mkwrap::Context context{mkwrap::Model(library)};
+  auto* aligned = reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(stranger) + 511) / 512 * 512);
+  try {
+    context.run({mkwrap::Tensor(aligned, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
+    CHECK(false);
+  } catch (const mkwrap::Error& error) {
+    CHECK(error.status() == MKW_ERROR_DRIVER);
+    CHECK_HAS(error.what(), "cuLaunchKernel failed with CUDA_ERROR_INVALID_VALUE");
+    CHECK_HAS(error.what(), "split hand");  // the kernel and its variant
+  }
+  CHECK_HAS(driver.complaint, "which is no device memory");
+  driver.complaint[0] = '\0';
+}
+
+void test_inputs_on_another_device(const mkwrap::Library& library) {
+  mkwrap::Context context{mkwrap::Model(library)};
+  try {
+    context.run({mkwrap::Tensor(x, {128})}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
+    CHECK(false);
+  } catch (const mkwrap::Error& error) {
+    CHECK(error.status() == MKW_ERROR_INPUT && error.argument() == 0);
+    CHECK_HAS(error.what(), "args[0]: wrong device: expected cuda:0, got cpu");
+  }
+}
+
+void test_c41_other_architecture(const mkwrap::Library& library, FakeDriver& driver) {
+  for (const int arch : {80, 100}) {
+    driver.major = arch / 10;
+    driver.minor = arch % 10;
+    try {
+      const mkwrap::Model model(library);
+      CHECK(false);
+    } catch (const mkwrap::Error& error) {
+      CHECK(error.status() == MKW_ERROR_ARCHITECTURE);
+      CHECK_HAS(error.what(), "sm_90");
+      CHECK_HAS(error.what(), arch == 80 ? "sm_80" : "sm_100");
+    }
+    check_nothing_alive(driver);
+  }
+  driver.major = 9;
+  driver.minor = 0;
+}
+
+void test_devices(const mkwrap::Library& library, FakeDriver& driver) {
+  try {
+    const mkwrap::Model model(library, 1);
+    CHECK(false);
+  } catch (const mkwrap::Error& error) {
+    CHECK(error.status() == MKW_ERROR_ARGUMENT);
+    CHECK_HAS(error.what(), "there is no CUDA device 1; there are 1");
+  }
+  driver.devices = 0;
+  try {
+    const mkwrap::Model model(library);
+    CHECK(false);
+  } catch (const mkwrap::Error& error) {
+    CHECK(error.status() == MKW_ERROR_NO_DRIVER);
+  }
+  driver.devices = 1;
+  check_nothing_alive(driver);
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  FakeDriver* driver = find_fake_driver();
+  CHECK(driver != nullptr);
+  adopt(x, sizeof(x));
+  adopt(y, sizeof(y));
+  const mkwrap::Library library = mkwrap::Library::open(std::string(arguments[1]) + "/cuda.so");
+  test_launches(library, *driver);
+  test_the_fake_objects(library, *driver);
+  test_inputs_on_another_device(library);
+  test_c41_other_architecture(library, *driver);
+  test_devices(library, *driver);
+}

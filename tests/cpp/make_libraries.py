@@ -1,0 +1,143 @@
+"""Makes the libraries that the C++ tests load, from selections written by hand.
+
+Usage: make_libraries.py SOURCE_ROOT OUTPUT_FOLDER [PTXAS]; without ptxas no CUDA library is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]) / "python")]
+
+import numpy as np
+import sympy
+
+from mkwrap.codegen.wrapper import Description, wrap
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import size_symbol
+from mkwrap.stages import (
+    Access,
+    Binary,
+    BufferArgument,
+    Device,
+    Launch,
+    Packing,
+    Source,
+    SymbolSpec,
+    Variant,
+    WorkspaceArgument,
+)
+from mkwrap.toolchain.link import link
+from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, cuda_image
+
+READ, WRITE = Access.READ, Access.WRITE
+
+
+def pipeline() -> Hand:
+    """Make y = (x · w) + rowsum(x · w) and z = w packed in reverse: arena, zeroed workspace, raw and packed constant."""
+    hand = Hand()
+    hand.input("x", 4, 8)
+    hand.output("y", 4, 8)
+    hand.output("z", 8)
+    hand.temporary("t", 64, 4, 8)
+    hand.arena_bytes = 64 + 4 * 8 * 4
+    hand.constant("w", np.arange(8, dtype=np.float32))
+    scale = """const float *x = (const float*)args[0], *w = (const float*)args[1]; float* t = (float*)args[2];
+    for (int i = 0; i < 32; ++i) t[i] = x[i] * w[i % 8];
+    return 0;"""
+    hand.kernel("scale", (READ, READ, WRITE), cpu_binary("mkw_scale", scale, 3))
+    sums = """const float* t = (const float*)args[0]; float *y = (float*)args[1], *sums = (float*)args[2];
+    for (int i = 0; i < 32; ++i) sums[i / 8] += t[i];
+    for (int i = 0; i < 32; ++i) y[i] = t[i] + sums[i / 8];
+    return 0;"""
+    arguments = (BufferArgument(0), BufferArgument(1), WorkspaceArgument(0))
+    hand.kernel("sums", (READ, WRITE), cpu_binary("mkw_sums", sums, arguments, 16, zero_workspace=True))
+    p = sympy.Symbol("p0", integer=True, nonnegative=True)
+    reverse = Packing(DType.FLOAT32, (8,), (p,), (7 - p,))
+    copy = """const float* w = (const float*)args[0]; float* z = (float*)args[1];
+    for (int i = 0; i < 8; ++i) z[i] = w[i];
+    return 0;"""
+    hand.kernel("copy", (READ, WRITE), cpu_binary("mkw_copy", copy, (BufferArgument(0, reverse), BufferArgument(1))))
+    hand.step("scale", "x", "w", "t")
+    hand.step("sums", "t", "y")
+    hand.step("copy", "w", "z")
+    return hand
+
+
+def gather() -> Hand:
+    """Make y[i] = x[index[i]] with an index that may be out of range."""
+    hand = Hand()
+    hand.input("x", 4)
+    hand.input("index", 3, dtype=DType.INT64, alignment=8)
+    hand.output("y", 3)
+    body = """const float* x = (const float*)args[0]; const int64_t* index = (const int64_t*)args[1];
+    float* y = (float*)args[2]; int32_t bad = 0;
+    for (int i = 0; i < 3; ++i) { if ((uint64_t)index[i] < 4) y[i] = x[index[i]]; else bad = 1; }
+    return bad;"""
+    hand.kernel("gather", (READ, READ, WRITE), cpu_binary("mkw_gather", body, 3))
+    hand.step("gather", "x", "index", "y", origin="aten.index (model.py:7: y = x[index])")
+    return hand
+
+
+def dynamic() -> Hand:
+    """Make x [n, 2n] → y [2n]: sizes are expressions over n in 1 … 64."""
+    n = size_symbol("s0")
+    hand = Hand(symbols=(SymbolSpec(n, 1, 64, "x", 0),))
+    hand.input("x", n, 2 * n)
+    hand.output("y", 2 * n)
+    hand.temporary("t", 0, 2 * n)
+    hand.arena_bytes = 8 * n
+    body = """const float* x = (const float*)args[0]; float* y = (float*)args[1];
+    y[0] = x[0];
+    return 0;"""
+    hand.kernel("first", (READ, WRITE), cpu_binary("mkw_first", body, 2))
+    hand.step("first", "x", "t")
+    hand.step("first", "t", "y")
+    return hand
+
+
+def cuda_add_one(ptxas: Path) -> Hand:
+    """Make y = x + 1 twice through the arena, with a constant, a workspace and much shared memory."""
+    hand = Hand()
+    hand.input("x", 128)
+    hand.output("y", 128)
+    hand.temporary("t", 0, 128)
+    hand.arena_bytes = 512
+    hand.constant("w", np.arange(128, dtype=np.float32))
+    partial, final = (cuda_image(name, ptxas, shared_bytes=100_000) for name in ("partial", "final"))
+    launches = (
+        Launch("partial", (BufferArgument(0), WorkspaceArgument(0))),
+        Launch("final", (WorkspaceArgument(0), BufferArgument(1))),
+    )
+    source = Source(Variant("split", "hand"), "triton", "", launches, 512, zero_workspace=True)
+    hand.kernel("split", (READ, WRITE), Binary(source, (partial, final)))
+    scratch = cuda_image("add_scratch", ptxas, 3, global_scratch_bytes=16, global_scratch_alignment=16)
+    launch = Launch("add_scratch", (BufferArgument(0), BufferArgument(1), BufferArgument(2)), (3, 2, 1))
+    three = Source(Variant("three", "hand"), "triton", "", (launch,))
+    hand.kernel("three", (READ, WRITE, READ), Binary(three, (scratch,)))
+    hand.step("split", "x", "t")
+    hand.step("three", "t", "y", "w")
+    return hand
+
+
+def main() -> None:
+    """Write every library into the output folder."""
+    output = Path(sys.argv[2])
+    made = {
+        "add_one": (add_one(8), cpu_description(("sse4_2",))),
+        "add_two": (add_one(8, addend=2.0), cpu_description()),
+        "foreign": (add_one(8), cpu_description(("sse4_2", "no_such_feature"))),
+        "pipeline": (pipeline(), cpu_description()),
+        "gather": (gather(), cpu_description()),
+        "dynamic": (dynamic(), cpu_description()),
+    }
+    if len(sys.argv) > 3:
+        device = Device("cuda", "sm_90", name="NVIDIA H100")
+        made["cuda"] = (cuda_add_one(Path(sys.argv[3])), Description(device, (), "0.0.test", {}))
+    for name, (hand, description) in made.items():
+        selection = hand.selection()
+        link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")
+
+
+main()
