@@ -98,7 +98,10 @@ class _Crew:
         # After an error or Ctrl-C what has not begun is not begun any more.
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
-            self._idle.get().close()
+            child = self._idle.get()
+            # It has nothing to finish, and a compiler takes its time to end in good order.
+            child.kill()
+            child.close()
 
     def run(self, sources: dict[str, Source]) -> Iterator[tuple[str, Binary | Rejected]]:
         """Yield each key with its result as it comes."""

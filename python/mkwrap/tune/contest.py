@@ -8,13 +8,15 @@ from typing import Literal, TypeAlias
 
 from mkwrap.ir.dtypes import DType
 
+POISON = 0xFF
+
 
 class Fill(Enum):
     """What a memory holds before a run."""
 
     NORMAL = "floats from the normal distribution N(0, 1)"
     UNIFORM = "integers in low … high − 1, bools at random"
-    POISON = "bytes 0xFF: NaN in floats, so that an element nobody writes shows"
+    POISON = "bytes `POISON`: NaN in floats, so that an element nobody writes shows"
     GIVEN = "the bytes of `given`"
 
 
@@ -49,6 +51,11 @@ class Memory:
     def nbytes(self) -> int:
         """Bytes of the memory."""
         return self.elements * self.dtype.itemsize
+
+    @property
+    def changed(self) -> bool:
+        """Whether a run changes what the next one reads: read and written."""
+        return self.written and self.fill is not Fill.POISON
 
 
 @dataclass(frozen=True)

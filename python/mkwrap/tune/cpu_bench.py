@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mkwrap import _C
-from mkwrap.tune.contest import OUT_OF_RANGE, Candidate, Contest, MemoryArgument, NumberArgument, ScratchArgument
+from mkwrap.tune.contest import (
+    OUT_OF_RANGE,
+    POISON,
+    Candidate,
+    Contest,
+    Fill,
+    MemoryArgument,
+    NumberArgument,
+    ScratchArgument,
+)
 from mkwrap.tune.values import Bytes, make
 
 _GUARD_BYTES = 4096
@@ -62,21 +71,28 @@ class CpuBench:
         self._scratch = Block(max(candidate.workspace_bytes for candidate in contest.candidates), len(self._blocks))
         self._kernels: dict[int, _C.CpuKernel] = {}
         self._calls: dict[int, int] = {}
-        self._written: list[tuple[Block, Bytes]] = []
+        self._written = [block for block, memory in zip(self._blocks, contest.memories, strict=True) if memory.written]
+        self._poisoned: list[Block] = []
+        self._changed: list[tuple[Block, Bytes]] = []
         for number, (memory, block) in enumerate(zip(contest.memories, self._blocks, strict=True)):
+            if memory.fill is Fill.POISON:
+                self._poisoned.append(block)
+                continue
             start = make(memory, number)
             block.data[:] = start
-            if memory.written:
-                self._written.append((block, start))
+            if memory.changed:
+                self._changed.append((block, start))
             else:
                 block.protect()
 
     def run(self, number: int) -> str:
         """Run a candidate once on fresh memories; returns what went wrong, or ""."""
-        for block, start in self._written:
+        for block in self._poisoned:
+            block.data[:] = POISON
+        for block, start in self._changed:
             block.data[:] = start
-        # Workspace contents are undefined unless zeroed: 0xFF shows a kernel that trusts them.
-        self._scratch.data[:] = 0xFF
+        # Workspace contents are undefined unless zeroed: poison shows a kernel that trusts them.
+        self._scratch.data[:] = POISON
         try:
             status = self._kernel(number).run()
         except Exception as error:
@@ -84,18 +100,18 @@ class CpuBench:
         if status != 0:
             return OUT_OF_RANGE
         # Read-only blocks have no guards to harm.
-        harmed = [block for block in (*(block for block, _ in self._written), self._scratch) if not block.intact()]
+        harmed = [block for block in (*self._written, self._scratch) if not block.intact()]
         for block in harmed:
             block.guard()
         return "wrote outside its buffers" if harmed else ""
 
     def results(self) -> list[Bytes]:
         """Return views of the written memories, in order."""
-        return [block.data for block, _ in self._written]
+        return [block.data for block in self._written]
 
     def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
         """Time candidates in interleaved rounds; microseconds per call, per candidate and round."""
-        restore = [(block.address, start.ctypes.data, start.nbytes) for block, start in self._written if start.nbytes]
+        restore = [(block.address, start.ctypes.data, start.nbytes) for block, start in self._changed if start.nbytes]
         kernels = [self._kernel(number) for number in numbers]
         if not all(number in self._calls for number in numbers):
             for number, kernel in zip(numbers, kernels, strict=True):

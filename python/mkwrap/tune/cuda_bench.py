@@ -8,7 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mkwrap import _C
-from mkwrap.tune.contest import Call, Candidate, Contest, MemoryArgument, NumberArgument, ScratchArgument
+from mkwrap.tune.contest import (
+    POISON,
+    Call,
+    Candidate,
+    Contest,
+    Fill,
+    MemoryArgument,
+    NumberArgument,
+    ScratchArgument,
+)
 from mkwrap.tune.values import Bytes, make
 
 # A graph replay holds as many runs as fill a batch, so that the events around it are exact enough, up to this many.
@@ -27,12 +36,16 @@ class CudaBench:
         self._context = _C.CudaContext(0)
         self._addresses = [self._allocate(memory.nbytes) for memory in contest.memories]
         self._restore: list[tuple[int, int, int]] = []
+        self._poisoned: list[tuple[int, int]] = []
         for number, (memory, address) in enumerate(zip(contest.memories, self._addresses, strict=True)):
             if not memory.nbytes:
                 continue
+            if memory.fill is Fill.POISON:
+                self._poisoned.append((address, memory.nbytes))
+                continue
             start = make(memory, number)
             self._context.upload(address, start.data)
-            if memory.written:
+            if memory.changed:
                 copy = self._allocate(memory.nbytes)
                 self._context.upload(copy, start.data)
                 self._restore.append((address, copy, memory.nbytes))
@@ -43,10 +56,7 @@ class CudaBench:
 
     def run(self, number: int) -> str:
         """Run a candidate once on fresh memories; returns what went wrong, or ""."""
-        for destination, source, nbytes in self._restore:
-            self._context.copy(destination, source, nbytes)
-        if self._scratch_bytes:
-            self._context.fill(self._scratch, 0xFF, self._scratch_bytes)
+        self._refresh()
         try:
             run = self._run(number)
         except Exception as error:
@@ -56,8 +66,7 @@ class CudaBench:
         begin = time.monotonic()
         self._context.run(run)
         self._seconds[number] = time.monotonic() - begin
-        for destination, source, nbytes in self._restore:
-            self._context.copy(destination, source, nbytes)
+        self._refresh()
         self._context.run(run)
         return ""
 
@@ -80,6 +89,14 @@ class CudaBench:
         return _C.time_cuda(
             self._context, candidates, rounds, unroll=max(1, min(unroll, _MOST_RUNS)), restore=self._restore
         )
+
+    def _refresh(self) -> None:
+        for address, nbytes in self._poisoned:
+            self._context.fill(address, POISON, nbytes)
+        for destination, source, nbytes in self._restore:
+            self._context.copy(destination, source, nbytes)
+        if self._scratch_bytes:
+            self._context.fill(self._scratch, POISON, self._scratch_bytes)
 
     def _allocate(self, nbytes: int) -> int:
         return self._context.allocate(max(nbytes, 1))

@@ -13,6 +13,7 @@ from mkwrap.tune.contest import Accuracy, Fill, Memory
 
 # Integers that no bounds check sees are positive and small: they may be divisors or shifts.
 _SMALL = (1, 8)
+_MOST_FLOATS = 1 << 24
 
 
 def memories(schedule: Schedule, kernel: Kernel, constants: Mapping[str, ConstantData]) -> tuple[Memory, ...]:
@@ -27,12 +28,17 @@ def memories(schedule: Schedule, kernel: Kernel, constants: Mapping[str, Constan
     for place, parameter in enumerate(kernel.parameters):
         name = parameter.buffer.name
         source = constants.get(bound[place]) if parameter.constant and place < len(bound) else None
-        if source is not None:
+        if source is not None and _own_bytes_matter(source, parameter):
             elements = storage_elements(parameter.buffer)
             result.append(Memory(parameter.buffer.dtype, elements, Fill.GIVEN, given=source.data.tobytes()))
         else:
             result.append(_memory(parameter, limits.get(name), accuracy.get(name)))
     return tuple(result)
+
+
+def _own_bytes_matter(source: ConstantData, parameter: Parameter) -> bool:
+    """Whether a constant is measured with its own bytes: not so large floats, which would only cost time to hand over."""
+    return source.data.nbytes <= _MOST_FLOATS or not parameter.buffer.dtype.is_float
 
 
 def number(expr: Expr | int, what: str) -> int:

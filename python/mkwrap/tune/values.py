@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mkwrap.ir.dtypes import DType
-from mkwrap.tune.contest import Fill, Memory
+from mkwrap.tune.contest import POISON, Fill, Memory
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -24,7 +24,7 @@ def make(memory: Memory, number: int) -> Bytes:
     if memory.fill is Fill.GIVEN:
         return np.frombuffer(memory.given, np.uint8)
     if memory.fill is Fill.POISON:
-        return np.full(memory.nbytes, 0xFF, np.uint8)
+        return np.full(memory.nbytes, POISON, np.uint8)
     generator = np.random.Generator(np.random.PCG64(number))
     count = min(memory.elements, _DISTINCT)
     if memory.fill is Fill.NORMAL:

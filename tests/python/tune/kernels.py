@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import sympy
@@ -84,9 +86,16 @@ def source_of(kernel: Kernel, label: str, body: str, **workspace: int | bool) ->
     )
 
 
+@cache
+def _compiled(text: str, entry: str) -> Binary | Rejected:
+    source = Source(Variant("", ""), "cpp", text, (Launch(entry, ()),))
+    return compile_source(source, "g++", ("-O2", *(flag for flag in KERNEL_FLAGS if flag != "-O3")), Path())
+
+
 def compile_plain(source: Source) -> Binary | Rejected:
-    """Compile without optimisation across volatile stores being touched: plain -O2."""
-    return compile_source(source, "g++", ("-O2", *(f for f in KERNEL_FLAGS if f != "-O3")), Path())
+    """Compile with -O2; equal texts once per test run."""
+    result = _compiled(source.text, source.launches[0].entry)
+    return replace(result, source=source) if isinstance(result, Binary) else replace(result, variant=source.variant)
 
 
 def target_of(*, present: bool = True, name: str = "test device", kind: str = "cpu") -> Target:

@@ -1,0 +1,228 @@
+"""The measuring process's part, on scripted devices: who is checked, who is raced, for how long."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.tune import cuda_bench
+from mkwrap.tune.contest import (
+    Answer,
+    At,
+    Call,
+    Candidate,
+    Contest,
+    Done,
+    Fault,
+    Fill,
+    Limits,
+    Memory,
+    MemoryArgument,
+    NumberArgument,
+    Samples,
+    ScratchArgument,
+)
+from mkwrap.tune.cuda_bench import CudaBench
+from mkwrap.tune.values import Bytes
+from mkwrap.tune.worker import hold
+
+OUT = Memory(DType.FLOAT32, 4, Fill.POISON, written=True)
+
+
+class Script:
+    """A device whose candidates take given microseconds (cycled through) and give given results."""
+
+    def __init__(self, times: Sequence[Sequence[float]], results: Sequence[float | str], pause: float = 0.0) -> None:
+        self._times: list[Iterator[float]] = [itertools.cycle(t) for t in times]
+        self._results = results
+        self._pause = pause
+        self._last = 0
+
+    def run(self, number: int) -> str:
+        self._last = number
+        result = self._results[number]
+        return result if isinstance(result, str) else ""
+
+    def results(self) -> list[Bytes]:
+        return [np.full(4, self._results[self._last], np.float32).view(np.uint8)]
+
+    def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
+        time.sleep(self._pause)
+        return [[next(self._times[number]) for _ in range(rounds)] for number in numbers]
+
+
+def _contest(count: int, **fields: object) -> Contest:
+    limits = Limits(**{"budget": 10.0, "rounds": 12, "batch_us": 100.0, **fields})  # type: ignore[arg-type]
+    call = Call("entry", "", (MemoryArgument(0),))
+    return Contest("cpu", (OUT,), (Candidate((call,)),) * count, limits)
+
+
+def _held(contest: Contest, script: Script) -> list[Answer]:
+    answers: list[Answer] = []
+    hold(contest, script, answers.append)
+    assert answers[-1] == Done()
+    return answers
+
+
+def _samples(answers: Sequence[Answer]) -> dict[int, tuple[float, ...]]:
+    return {answer.number: answer.values for answer in answers if isinstance(answer, Samples)}
+
+
+def test_every_candidate_is_announced_before_it_runs_alone() -> None:
+    answers = _held(_contest(2), Script([[1.0], [1.0]], [5, 5]))
+    assert [answer.number for answer in answers if isinstance(answer, At)][:4] == [0, 1, 0, 1]
+
+
+def test_slow_candidates_leave_the_race_after_the_first_rounds() -> None:
+    samples = _samples(_held(_contest(3), Script([[1.0], [1.4], [1.6]], [5, 5, 5])))
+    assert len(samples[0]) == len(samples[1]) == 12
+    assert samples[2] == (1.6, 1.6)
+
+
+def test_a_sample_is_the_best_of_four_batches() -> None:
+    samples = _samples(_held(_contest(2), Script([[9.0, 1.0, 9.0, 9.0], [2.0, 1.2, 2.0, 2.0]], [5, 5])))
+    assert set(samples[0]) == {1.0}
+    assert set(samples[1]) == {1.2}
+
+
+def test_uncertain_medians_get_more_rounds() -> None:
+    disturbed = [1.0] * 4 + [1.4] * 4 + [1.9] * 4
+    calm, wild = (_samples(_held(_contest(2), Script([t, t], [5, 5])))[0] for t in ([1.0], disturbed))
+    assert len(calm) == 12
+    assert len(wild) == 5 * 12
+
+
+def test_the_budget_ends_the_race() -> None:
+    begin = time.monotonic()
+    samples = _samples(_held(_contest(2, budget=0.2, rounds=1000), Script([[1.0], [1.0]], [5, 5], pause=0.02)))
+    assert 2 < len(samples[0]) < 1000
+    assert time.monotonic() - begin < 1.0
+
+
+def test_candidates_beyond_the_budget_are_not_measured() -> None:
+    answers = _held(_contest(4, budget=-1.0), Script([[1.0]] * 4, [5, 5, 5, 5]))
+    faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}
+    assert faults == dict.fromkeys((2, 3), "not measured: the time budget was used up")
+
+
+def test_c35_wrong_and_failing_candidates_are_not_raced() -> None:
+    answers = _held(_contest(4), Script([[1.0]] * 4, [5, "cannot be loaded", 6, 5]))
+    faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}
+    assert faults[1] == "cannot be loaded"
+    assert faults[2].startswith("wrong result: 4 of 4")
+    assert set(_samples(answers)) == {0, 3}
+
+
+class _Gpu:
+    """The driver's part of `_C`, in numpy: one memory, launches that are Python functions."""
+
+    def __init__(self) -> None:
+        self.memory = np.zeros(1 << 16, np.uint8)
+        self.top = 256
+        self.launches: list[tuple[object, ...]] = []
+
+    def context(self, ordinal: int) -> _Gpu:
+        assert ordinal == 0
+        return self
+
+    def allocate(self, nbytes: int) -> int:
+        address, self.top = self.top, self.top + -(-nbytes // 256) * 256
+        return address
+
+    def upload(self, address: int, data: memoryview) -> None:
+        self.memory[address : address + data.nbytes] = np.frombuffer(data, np.uint8)
+
+    def download(self, address: int, data: memoryview) -> None:
+        np.frombuffer(data, np.uint8)[:] = self.memory[address : address + data.nbytes]
+
+    def fill(self, address: int, value: int, nbytes: int) -> None:
+        self.memory[address : address + nbytes] = value
+
+    def copy(self, destination: int, source: int, nbytes: int) -> None:
+        self.memory[destination : destination + nbytes] = self.memory[source : source + nbytes]
+
+    def load(self, cubin: bytes, entry: str, shared_bytes: int) -> SimpleNamespace:
+        if cubin == b"damaged":
+            raise ValueError("invalid image")
+        assert (entry, shared_bytes) == ("entry", 64)
+        return SimpleNamespace(launch=lambda *launch: launch)
+
+    def run(self, run: Sequence[tuple[object, ...]]) -> None:
+        for step in run:
+            if isinstance(step[0], int):
+                self.fill(*step)  # type: ignore[arg-type]
+            else:
+                self.launches.append(step)
+                self._kernel(step[3])  # type: ignore[arg-type]
+
+    def _kernel(self, args: Sequence[tuple[str, int]]) -> None:
+        """Do out[i] = in[i] + count + scratch[0], in place where they are one; scratch[0] becomes 1."""
+        (_, source), (_, target), (_, scratch), (_, count) = args[:4]
+        x = self.memory[source : source + 16].view(np.float32) + count + self.memory[scratch]
+        self.memory[target : target + 16] = x.astype(np.float32).view(np.uint8)
+        self.memory[scratch] = 1
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> _Gpu:
+    device = _Gpu()
+
+    def time_cuda(_: _Gpu, candidates: Sequence[object], rounds: int, **options: object) -> list[list[float]]:
+        assert 1 <= options["unroll"] <= 50  # type: ignore[operator]
+        return [[1.0] * rounds for _ in candidates]
+
+    binding = SimpleNamespace(CudaContext=device.context, time_cuda=time_cuda)
+    monkeypatch.setattr(cuda_bench, "_C", binding)
+    return device
+
+
+def _cuda_contest(target: int, *candidates: tuple[bytes, int, bool]) -> Contest:
+    """Return a contest of (image, count, zero the workspace) whose kernel writes memory `target`."""
+    memories = (
+        Memory(DType.FLOAT32, 4, Fill.NORMAL, written=target == 0),
+        Memory(DType.FLOAT32, 4, Fill.POISON, written=target == 1),
+    )
+    calls = [
+        Call(
+            "entry",
+            image,
+            (MemoryArgument(0), MemoryArgument(target), ScratchArgument(0), NumberArgument(count, "i32")),
+            grid=(2, 1, 1),
+            threads=128,
+            shared_bytes=64,
+            global_scratch_bytes=32,
+        )
+        for image, count, _ in candidates
+    ]
+    made = tuple(Candidate((call,), 16, zero) for call, (_, _, zero) in zip(calls, candidates, strict=True))
+    return Contest("cuda", memories, made, Limits(1.0, 4, 100.0))
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("target", [0, 1], ids=["in place", "out of place"])
+def test_cuda_candidates_start_from_fresh_memories(target: int) -> None:
+    contest = _cuda_contest(
+        target, (b"", 1, True), (b"", 1, True), (b"", 2, True), (b"", 1, False), (b"damaged", 1, True)
+    )
+    answers: list[Answer] = []
+    hold(contest, CudaBench(contest), answers.append)
+    faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}
+    assert set(faults) == {2, 3, 4}
+    assert faults[4] == "cannot be loaded: invalid image"
+    assert set(_samples(answers)) == {0, 1}
+
+
+def test_cuda_launches_end_in_tritons_scratch_pointers(gpu: _Gpu) -> None:
+    contest = _cuda_contest(1, (b"", 1, True), (b"", 1, True))
+    hold(contest, CudaBench(contest), lambda _: None)
+    assert gpu.launches[0][:3] == ((2, 1, 1), 128, 64)
+    scratch, profile = list(gpu.launches[0][3])[-2:]  # type: ignore[call-overload]
+    assert scratch[0] == "ptr"
+    assert scratch[1] > 0
+    assert profile == ("ptr", 0)
