@@ -75,15 +75,29 @@ class ProgramLike(Protocol):
     """What the interpreter needs of `stages.Program`, which is above this layer."""
 
     @property
-    def buffers(self) -> Mapping[str, Buffer]: ...
+    def buffers(self) -> Mapping[str, Buffer]:
+        """All buffers by name."""
+        ...
+
     @property
-    def nests(self) -> tuple[Nest, ...]: ...
+    def nests(self) -> tuple[Nest, ...]:
+        """In topological order."""
+        ...
+
     @property
-    def outputs(self) -> Sequence[_Output]: ...
+    def outputs(self) -> Sequence[_Output]:
+        """Result leaves."""
+        ...
+
     @property
-    def constants(self) -> Mapping[str, _Bytes]: ...
+    def constants(self) -> Mapping[str, _Bytes]:
+        """Bytes of the constant buffers."""
+        ...
+
     @property
-    def symbols(self) -> Sequence[_Symbol]: ...
+    def symbols(self) -> Sequence[_Symbol]:
+        """Dynamic sizes and the input dims that bind them."""
+        ...
 
 
 def interpret(program: ProgramLike, inputs: Mapping[str, Array]) -> tuple[Leaf, ...]:
@@ -188,10 +202,9 @@ class _Run:
             case Compute(dtype=dtype):
                 self._define(instruction.dest, dtype, self._compute(instruction))
             case Reduce():
-                for dest, dtype, value in zip(
-                    instruction.dests, instruction.dtypes, self._reduce(instruction), strict=True
-                ):
-                    self._define(dest, dtype, value)
+                results = self._reduce(instruction)
+                for dest, kind, result in zip(instruction.dests, instruction.dtypes, results, strict=True):
+                    self._define(dest, kind, result)
             case Store():
                 self._store(instruction)
 
@@ -274,7 +287,9 @@ class _Run:
         if reduce.op == "dot":
             results: tuple[Array, ...] = (contract(args[0], args[1], self.rows),)
         else:
-            results = REDUCE[reduce.op](args[0].reshape(*args[0].shape[: self.rows], -1 if args[0].size else self._depth))
+            results = REDUCE[reduce.op](
+                args[0].reshape(*args[0].shape[: self.rows], -1 if args[0].size else self._depth)
+            )
         ones = (1,) * (self.rank - self.rows)
         return tuple(
             convert(np.asarray(r).reshape(*r.shape, *ones), dtype.compute, dtype)

@@ -48,7 +48,7 @@ def encode(values: Array, dtype: DType) -> Array:
 def convert(x: Array, source: DType, dtype: DType) -> Array:
     """Cast: to bool is != 0, float to integer truncates (through int64 for narrow integers, as torch does)."""
     if dtype is DType.BOOL:
-        return x != 0
+        return np.not_equal(x, 0)
     # To the 16-bit floats, float64 and int64 are rounded to float32 first: torch's conversion does so too.
     if dtype is DType.BFLOAT16:
         return decode(encode(x.astype(np.float32), dtype), dtype)
@@ -84,13 +84,15 @@ def _truncdiv(x: Array, y: Array) -> Array:
         return np.trunc(x / y)
     quotient = np.floor_divide(x, y)
     inexact = np.remainder(x, y) != 0
-    return quotient + (inexact & ((x < 0) != (y < 0))).astype(x.dtype)
+    result: Array = np.add(quotient, (inexact & ((x < 0) != (y < 0))).astype(x.dtype))
+    return result
 
 
 def _sign(x: Array) -> Array:
     if x.dtype == np.bool_:
         return x
-    return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+    result: Array = np.subtract((x > 0).astype(x.dtype), (x < 0).astype(x.dtype))
+    return result
 
 
 def _shl(x: Array, y: Array) -> Array:
@@ -138,9 +140,9 @@ SCALAR: Mapping[str, Callable[..., Array]] = {
     "ceil": np.ceil,
     "round": np.rint,
     "trunc": np.trunc,
-    **{name: _wide(getattr(np, name)) for name in "exp exp2 expm1 log log2 log10 log1p".split()},
-    **{name: _wide(getattr(np, name)) for name in "sin cos tan sinh cosh tanh".split()},
-    **{name: _wide(getattr(np, f"arc{name[1:]}")) for name in "asin acos atan asinh acosh atanh".split()},
+    **{name: _wide(getattr(np, name)) for name in ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p"]},
+    **{name: _wide(getattr(np, name)) for name in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
+    **{name: _wide(getattr(np, f"arc{name[1:]}")) for name in ["asin", "acos", "atan", "asinh", "acosh", "atanh"]},
     "erf": _wide(special.erf),
     "erfc": _wide(special.erfc),
     "erfinv": _wide(special.erfinv),
@@ -244,7 +246,7 @@ def contract(a: Array, b: Array, rows: int) -> Array:
     x = _matrices(a, (both, left, [*range(rows, a.ndim), *right, *unit])).astype(wide)
     y = _matrices(b, (both, right, [*range(rows, b.ndim), *left, *unit])).astype(wide)
     order = [*both, *left, *right, *unit]
-    product = np.matmul(x, np.swapaxes(y, -1, -2))
+    product: Array = np.matmul(x, np.swapaxes(y, -1, -2))
     extents = [_extent(a.shape[k], b.shape[k]) for k in order]
     return product.reshape(extents).transpose([order.index(k) for k in axes])
 

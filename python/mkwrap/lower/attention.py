@@ -38,7 +38,7 @@ def _lead(*shapes: Sequence[Expr]) -> tuple[Expr, ...]:
 def _masked_scores(
     low: Lowering, scores: TensorValue, mask: TensorValue | None, is_causal: bool, scale: float
 ) -> TensorValue:
-    """scale · scores, plus the mask or −inf where it is False or in the future."""
+    """Scale · scores, plus the mask or −inf where it is False or in the future."""
     dtype = scores.dtype
     wide_mask = None if mask is None else mask.broadcast(scores.shape)
 
@@ -57,7 +57,7 @@ def _masked_scores(
     return low.pointwise(scores.shape, (dtype,), write)[0]
 
 
-def _attention(
+def _attention(  # noqa: PLR0913 - torch's signature
     low: Lowering,
     query: TensorValue,
     key: TensorValue,
@@ -71,6 +71,8 @@ def _attention(
 ) -> TensorValue:
     if dropout_p:
         raise Unsupported("dropout in attention (dropout_p is not 0)")
+    if not query.dtype.is_float:
+        raise Unsupported(f"attention over {query.dtype.value}")
     if enable_gqa:
         key, value = _shared_heads(key, query.shape[-3]), _shared_heads(value, query.shape[-3])
     if scale is None:
@@ -79,9 +81,7 @@ def _attention(
         scale = math.inf if query.shape[-1] == 0 else 1 / math.sqrt(int(query.shape[-1]))
     lead = _lead(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     query, key, value = (x.broadcast((*lead, *x.shape[-2:])) for x in (query, key, value))
-    key_t = key.through(
-        (*lead, key.shape[-1], key.shape[-2]), lambda index: (*index[:-2], index[-1], index[-2])
-    )
+    key_t = key.through((*lead, key.shape[-1], key.shape[-2]), lambda index: (*index[:-2], index[-1], index[-2]))
     scores = matmul(low, query, key_t, query.dtype.compute)
     masked = _masked_scores(low, scores, attn_mask, is_causal, scale)
     weights = softmax(low, masked, masked.rank - 1, query.dtype, safe=attn_mask is not None)

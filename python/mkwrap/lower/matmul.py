@@ -72,7 +72,7 @@ def _scaled(writer: NestWriter, value: str, factor: Scalar) -> str:
 def _add_product(
     low: Lowering, bias: TensorValue, a: TensorValue, b: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> TensorValue:
-    """beta · bias + alpha · (a @ b); with beta 0 the bias is not read, so that its NaNs do not spread."""
+    """Beta · bias + alpha · (a @ b); with beta 0 the bias is not read, so that its NaNs do not spread."""
     wide = a.dtype.compute
     product = matmul(low, a, b, wide)
     addend = bias.broadcast(product.shape)
@@ -96,20 +96,17 @@ def _add_mv(
 def _add_batch_sum(
     low: Lowering, bias: TensorValue, a: TensorValue, b: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> TensorValue:
-    """beta · bias + alpha · Σ over the batch of a @ b: one product whose depth is batch × depth."""
+    """Beta · bias + alpha · Σ over the batch of a @ b: one product whose depth is batch × depth."""
     batch, m, k = a.shape
     side = a.through((m, batch, k), lambda index: (index[1], index[0], index[2])).reshape((m, batch * k))
     return _add_product(low, bias, side, b.reshape((batch * k, b.shape[2])), beta=beta, alpha=alpha)
 
 
 def _linear(low: Lowering, x: TensorValue, weight: TensorValue, bias: TensorValue | None = None) -> TensorValue:
-    """x @ weightᵀ + bias over flattened leading dims."""
+    """X @ weightᵀ + bias over flattened leading dims."""
     inner = x.shape[-1]
     flat = x.reshape((sympy.Mul(*x.shape[:-1]), inner))
-    if weight.rank == 1:
-        weight_t = _column(weight)
-    else:
-        weight_t = _transposed(weight)
+    weight_t = _column(weight) if weight.rank == 1 else _transposed(weight)
     result = _product(low, flat, weight_t) if bias is None else _add_product(low, bias, flat, weight_t)
     return result.reshape((*x.shape[:-1], *weight.shape[:-1]))
 

@@ -20,10 +20,8 @@ from mkwrap.lower.tensor import TensorValue
 aten = torch.ops.aten
 
 
-def _affine(
-    writer: NestWriter, value: str, weight: TensorValue | None, bias: TensorValue | None, index: Index
-) -> str:
-    """value · weight + bias, where present, in the value's dtype."""
+def _affine(writer: NestWriter, value: str, weight: TensorValue | None, bias: TensorValue | None, index: Index) -> str:
+    """Value · weight + bias, where present, in the value's dtype."""
     dtype = writer.dtype(value)
     if weight is not None:
         value = writer.compute("mul", value, writer.read(weight, index, dtype=dtype))
@@ -75,7 +73,7 @@ def _layer_norm(
     return (*low.pointwise(x.shape, (x.dtype,), write), *_saved(x, mean, scale))
 
 
-def _group_norm(
+def _group_norm(  # noqa: PLR0913, PLR0917 - torch's signature
     low: Lowering,
     x: TensorValue,
     weight: TensorValue | None,
@@ -102,7 +100,7 @@ def _group_norm(
     return (result.reshape(x.shape), *_saved(x, mean.reshape(flat), scale.reshape(flat)))
 
 
-def _batch_norm(
+def _batch_norm(  # noqa: PLR0913, PLR0917 - torch's signature
     low: Lowering,
     x: TensorValue,
     weight: TensorValue | None,

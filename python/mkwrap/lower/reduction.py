@@ -111,7 +111,7 @@ def _aminmax(
 
 
 def _truth(op: str) -> Rule:
-    """any / all: the maximum / minimum of truth values; the result is bool, for uint8 it is uint8."""
+    """Any / all: the maximum / minimum of truth values; the result is bool, for uint8 it is uint8."""
 
     def rule(low: Lowering, x: TensorValue, dim: Dims = None, keepdim: bool = False) -> TensorValue:
         result = DType.UINT8 if x.dtype is DType.UINT8 else DType.BOOL
@@ -138,7 +138,7 @@ def variance(writer: NestWriter, squares: str, rows: Rows, correction: Scalar) -
 
 
 def _moments(root: bool, with_mean: bool) -> Rule:
-    """var / std, alone or with the mean."""
+    """Var / std, alone or with the mean."""
 
     def rule(
         low: Lowering,
@@ -180,7 +180,7 @@ def _norm_element(writer: NestWriter, element: str, order: float) -> str:
 def _vector_norm(
     low: Lowering,
     x: TensorValue,
-    ord: Scalar = 2,  # noqa: A002 - torch's name of the argument
+    ord: Scalar = 2,
     dim: Dims = None,
     keepdim: bool = False,
     *,

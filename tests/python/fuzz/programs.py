@@ -290,11 +290,11 @@ def _product(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
         f"{a} @ {b}",
         f"F.linear({a}, {a}.reshape(-1, {x.shape[-1] if x.dim() else 1}))",
         f"torch.einsum('...i,...i->...', {a}, {a})",
-        f"F.scaled_dot_product_attention({a}, {a}, {a})",
-        f"F.scaled_dot_product_attention({a}, {a}, {a}, is_causal=True)",
         f"torch.baddbmm({a}, {a}, {a}.mT @ {a}, beta=2)",
         f"torch.outer({a}.reshape(-1), {b}.reshape(-1))",
     ]
+    if x.dtype.is_floating_point:
+        texts += [f"F.scaled_dot_product_attention({a}, {a}, {a}{causal})" for causal in ("", ", is_causal=True")]
     return Step(texts[pick(len(texts))], gives_exact=False)
 
 

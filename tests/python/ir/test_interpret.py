@@ -19,9 +19,27 @@ from mkwrap.ir.nodes import Axis, Expr, Nest
 from mkwrap.ir.numeric import REDUCE, SCALAR, Array, decode, encode, storage_type
 from mkwrap.ir.ops import OPS, REDUCTIONS
 
-I, J, R = axis_symbol("i"), axis_symbol("j"), axis_symbol("r")
+ROW, J, R = axis_symbol("i"), axis_symbol("j"), axis_symbol("r")
 
-FLOATS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 3.7, -10.25, 100.0, 1e-30, 3e38, math.inf, -math.inf, math.nan]
+FLOATS = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.0,
+    -1.0,
+    1.5,
+    2.5,
+    -2.5,
+    3.7,
+    -10.25,
+    100.0,
+    1e-30,
+    3e38,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
 INTS = [0, 1, -1, 2, 3, -3, 7, 63, 64, 65, -64, 127, -128]
 
 UNARY: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -94,7 +112,26 @@ INTEGER_ONLY: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
     "shl": torch.bitwise_left_shift,
     "shr": torch.bitwise_right_shift,
 }
-ON_INTEGERS = ("add sub mul minimum maximum floordiv truncdiv mod fmod eq ne lt le gt ge".split(), "neg abs sign".split())
+ON_INTEGERS = (
+    [
+        "add",
+        "sub",
+        "mul",
+        "minimum",
+        "maximum",
+        "floordiv",
+        "truncdiv",
+        "mod",
+        "fmod",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ],
+    ["neg", "abs", "sign"],
+)
 
 
 def test_every_op_has_a_meaning() -> None:
@@ -106,12 +143,12 @@ def test_every_op_has_a_meaning() -> None:
 def run(op: str, dtype: DType, *columns: Array) -> Array:
     """Apply a scalar op to columns of values through a nest."""
     builder = BodyBuilder()
-    args = [builder.load(f"x{k}", dtype, (I,)) for k in range(len(columns))]
+    args = [builder.load(f"x{k}", dtype, (ROW,)) for k in range(len(columns))]
     value = builder.compute(op, *args)
-    builder.store("y", (I,), value)
+    builder.store("y", (ROW,), value)
     memory = {f"x{k}": column for k, column in enumerate(columns)}
     memory["y"] = np.zeros(len(columns[0]), storage_type(builder.dtype(value)))
-    interpret_nest(Nest("n", (Axis(I, sympy.Integer(len(columns[0]))),), (), builder.body()), memory)
+    interpret_nest(Nest("n", (Axis(ROW, sympy.Integer(len(columns[0]))),), (), builder.body()), memory)
     return memory["y"]
 
 
@@ -188,9 +225,9 @@ def test_casts_equal_torch(source: torch.dtype, target: DType) -> None:
     if target is DType.UINT8 and source.is_signed and source is not torch.int8:
         x = x.abs()
     builder = BodyBuilder()
-    builder.store("y", (I,), builder.cast(builder.load("x", DType(str(source)[6:]), (I,)), target))
+    builder.store("y", (ROW,), builder.cast(builder.load("x", DType(str(source)[6:]), (ROW,)), target))
     memory = {"x": x.numpy(), "y": np.zeros(len(x), storage_type(target))}
-    interpret_nest(Nest("n", (Axis(I, sympy.Integer(len(x))),), (), builder.body()), memory)
+    interpret_nest(Nest("n", (Axis(ROW, sympy.Integer(len(x))),), (), builder.body()), memory)
     expected = x.to(getattr(torch, target.value))
     if target is DType.BFLOAT16:
         expected = expected.view(torch.uint16)
@@ -210,13 +247,13 @@ def test_bfloat16_rounds_half_to_even_like_torch() -> None:
 def reduce(op: str, dtype: DType, *args: Array) -> list[Array]:
     """Reduce the columns' last axis; returns the results."""
     builder = BodyBuilder()
-    values = builder.reduce(op, *[builder.load(f"x{k}", dtype, (I, R)) for k in range(len(args))])
+    values = builder.reduce(op, *[builder.load(f"x{k}", dtype, (ROW, R)) for k in range(len(args))])
     memory = {f"x{k}": arg for k, arg in enumerate(args)}
     rows, depth = (sympy.Integer(n) for n in args[0].shape)
     for k, value in enumerate(values):
-        builder.store(f"y{k}", (I,), value)
+        builder.store(f"y{k}", (ROW,), value)
         memory[f"y{k}"] = np.zeros(int(rows), storage_type(builder.dtype(value)))
-    interpret_nest(Nest("n", (Axis(I, rows),), (Axis(R, depth),), builder.body()), memory)
+    interpret_nest(Nest("n", (Axis(ROW, rows),), (Axis(R, depth),), builder.body()), memory)
     return [memory[f"y{k}"] for k in range(len(values))]
 
 
@@ -259,24 +296,24 @@ def test_integer_reductions_wrap() -> None:
 
 def test_what_does_not_vary_counts_once_per_element() -> None:
     builder = BodyBuilder()
-    builder.store("y", (I,), builder.reduce("sum", builder.load("x", DType.FLOAT32, (I,)))[0])
+    builder.store("y", (ROW,), builder.reduce("sum", builder.load("x", DType.FLOAT32, (ROW,)))[0])
     memory = {"x": np.array([1.0, 2.0], np.float32), "y": np.zeros(2, np.float32)}
-    nest = Nest("n", (Axis(I, sympy.Integer(2)),), (Axis(R, sympy.Integer(5)),), builder.body())
+    nest = Nest("n", (Axis(ROW, sympy.Integer(2)),), (Axis(R, sympy.Integer(5)),), builder.body())
     interpret_nest(nest, memory)
     assert memory["y"].tolist() == [5.0, 10.0]
 
 
-@pytest.mark.parametrize("left", [(I, J, R), (I, R), (J, R), (R,)])
-@pytest.mark.parametrize("right", [(I, J, R), (I, R), (J, R), (R,), (I, J)])
+@pytest.mark.parametrize("left", [(ROW, J, R), (ROW, R), (J, R), (R,)])
+@pytest.mark.parametrize("right", [(ROW, J, R), (ROW, R), (J, R), (R,), (ROW, J)])
 def test_dot_finds_batch_row_and_column_axes(left: tuple[Expr, ...], right: tuple[Expr, ...]) -> None:
-    sizes = {I: 2, J: 3, R: 4}
+    sizes = {ROW: 2, J: 3, R: 4}
     a = np.random.default_rng(1).standard_normal([sizes[s] for s in left])
     b = np.random.default_rng(2).standard_normal([sizes[s] for s in right])
     builder = BodyBuilder()
     (total,) = builder.reduce("dot", builder.load("a", DType.FLOAT64, left), builder.load("b", DType.FLOAT64, right))
-    builder.store("y", (I, J), total)
+    builder.store("y", (ROW, J), total)
     y = np.zeros((2, 3))
-    axes = (Axis(I, sympy.Integer(2)), Axis(J, sympy.Integer(3)))
+    axes = (Axis(ROW, sympy.Integer(2)), Axis(J, sympy.Integer(3)))
     interpret_nest(Nest("n", axes, (Axis(R, sympy.Integer(4)),), builder.body()), {"a": a, "b": b, "y": y})
     letters = ["".join(s.name for s in index) for index in (left, right)]
     wide = np.broadcast_to(np.einsum(f"{letters[0]},{letters[1]},ijr->ij", a, b, np.ones((2, 3, 4))), (2, 3))
@@ -285,29 +322,29 @@ def test_dot_finds_batch_row_and_column_axes(left: tuple[Expr, ...], right: tupl
 
 def test_masked_load_gives_zero_and_touches_nothing() -> None:
     builder = BodyBuilder()
-    inside = builder.compute("lt", builder.index_value(I), builder.constant(2, DType.INT64))
-    builder.store("y", (I,), builder.load("x", DType.INT32, (I,), inside))
+    inside = builder.compute("lt", builder.index_value(ROW), builder.constant(2, DType.INT64))
+    builder.store("y", (ROW,), builder.load("x", DType.INT32, (ROW,), inside))
     memory = {"x": np.array([5, 6], np.int32), "y": np.full(4, -1, np.int32)}
-    interpret_nest(Nest("n", (Axis(I, sympy.Integer(4)),), (), builder.body()), memory)
+    interpret_nest(Nest("n", (Axis(ROW, sympy.Integer(4)),), (), builder.body()), memory)
     assert memory["y"].tolist() == [5, 6, 0, 0]
 
 
 def test_an_index_out_of_bounds_is_a_defect() -> None:
     builder = BodyBuilder()
-    builder.store("y", (I,), builder.load("x", DType.INT32, (I - 1,)))
+    builder.store("y", (ROW,), builder.load("x", DType.INT32, (ROW - 1,)))
     memory = {"x": np.zeros(4, np.int32), "y": np.zeros(4, np.int32)}
     with pytest.raises(VerifyError, match="leaves x"):
-        interpret_nest(Nest("n", (Axis(I, sympy.Integer(4)),), (), builder.body()), memory)
+        interpret_nest(Nest("n", (Axis(ROW, sympy.Integer(4)),), (), builder.body()), memory)
 
 
 def gather(indices: list[int], mask: list[bool] | None = None) -> list[int]:
     builder = BodyBuilder()
-    held = None if mask is None else builder.load("mask", DType.BOOL, (I,))
-    place = builder.bounds_check(builder.load("at", DType.INT64, (I,)), sympy.Integer(3), held)
-    builder.store("y", (I,), builder.load("x", DType.INT32, (place,), held))
+    held = None if mask is None else builder.load("mask", DType.BOOL, (ROW,))
+    place = builder.bounds_check(builder.load("at", DType.INT64, (ROW,)), sympy.Integer(3), held)
+    builder.store("y", (ROW,), builder.load("x", DType.INT32, (place,), held))
     memory = {"x": np.array([10, 11, 12], np.int32), "at": np.array(indices), "y": np.zeros(len(indices), np.int32)}
     memory["mask"] = np.array(mask if mask is not None else [])
-    interpret_nest(Nest("n", (Axis(I, sympy.Integer(len(indices))),), (), builder.body()), memory)
+    interpret_nest(Nest("n", (Axis(ROW, sympy.Integer(len(indices))),), (), builder.body()), memory)
     result: list[int] = memory["y"].tolist()
     return result
 
@@ -323,9 +360,9 @@ def test_bounds_check_guards_data_dependent_indices() -> None:
 
 def test_index_arithmetic_follows_python() -> None:
     builder = BodyBuilder()
-    position = 3 * I + J
-    builder.store("y", (I, J), builder.load("x", DType.INT64, (FloorDiv(position, 2), Mod(position, 2))))
+    position = 3 * ROW + J
+    builder.store("y", (ROW, J), builder.load("x", DType.INT64, (FloorDiv(position, 2), Mod(position, 2))))
     memory = {"x": np.arange(6).reshape(3, 2), "y": np.zeros((2, 3), np.int64)}
-    axes = (Axis(I, sympy.Integer(2)), Axis(J, sympy.Integer(3)))
+    axes = (Axis(ROW, sympy.Integer(2)), Axis(J, sympy.Integer(3)))
     interpret_nest(Nest("n", axes, (), builder.body()), memory)
     assert memory["y"].tolist() == [[0, 1, 2], [3, 4, 5]]

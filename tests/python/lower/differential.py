@@ -95,7 +95,7 @@ def check(
 def same(actual: object, expected: object, what: str, rtol: float | None = None, atol: float | None = None) -> None:
     """Assert that two leaves agree: tensors within tolerance (NaN equals NaN), others exactly."""
     if not isinstance(expected, torch.Tensor):
-        assert type(actual) is type(expected) and actual == expected, f"{what}: {actual!r}, eager has {expected!r}"
+        assert (type(actual), actual) == (type(expected), expected), f"{what}: {actual!r}, eager has {expected!r}"
         return
     assert isinstance(actual, torch.Tensor), f"{what}: {type(actual)}, eager has a tensor"
     own_rtol, own_atol = TOLERANCE.get(expected.dtype, (0.0, 0.0))
@@ -107,4 +107,3 @@ def same(actual: object, expected: object, what: str, rtol: float | None = None,
         equal_nan=True,
         msg=lambda text: f"{what}: {text}",
     )
-

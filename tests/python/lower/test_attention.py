@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.lower.differential import check, interpreted
 
 from mkwrap.errors import UnsupportedOpError
-from tests.python.lower.differential import check, interpreted
 
 attention = F.scaled_dot_product_attention
 
@@ -19,7 +19,8 @@ def test_masks_and_scales(dtype: torch.dtype) -> None:
     allowed[2] = False
     bias = torch.randn(2, 1, 5, 7).to(dtype)
 
-    def fn(q, k, v, allowed, bias):  # type: ignore[no-untyped-def]
+    def fn(*v: torch.Tensor) -> list[object]:
+        q, k, v, allowed, bias = v
         return [
             attention(q, k, v),
             attention(q, k, v, is_causal=True),
@@ -52,7 +53,7 @@ def test_transposed_heads_of_one_projection() -> None:
 
 def test_encoder_layer_and_multihead_attention() -> None:
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    check(lambda x: layer(x), torch.randn(2, 4, 8))
+    check(layer, torch.randn(2, 4, 8))
     heads = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
     mask = torch.zeros(2, 4, dtype=torch.bool)
     mask[1, 3] = True

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.lower.differential import check, lowered
 
 from mkwrap.ir.analysis import reduces
 from mkwrap.ir.nodes import Load, Reduce
-from tests.python.lower.differential import check, lowered
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -25,7 +25,8 @@ def test_products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
     a, b = sample(m, k, dtype=dtype), sample(k, n, dtype=dtype)
     c, d, bias = sample(2, m, k, dtype=dtype), sample(2, k, n, dtype=dtype), sample(n, dtype=dtype)
 
-    def fn(a, b, c, d, bias):  # type: ignore[no-untyped-def]
+    def fn(*v: torch.Tensor) -> list[object]:
+        a, b, c, d, bias = v
         return [
             a @ b,
             c @ d,
@@ -48,7 +49,8 @@ def test_products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
 def test_einsum_and_its_kin(dtype: torch.dtype) -> None:
     x, y = sample(2, 3, 4, dtype=dtype), sample(5, 3, 4, dtype=dtype)
 
-    def fn(x, y):  # type: ignore[no-untyped-def]
+    def fn(*v: torch.Tensor) -> list[object]:
+        x, y = v
         return [
             torch.einsum("bij,cij->bc", x, y),
             torch.einsum("bij,cij->bic", x, y),
@@ -76,7 +78,9 @@ def test_transposed_strided_and_expanded_operands() -> None:
 
 
 def test_beta_zero_does_not_read_the_bias() -> None:
-    check(lambda a, b, c: torch.addmm(c, a, b, beta=0), torch.randn(2, 3), torch.randn(3, 2), torch.full((2,), math.nan))
+    check(
+        lambda a, b, c: torch.addmm(c, a, b, beta=0), torch.randn(2, 3), torch.randn(3, 2), torch.full((2,), math.nan)
+    )
 
 
 def test_infinities_and_nan_spread_as_in_eager() -> None:
@@ -91,7 +95,7 @@ def test_mlp_block() -> None:
 
 def test_epilogue_is_a_nest_of_its_own() -> None:
     args = [torch.randn(4, 3), torch.randn(5, 3), torch.randn(5)]
-    program, _ = lowered(lambda x, w, b: F.linear(x, w, b), args)
+    program, _ = lowered(F.linear, args)
     product, *rest = program.nests
     (dot,) = reduces(product)
     assert dot.op == "dot"

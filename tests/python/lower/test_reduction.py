@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.lower.differential import check, interpreted
 
 from mkwrap.errors import UnsupportedOpError, UserError
-from tests.python.lower.differential import check, interpreted
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INTS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
@@ -145,7 +145,8 @@ def test_normalisations(dtype: torch.dtype) -> None:
     m, v = sample((6,), dtype), sample((6,), dtype).abs() + 0.5
     weight, bias = sample((5, 3), dtype), sample((5, 3), dtype)
 
-    def fn(x, w, b, m, v, weight, bias):  # type: ignore[no-untyped-def]
+    def fn(*tensors: torch.Tensor) -> list[object]:
+        x, w, b, m, v, weight, bias = tensors
         return [
             F.layer_norm(x, (3,)),
             F.layer_norm(x, (5, 3), weight, bias, 1e-3),
