@@ -94,9 +94,7 @@ def _write_head(writer: Writer, launcher: Launcher, manifest_bytes: int) -> None
     writer.line(f"constexpr uint64_t kManifestBytes = {manifest_bytes};")
 
 
-def _write_run(
-    writer: Writer, selection: Selection, launcher: Launcher, layout: Layout, images: Sequence[str]
-) -> None:
+def _write_run(writer: Writer, selection: Selection, launcher: Launcher, layout: Layout, images: Sequence[str]) -> None:
     program = selection.schedule.program
     used = used_buffers(selection)
     calls = [

@@ -19,9 +19,7 @@ def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
     return largest(binary.source.workspace_bytes, symbols)
 
 
-def _declare(
-    writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]
-) -> None:
+def _declare(writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]) -> None:
     entries = dict.fromkeys(_entry(binary_of(selection, step.kernel)) for step in selection.schedule.steps)
     if entries:
         with writer.block('extern "C"', '}  // extern "C"'):
@@ -69,7 +67,9 @@ def _step(writer: Writer, call: Call) -> None:
 def _entry(binary: Binary) -> str:
     launches = binary.source.launches
     if len(launches) != 1 or len(binary.images) != 1:
-        raise InternalError(f"the CPU variant {binary.source.variant.label} has {len(launches)} launches; one is called")
+        raise InternalError(
+            f"the CPU variant {binary.source.variant.label} has {len(launches)} launches; one is called"
+        )
     if not launches[0].entry.isidentifier():
         raise InternalError(f"the entry {launches[0].entry!r} is no C name")
     return launches[0].entry

@@ -47,10 +47,14 @@ def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
 def _pairs(binary: Binary) -> tuple[tuple[Launch, ...], tuple[Image, ...]]:
     launches = binary.source.launches
     if len(launches) != len(binary.images):
-        raise InternalError(f"{binary.source.variant.label} has {len(launches)} launches and {len(binary.images)} images")
+        raise InternalError(
+            f"{binary.source.variant.label} has {len(launches)} launches and {len(binary.images)} images"
+        )
     for launch in launches:
         if launch.options.get("num_ctas", 1) != 1:
-            raise InternalError(f"{binary.source.variant.label} asks for a cluster launch, which host code does not make")
+            raise InternalError(
+                f"{binary.source.variant.label} asks for a cluster launch, which host code does not make"
+            )
     return launches, binary.images
 
 
@@ -64,9 +68,7 @@ def _global_scratch(image: Image, launch: Launch, symbols: Sequence[SymbolSpec])
     return round_up(image.global_scratch_bytes * x * y * z, _ALIGNMENT)
 
 
-def _declare(
-    writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]
-) -> None:
+def _declare(writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]) -> None:
     del features
     images = distinct_images(selection)
     for number in range(len(images)):

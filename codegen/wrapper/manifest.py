@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import sympy
 
 from mkwrap.codegen.wrapper.blobs import binary_of
@@ -20,7 +21,7 @@ from mkwrap.stages import Device, OutputKind, OutputSpec, Program, Selection
 FORMAT = 1
 ABI_VERSION = 1
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _constants(program: Program, layout: Layout) -> Json:
             "shape": _sizes(program.buffers[name].shape),
             "strides": _sizes(program.buffers[name].strides),
             "bytes": int(program.constants[name].data.nbytes),
-            "sha256": hashlib.sha256(memoryview(program.constants[name].data)).hexdigest(),
+            "sha256": hashlib.sha256(np.ascontiguousarray(program.constants[name].data).data).hexdigest(),
         }
         for name in sorted(layout.constants.names)
     ]

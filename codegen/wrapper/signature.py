@@ -31,9 +31,7 @@ class Signature:
 
 def input_signatures(program: Program) -> tuple[Signature, ...]:
     """Return the signatures of the inputs, in order."""
-    return tuple(
-        Signature(s.name, s.path, s.dtype, s.shape, s.strides, s.alignment, s.mutated) for s in program.inputs
-    )
+    return tuple(Signature(s.name, s.path, s.dtype, s.shape, s.strides, s.alignment, s.mutated) for s in program.inputs)
 
 
 def output_signatures(program: Program) -> tuple[Signature, ...]:

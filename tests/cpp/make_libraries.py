@@ -1,6 +1,7 @@
 """Makes the libraries that the C++ tests load, from selections written by hand.
 
-Usage: make_libraries.py SOURCE_ROOT OUTPUT_FOLDER [PTXAS]; without ptxas no CUDA library is made.
+Usage: make_libraries.py OUTPUT_FOLDER [PTXAS], with PYTHONPATH naming the repository and its python folder; without
+ptxas no CUDA library is made.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]) / "python")]
-
 import numpy as np
 import sympy
+from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, cuda_image
 
 from mkwrap.codegen.wrapper import Description, wrap
 from mkwrap.ir.dtypes import DType
@@ -29,7 +29,6 @@ from mkwrap.stages import (
     WorkspaceArgument,
 )
 from mkwrap.toolchain.link import link
-from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, cuda_image
 
 READ, WRITE = Access.READ, Access.WRITE
 
@@ -123,7 +122,7 @@ def cuda_add_one(ptxas: Path) -> Hand:
 
 def main() -> None:
     """Write every library into the output folder."""
-    output = Path(sys.argv[2])
+    output = Path(sys.argv[1])
     made = {
         "add_one": (add_one(8), cpu_description(("sse4_2",))),
         "add_two": (add_one(8, addend=2.0), cpu_description()),
@@ -132,9 +131,9 @@ def main() -> None:
         "gather": (gather(), cpu_description()),
         "dynamic": (dynamic(), cpu_description()),
     }
-    if len(sys.argv) > 3:
+    if len(sys.argv) > 2:
         device = Device("cuda", "sm_90", name="NVIDIA H100")
-        made["cuda"] = (cuda_add_one(Path(sys.argv[3])), Description(device, (), "0.0.test", {}))
+        made["cuda"] = (cuda_add_one(Path(sys.argv[2])), Description(device, (), "0.0.test", {}))
     for name, (hand, description) in made.items():
         selection = hand.selection()
         link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")

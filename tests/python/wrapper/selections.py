@@ -122,12 +122,8 @@ class Hand:
         rejected: Mapping[str, tuple[Rejected, ...]] | None = None,
     ) -> Selection:
         """Close the choice."""
-        program = Program(
-            self.buffers, (), tuple(self.inputs), tuple(self.outputs), self.constants, self.symbols
-        )
-        schedule = Schedule(
-            program, self.kernels, tuple(self.steps), self.placements, sympy.sympify(self.arena_bytes)
-        )
+        program = Program(self.buffers, (), tuple(self.inputs), tuple(self.outputs), self.constants, self.symbols)
+        schedule = Schedule(program, self.kernels, tuple(self.steps), self.placements, sympy.sympify(self.arena_bytes))
         winners = {name: Dispatch((((), binary),)) for name, binary in self.binaries.items()}
         return Selection(schedule, winners, timings or {}, rejected or {}, dict.fromkeys(winners, "measured"))
 
