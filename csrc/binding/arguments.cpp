@@ -29,13 +29,14 @@ std::string attribute_text(PyObject* object, const char* name) {
   return utf8 == nullptr ? "" : utf8;
 }
 
-// "a FakeTensor torch.float32 torch.Size([8]) on cpu (torch.strided)": what torch itself says of a tensor.
+// "a FakeTensor torch.float32 torch.Size([8]) on cpu (torch.strided)": what torch itself says of a
+// tensor.
 std::string tensor_text(PyObject* object) {
   PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
   PyErr_Fetch(&type, &value, &trace);
   std::string text = "a " + type_name(object) + " " + attribute_text(object, "dtype") + " " +
-                     attribute_text(object, "shape") + " on " + attribute_text(object, "device") + " (" +
-                     attribute_text(object, "layout") + ")";
+                     attribute_text(object, "shape") + " on " + attribute_text(object, "device") +
+                     " (" + attribute_text(object, "layout") + ")";
   PyErr_Restore(type, value, trace);
   return text;
 }
@@ -57,10 +58,11 @@ std::string take_exception(Object& cause) {
   return message.substr(0, message.find('\n'));
 }
 
-// The exception type says whether an object refused to be exported, or something else went wrong (out of memory,
-// KeyboardInterrupt), which passes through as it is.
+// The exception type says whether an object refused to be exported, or something else went wrong
+// (out of memory, KeyboardInterrupt), which passes through as it is.
 bool is_refusal() {
-  return PyErr_ExceptionMatches(PyExc_Exception) != 0 && PyErr_ExceptionMatches(PyExc_MemoryError) == 0;
+  return PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+         PyErr_ExceptionMatches(PyExc_MemoryError) == 0;
 }
 
 struct Extent {
@@ -80,7 +82,8 @@ Extent extent(const DLTensor& tensor) {
     (stride < 0 ? below : above) += (tensor.shape[k] - 1) * stride;
   }
   const std::int64_t bytes = (tensor.dtype.bits * tensor.dtype.lanes + 7) / 8;
-  const auto start = reinterpret_cast<std::intptr_t>(tensor.data) + static_cast<std::intptr_t>(tensor.byte_offset);
+  const auto start =
+      reinterpret_cast<std::intptr_t>(tensor.data) + static_cast<std::intptr_t>(tensor.byte_offset);
   return {start + below * bytes, start + (above + 1) * bytes};
 }
 
@@ -113,7 +116,8 @@ bool Arguments::read(std::size_t index, PyObject* object, const mkw_tensor_info&
   if (!site_.torch.is_tensor(object)) return read_protocol(index, object, info);
   const int overrides = site_.torch.overrides_dispatch(object);
   if (overrides != 0) {
-    return refuse(info, tensor_text(object) + ", whose type has operations of its own and perhaps no memory");
+    return refuse(
+        info, tensor_text(object) + ", whose type has operations of its own and perhaps no memory");
   }
   return read_tensor(index, object, info);
 }
@@ -121,13 +125,15 @@ bool Arguments::read(std::size_t index, PyObject* object, const mkw_tensor_info&
 bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
   const int negated = site_.torch.is_negated(object);
   if (negated < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
-  if (negated == 1) return refuse(info, "a negated view (is_neg()); call resolve_neg() on it first");
+  if (negated == 1)
+    return refuse(info, "a negated view (is_neg()); call resolve_neg() on it first");
   const int gradient = site_.torch.wants_gradient(object);
   if (gradient < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
   if (gradient == 1) {
-    return refuse(info,
-                  "a tensor that requires a gradient while gradients are on; a library has no derivative: "
-                  "call it under torch.no_grad(), or pass tensor.detach()");
+    return refuse(
+        info,
+        "a tensor that requires a gradient while gradients are on; a library has no derivative: "
+        "call it under torch.no_grad(), or pass tensor.detach()");
   }
   const DLPackExchangeAPI* exchange = site_.torch.exchange();
   if (exchange == nullptr) return read_protocol(index, object, info);
@@ -138,7 +144,8 @@ bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tenso
 }
 
 bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
-  if (PyObject_HasAttrString(object, "__dlpack__") == 0) return refuse(info, "a value of type " + type_name(object));
+  if (PyObject_HasAttrString(object, "__dlpack__") == 0)
+    return refuse(info, "a value of type " + type_name(object));
   // A Parameter's own __dlpack__ refuses although no gradient is recorded here.
   Object detached;
   if (site_.torch.is_tensor(object)) {
@@ -155,7 +162,8 @@ bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_ten
     const Object place(PyObject_CallMethod(object, "__dlpack_device__", nullptr));
     int type = 0;
     int id = 0;
-    if (!place || PyArg_ParseTuple(place.get(), "ii", &type, &id) == 0) return refuse(info, "a value without a device");
+    if (!place || PyArg_ParseTuple(place.get(), "ii", &type, &id) == 0)
+      return refuse(info, "a value without a device");
     if (type != kDLCUDA) return refuse(info, "a " + type_name(object) + " in host memory");
     // The protocol's number of the legacy default stream is 1.
     const auto stream = site_.stream == nullptr ? 1 : reinterpret_cast<std::intptr_t>(site_.stream);
@@ -175,18 +183,22 @@ bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_ten
   return take_capsule(index, std::move(capsule), info);
 }
 
-// The capsule is not renamed, so it keeps owning the tensor and frees it when it dies, after the call.
+// The capsule is not renamed, so it keeps owning the tensor and frees it when it dies, after the
+// call.
 bool Arguments::take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info) {
   if (PyCapsule_IsValid(capsule.get(), "dltensor_versioned") != 0) {
-    const auto* managed =
-        static_cast<const DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.get(), "dltensor_versioned"));
-    if (managed->version.major != DLPACK_MAJOR_VERSION) return refuse(info, "a tensor of another DLPack version");
+    const auto* managed = static_cast<const DLManagedTensorVersioned*>(
+        PyCapsule_GetPointer(capsule.get(), "dltensor_versioned"));
+    if (managed->version.major != DLPACK_MAJOR_VERSION)
+      return refuse(info, "a tensor of another DLPack version");
     if (info.mutated != 0 && (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
       return refuse(info, "read-only memory, but the library writes to this argument");
     }
     tensors_[index] = managed->dl_tensor;
   } else if (PyCapsule_IsValid(capsule.get(), "dltensor") != 0) {
-    tensors_[index] = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.get(), "dltensor"))->dl_tensor;
+    tensors_[index] =
+        static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.get(), "dltensor"))
+            ->dl_tensor;
   } else {
     return refuse(info, "a value whose __dlpack__ gives no DLPack capsule");
   }
@@ -201,7 +213,8 @@ bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs) {
     for (int j = 0; j < api.input_count; ++j) {
       const Extent other = extent(inputs[j]);
       if (i == j || written.low >= other.high || other.low >= written.high) continue;
-      set_error("AliasingError", std::string(api.inputs[i].path) + " is written to, and shares memory with " +
+      set_error("AliasingError", std::string(api.inputs[i].path) +
+                                     " is written to, and shares memory with " +
                                      api.inputs[j].path + "; pass a copy of one of them");
       return false;
     }

@@ -40,12 +40,14 @@ struct CallSite {
   void* stream;
 };
 
-// The tensors of a call that exist already. Borrows the Python objects it reads: they must outlive it.
+// The tensors of a call that exist already. Borrows the Python objects it reads: they must outlive
+// it.
 class Arguments {
  public:
   explicit Arguments(const CallSite& site, std::size_t count) : site_(site), tensors_(count) {}
 
-  // Read object as the tensor that `info` describes; false with a Python exception set (InputError).
+  // Read object as the tensor that `info` describes; false with a Python exception set
+  // (InputError).
   bool read(std::size_t index, PyObject* object, const mkw_tensor_info& info);
 
   const DLTensor* tensors() { return tensors_.data(); }
@@ -61,14 +63,19 @@ class Arguments {
   std::vector<Object> kept_;  // capsules that own what the slow path exported
 };
 
-// False with a Python exception set (AliasingError) if an input that the library writes to shares memory with another.
+// False with a Python exception set (AliasingError) if an input that the library writes to shares
+// memory with another.
 bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs);
 
 // The tensors a call makes. Until `finish` they are this object's.
 class Outputs {
  public:
   explicit Outputs(const CallSite& site)
-      : site_(site), tensors_(count()), managed_(count()), objects_(count()), kept_(site, count()) {}
+      : site_(site),
+        tensors_(count()),
+        managed_(count()),
+        objects_(count()),
+        kept_(site, count()) {}
   ~Outputs();
   Outputs(const Outputs&) = delete;
   Outputs& operator=(const Outputs&) = delete;

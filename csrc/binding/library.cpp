@@ -20,7 +20,8 @@ Library::Library(int file, const std::string& path) : file_(fcntl(file, F_DUPFD_
   const char* reason = nullptr;
   if (handle_ == nullptr) {
     reason = dlerror();
-  } else if (const auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle_, "mkw_get_api")); get == nullptr) {
+  } else if (const auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle_, "mkw_get_api"));
+             get == nullptr) {
     reason = "it does not export mkw_get_api";
   } else if (api_ = get(MKW_ABI_VERSION); api_ == nullptr || api_->version != MKW_ABI_VERSION) {
     reason = "it speaks another version of mkwrap's ABI";
@@ -29,7 +30,8 @@ Library::Library(int file, const std::string& path) : file_(fcntl(file, F_DUPFD_
   }
   if (reason == nullptr) {
     // Idle threads of the OpenMP pool sleep in the runtime's code: it must never be unmapped.
-    for (const char* runtime : {"libgomp.so.1", "libomp.so.5"}) dlopen(runtime, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    for (const char* runtime : {"libgomp.so.1", "libomp.so.5"})
+      dlopen(runtime, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
     return;
   }
   const std::string message = path + " is not a library this mkwrap can load: " + reason;
@@ -55,18 +57,25 @@ LoadedModel::~LoadedModel() {
   api.model_destroy(model_);
 }
 
-mkw_context* LoadedModel::acquire(void* stream) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
+mkw_context* LoadedModel::take_idle(Order order) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const bool adopt : {false, true}) {
     for (std::size_t k = idle_.size(); k-- > 0;) {
-      if (idle_[k].stream != stream) continue;
+      if (!(idle_[k].order == order ||
+            (adopt && order.capture != 0 && idle_[k].order.capture == 0)))
+        continue;
       mkw_context* context = idle_[k].context;
       idle_[k] = idle_.back();
       idle_.pop_back();
       return context;
     }
   }
-  mkw_context* context = nullptr;
+  return nullptr;
+}
+
+mkw_context* LoadedModel::acquire(Order order) {
+  mkw_context* context = take_idle(order);
+  if (context != nullptr) return context;
   mkw_error error{};
   if (library_->api().context_create(model_, &context, &error) != MKW_OK) throw StatusError(error);
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -75,9 +84,9 @@ mkw_context* LoadedModel::acquire(void* stream) {
   return context;
 }
 
-void LoadedModel::release(mkw_context* context, void* stream) {
+void LoadedModel::release(mkw_context* context, Order order) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  idle_.push_back({context, stream});
+  idle_.push_back({context, order});
 }
 
 std::int64_t LoadedModel::workspace_bytes() const {

@@ -1,4 +1,5 @@
-// A library file brought into the process, and a model created from it with its contexts. Knows nothing of Python.
+// A library file brought into the process, and a model created from it with its contexts. Knows
+// nothing of Python.
 #ifndef MKWRAP_BINDING_LIBRARY_H_
 #define MKWRAP_BINDING_LIBRARY_H_
 
@@ -21,13 +22,15 @@ struct LibraryError : std::runtime_error {
 
 // A status of the C ABI on its way to Python.
 struct StatusError : std::runtime_error {
-  explicit StatusError(const mkw_error& reason) : std::runtime_error(reason.message), error(reason) {}
+  explicit StatusError(const mkw_error& reason)
+      : std::runtime_error(reason.message), error(reason) {}
   mkw_error error;
 };
 
-// A loaded library. Holds its own descriptor of the file, for two reasons: dlopen takes a path it has seen before for the
-// library it loaded then, even if the file has been replaced since, and a path through a descriptor that stays open is
-// never seen twice; and the file that was verified is the file that is loaded.
+// A loaded library. Holds its own descriptor of the file, for two reasons: dlopen takes a path it
+// has seen before for the library it loaded then, even if the file has been replaced since, and a
+// path through a descriptor that stays open is never seen twice; and the file that was verified is
+// the file that is loaded.
 class Library {
  public:
   // `file` stays the caller's; `path` is for messages. Throws LibraryError.
@@ -54,10 +57,23 @@ class LoadedModel {
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
 
-  // Take a context that no other call uses; throws StatusError. Work of a CUDA run is still in flight when the run returns,
-  // so a context that was used on one stream is only ever given out for the same stream again.
-  mkw_context* acquire(void* stream);
-  void release(mkw_context* context, void* stream);
+  // Where a call's work is ordered: a CUDA stream, and the graph capture that is under way on it
+  // (0: none).
+  struct Order {
+    void* stream;
+    std::uint64_t capture;
+    bool operator==(const Order& other) const {
+      return stream == other.stream && capture == other.capture;
+    }
+  };
+
+  // Take a context that no other call uses; throws StatusError. Work of a CUDA run is still in
+  // flight when the run returns, so a context that was used on one stream is only given out for the
+  // same stream again, and one whose address is part of a captured graph never again outside that
+  // capture. Memory cannot be allocated during a capture: it adopts any idle context, whose work is
+  // done, as the device must be idle when a capture begins.
+  mkw_context* acquire(Order order);
+  void release(mkw_context* context, Order order);
 
   int device() const { return device_; }
   std::int64_t workspace_bytes() const;
@@ -66,8 +82,9 @@ class LoadedModel {
  private:
   struct Idle {
     mkw_context* context;
-    void* stream;
+    Order order;
   };
+  mkw_context* take_idle(Order order);
   std::shared_ptr<const Library> library_;
   int device_;
   mkw_model* model_ = nullptr;

@@ -12,7 +12,8 @@
 namespace mkwrap::binding {
 namespace {
 
-// Bytes moved by a run of a few microseconds: below, giving up the lock costs more than others gain by it.
+// Bytes moved by a run of a few microseconds: below, giving up the lock costs more than others gain
+// by it.
 constexpr std::int64_t kLongRunBytes = 32 * 1024;
 
 bool is_dynamic(const mkw_tensor_info& info) {
@@ -22,20 +23,43 @@ bool is_dynamic(const mkw_tensor_info& info) {
   return false;
 }
 
-// Begin a call: the stream it runs on. False with a Python exception set.
-bool current_stream(const ModelState& state, void** stream) {
+// The ordinal of the CUDA device that a tensor lives on; 0 where it does not say.
+int device_of(PyObject* tensor) {
+  const Object device(PyObject_GetAttrString(tensor, "device"));
+  const Object index(device ? PyObject_GetAttrString(device.get(), "index") : nullptr);
+  const long ordinal = index && PyLong_Check(index.get()) != 0 ? PyLong_AsLong(index.get()) : 0;
+  PyErr_Clear();
+  return static_cast<int>(ordinal);
+}
+
+// Create the model on the first input's device, unless it exists; find the stream the call runs on.
+// False with a Python exception set.
+bool begin(ModelState& state, PyObject* const* inputs, void** stream) {
   *stream = nullptr;
   const mkw_api& api = state.library->api();
-  return api.device_type != MKW_DEVICE_CUDA || state.torch.current_stream(state.loaded->device(), stream);
+  const bool cuda = api.device_type == MKW_DEVICE_CUDA;
+  if (!state.loaded && !create_model(state, cuda && api.input_count > 0 ? device_of(inputs[0]) : 0))
+    return false;
+  return !cuda || state.torch.current_stream(state.loaded->device(), stream);
+}
+
+std::uint64_t capture_id(const ModelState& state, void* stream) {
+  if (!state.driver || stream == nullptr) return 0;  // the legacy default stream cannot be captured
+  int status = 0;
+  std::uint64_t id = 0;
+  const int result = state.driver->stream_capture(static_cast<timing::StreamHandle>(stream),
+                                                  &status, &id, nullptr, nullptr, nullptr);
+  return result == 0 && status == timing::kCaptureActive ? id : 0;
 }
 
 // Run on a context of the pool; false with a Python exception set.
 bool launch(ModelState& state, const DLTensor* inputs, const DLTensor* outputs, void* stream) {
   const mkw_api& api = state.library->api();
   if (state.writes_inputs && !check_mutated_apart(api, inputs)) return false;
+  const LoadedModel::Order order{stream, capture_id(state, stream)};
   mkw_context* context = nullptr;
   try {
-    context = state.loaded->acquire(stream);
+    context = state.loaded->acquire(order);
   } catch (const StatusError& error) {
     set_status_error(error.error);
     return false;
@@ -48,7 +72,7 @@ bool launch(ModelState& state, const DLTensor* inputs, const DLTensor* outputs, 
     status = api.run(context, mkw_tensors(inputs), mkw_tensors(outputs), stream);
   }
   if (status != MKW_OK) set_status_error(*api.last_error(context));
-  state.loaded->release(context, stream);
+  state.loaded->release(context, order);
   return status == MKW_OK;
 }
 
@@ -95,7 +119,8 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
   }
   for (int k = 0; k < api.output_count; ++k) dynamic |= is_dynamic(api.outputs[k]);
   if (dynamic) {
-    set_error("LibraryFormatError", path + " has dynamic shapes, which this mkwrap cannot call from Python");
+    set_error("LibraryFormatError",
+              path + " has dynamic shapes, which this mkwrap cannot call from Python");
     return nullptr;
   }
   state->long_run = api.device_type == MKW_DEVICE_CUDA || api.traffic_bytes >= kLongRunBytes;
@@ -106,35 +131,39 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
 bool create_model(ModelState& state, int device) {
   if (state.loaded && state.loaded->device() == device) return true;
   if (state.loaded) {
-    PyErr_SetString(PyExc_ValueError, "this model lives on another device already; load the library once per device");
+    PyErr_SetString(PyExc_ValueError,
+                    "this model lives on another device already; load the library once per device");
     return false;
   }
   try {
-    state.loaded = std::make_unique<LoadedModel>(state.library, device);
+    auto loaded = std::make_unique<LoadedModel>(state.library, device);
+    if (state.library->api().device_type == MKW_DEVICE_CUDA) state.driver = timing::Driver::open();
+    state.loaded = std::move(loaded);
   } catch (const StatusError& error) {
     set_status_error(error.error);
+  } catch (const timing::DriverError& error) {
+    set_error("DriverError", error.what());
   }
   return state.loaded != nullptr;
 }
 
 PyObject* run(ModelState& state, PyObject* const* inputs, Flat result) {
-  if (!state.loaded && !create_model(state, 0)) return nullptr;
   const mkw_api& api = state.library->api();
   void* stream = nullptr;
-  if (!current_stream(state, &stream)) return nullptr;
+  if (!begin(state, inputs, &stream)) return nullptr;
   const CallSite site{state.torch, api, state.loaded->device(), stream};
   Arguments arguments(site, static_cast<std::size_t>(api.input_count));
   if (!read_inputs(state, arguments, inputs)) return nullptr;
   Outputs outputs(site);
-  if (!outputs.allocate() || !launch(state, arguments.tensors(), outputs.tensors(), stream)) return nullptr;
+  if (!outputs.allocate() || !launch(state, arguments.tensors(), outputs.tensors(), stream))
+    return nullptr;
   return collect(outputs, result);
 }
 
 bool run_into(ModelState& state, PyObject* const* inputs, PyObject* const* outputs) {
-  if (!state.loaded && !create_model(state, 0)) return false;
   const mkw_api& api = state.library->api();
   void* stream = nullptr;
-  if (!current_stream(state, &stream)) return false;
+  if (!begin(state, inputs, &stream)) return false;
   const CallSite site{state.torch, api, state.loaded->device(), stream};
   Arguments arguments(site, static_cast<std::size_t>(api.input_count));
   Arguments results(site, static_cast<std::size_t>(api.output_count));

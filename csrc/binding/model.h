@@ -9,6 +9,7 @@
 
 #include "binding/library.h"
 #include "binding/torch_types.h"
+#include "timing/driver.h"
 
 namespace mkwrap::binding {
 
@@ -19,6 +20,8 @@ struct ModelState {
   // `loaded` dies before the library that its code lives in.
   std::shared_ptr<const Library> library;
   std::unique_ptr<LoadedModel> loaded;
+  // CUDA: the driver's own table, to ask about captures.
+  std::shared_ptr<const timing::Driver> driver;
   TorchTypes torch;
   Flat flat = Flat::kNone;
   bool writes_inputs = false;
@@ -32,7 +35,8 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
 // Create the model on a device; false with a Python exception set.
 bool create_model(ModelState& state, int device);
 
-// Run on input_count tensors. The result is one tensor (Flat::kSingle), a tuple or a list; null with an exception set.
+// Run on input_count tensors. The result is one tensor (Flat::kSingle), a tuple or a list; null
+// with an exception set.
 PyObject* run(ModelState& state, PyObject* const* inputs, Flat result);
 
 // Run into the caller's tensors; false with a Python exception set.

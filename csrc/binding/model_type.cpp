@@ -1,4 +1,5 @@
-// The Python type `_C.Model`, written against CPython's C API: a call enters by vectorcall, with no frame and no tuple.
+// The Python type `_C.Model`, written against CPython's C API: a call enters by vectorcall, with no
+// frame and no tuple.
 #include <pybind11/pybind11.h>
 #include <structmember.h>
 
@@ -18,8 +19,7 @@ namespace mkwrap::binding {
 namespace {
 
 struct ModelObject {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   ModelState* state;
 };
 
@@ -42,7 +42,8 @@ PyObject* call_nested(PyObject* self, PyObject* const* args, Py_ssize_t count, P
   }
   const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
   for (Py_ssize_t k = 0; k < named; ++k) {
-    if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(names, k), args[count + k]) != 0) return nullptr;
+    if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(names, k), args[count + k]) != 0)
+      return nullptr;
   }
   return PyObject_CallMethod(self, "nested", "OO", positional.get(), keywords.get());
 }
@@ -64,15 +65,18 @@ PyObject* make(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
   return self;
 }
 
-constexpr std::pair<const char*, Flat> kFlats[] = {
-    {"none", Flat::kNone}, {"single", Flat::kSingle}, {"tuple", Flat::kTuple}, {"list", Flat::kList}};
+constexpr std::pair<const char*, Flat> kFlats[] = {{"none", Flat::kNone},
+                                                   {"single", Flat::kSingle},
+                                                   {"tuple", Flat::kTuple},
+                                                   {"list", Flat::kList}};
 
 int initialise(PyObject* self, PyObject* args, PyObject* kwargs) {
   static const char* kNames[] = {"file", "path", "exchange", nullptr};
   int file = -1;
   const char* path = nullptr;
   int exchange = 1;
-  if (PyArg_ParseTupleAndKeywords(args, kwargs, "is|p", const_cast<char**>(kNames), &file, &path, &exchange) == 0) {
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "is|p", const_cast<char**>(kNames), &file, &path,
+                                  &exchange) == 0) {
     return -1;
   }
   if (model(self)->state != nullptr) {
@@ -109,7 +113,8 @@ PyObject* const* items(PyObject* tuple) { return reinterpret_cast<PyTupleObject*
 
 PyObject* method_run(PyObject* self, PyObject* inputs) {
   ModelState* state = state_of(self);
-  if (state == nullptr || !check_tuple(inputs, state->library->api().input_count, "inputs")) return nullptr;
+  if (state == nullptr || !check_tuple(inputs, state->library->api().input_count, "inputs"))
+    return nullptr;
   return run(*state, items(inputs), Flat::kTuple);
 }
 
@@ -121,7 +126,8 @@ PyObject* method_run_into(PyObject* self, PyObject* const* args, Py_ssize_t coun
     return nullptr;
   }
   const mkw_api& api = state->library->api();
-  if (!check_tuple(args[0], api.input_count, "inputs") || !check_tuple(args[1], api.output_count, "outputs") ||
+  if (!check_tuple(args[0], api.input_count, "inputs") ||
+      !check_tuple(args[1], api.output_count, "outputs") ||
       !run_into(*state, items(args[0]), items(args[1]))) {
     return nullptr;
   }
@@ -182,12 +188,14 @@ PyObject* get_outputs(PyObject* self, void* /*closure*/) {
 }
 
 PyObject* get_workspace(PyObject* self, void* /*closure*/) {
-  return guarded(self,
-                 [](const ModelState& state) { return py::int_(state.loaded ? state.loaded->workspace_bytes() : 0); });
+  return guarded(self, [](const ModelState& state) {
+    return py::int_(state.loaded ? state.loaded->workspace_bytes() : 0);
+  });
 }
 
 PyObject* get_constant_bytes(PyObject* self, void* /*closure*/) {
-  return guarded(self, [](const ModelState& state) { return py::int_(state.library->api().constant_bytes); });
+  return guarded(
+      self, [](const ModelState& state) { return py::int_(state.library->api().constant_bytes); });
 }
 
 PyObject* get_device_type(PyObject* self, void* /*closure*/) {
@@ -197,7 +205,9 @@ PyObject* get_device_type(PyObject* self, void* /*closure*/) {
 }
 
 PyObject* get_contexts(PyObject* self, void* /*closure*/) {
-  return guarded(self, [](const ModelState& state) { return py::int_(state.loaded ? state.loaded->contexts() : 0); });
+  return guarded(self, [](const ModelState& state) {
+    return py::int_(state.loaded ? state.loaded->contexts() : 0);
+  });
 }
 
 PyObject* get_file(PyObject* self, void* /*closure*/) {
@@ -229,14 +239,15 @@ int set_flat(PyObject* self, PyObject* value, void* /*closure*/) {
 }
 
 PyObject* get_exchange(PyObject* self, void* /*closure*/) {
-  return guarded(self, [](const ModelState& state) { return py::bool_(state.torch.exchange() != nullptr); });
+  return guarded(
+      self, [](const ModelState& state) { return py::bool_(state.torch.exchange() != nullptr); });
 }
 
 PyMethodDef kMethods[] = {
     {"create", &method_create, METH_O, "Create the model on a device ordinal."},
     {"run", &method_run, METH_O, "Run on a tuple of inputs; returns a tuple of new tensors."},
-    {"run_into", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&method_run_into)), METH_FASTCALL,
-     "Run on a tuple of inputs, into a tuple of outputs."},
+    {"run_into", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&method_run_into)),
+     METH_FASTCALL, "Run on a tuple of inputs, into a tuple of outputs."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef kProperties[] = {{"manifest_text", &get_manifest, nullptr, nullptr, nullptr},
@@ -263,22 +274,19 @@ void* slot(Function* function) {
 }  // namespace
 
 void bind_model(py::module_& m) {
-  PyType_Slot slots[] = {{Py_tp_new, slot(&make)},
-                         {Py_tp_init, slot(&initialise)},
-                         {Py_tp_dealloc, slot(&destroy)},
-                         {Py_tp_call, slot(&PyVectorcall_Call)},
-                         {Py_tp_methods, kMethods},
-                         {Py_tp_getset, kProperties},
-                         {Py_tp_members, kMembers},
-                         {0, nullptr}};
+  PyType_Slot slots[] = {{Py_tp_new, slot(&make)},        {Py_tp_init, slot(&initialise)},
+                         {Py_tp_dealloc, slot(&destroy)}, {Py_tp_call, slot(&PyVectorcall_Call)},
+                         {Py_tp_methods, kMethods},       {Py_tp_getset, kProperties},
+                         {Py_tp_members, kMembers},       {0, nullptr}};
   PyType_Spec spec = {"mkwrap._C.Model", sizeof(ModelObject), 0,
                       Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL, slots};
   PyObject* type = PyType_FromSpec(&spec);
   if (type == nullptr) throw py::error_already_set();
   m.attr("Model") = py::reinterpret_steal<py::object>(type);
-  m.attr("TensorInfo") = py::module_::import("collections")
-                             .attr("namedtuple")("TensorInfo", "name path dtype shape strides alignment mutated",
-                                                 py::arg("module") = "mkwrap._C");
+  m.attr("TensorInfo") =
+      py::module_::import("collections")
+          .attr("namedtuple")("TensorInfo", "name path dtype shape strides alignment mutated",
+                              py::arg("module") = "mkwrap._C");
 }
 
 }  // namespace mkwrap::binding

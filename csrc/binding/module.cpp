@@ -7,6 +7,7 @@
 
 #include "binding/python_errors.h"
 #include "timing/cpu.h"
+#include "timing/driver.h"
 
 namespace {
 
@@ -15,6 +16,8 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const mkwrap::timing::LoadError& error) {
     mkwrap::binding::set_error("CompilerError", error.what());
+  } catch (const mkwrap::timing::DriverError& error) {
+    mkwrap::binding::set_error("DriverError", error.what());
   }
 }
 
@@ -26,4 +29,5 @@ PYBIND11_MODULE(_C, m) {
   pybind11::register_local_exception_translator(&translate);
   mkwrap::binding::bind_model(m);
   mkwrap::binding::bind_time_cpu(m);
+  mkwrap::binding::bind_time_cuda(m);
 }

@@ -1,4 +1,5 @@
-// Makes the output tensors of a call: torch's memory, through the exchange API's allocator or torch.empty_strided.
+// Makes the output tensors of a call: torch's memory, through the exchange API's allocator or
+// torch.empty_strided.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -14,7 +15,8 @@ namespace {
 // The allocator reports through this; it is called with the interpreter lock held.
 void report(void* /*context*/, const char* kind, const char* message) {
   if (PyErr_Occurred() != nullptr) return;
-  PyErr_SetString(std::strcmp(kind, "MemoryError") == 0 ? PyExc_MemoryError : PyExc_RuntimeError, message);
+  PyErr_SetString(std::strcmp(kind, "MemoryError") == 0 ? PyExc_MemoryError : PyExc_RuntimeError,
+                  message);
 }
 
 bool is_row_major(const mkw_tensor_info& info) {
@@ -38,10 +40,14 @@ std::int64_t storage_elements(const mkw_tensor_info& info) {
 // A strided view of a tensor that owns its memory: the allocator only makes row-major ones.
 struct StridedView {
   StridedView(DLManagedTensorVersioned* owner, const mkw_tensor_info& info)
-      : base(owner), shape(info.shape, info.shape + info.ndim), strides(info.strides, info.strides + info.ndim) {
+      : base(owner),
+        shape(info.shape, info.shape + info.ndim),
+        strides(info.strides, info.strides + info.ndim) {
     managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
     managed.manager_ctx = this;
-    managed.deleter = [](DLManagedTensorVersioned* self) { delete static_cast<StridedView*>(self->manager_ctx); };
+    managed.deleter = [](DLManagedTensorVersioned* self) {
+      delete static_cast<StridedView*>(self->manager_ctx);
+    };
     managed.flags = 0;
     managed.dl_tensor = base->dl_tensor;
     managed.dl_tensor.ndim = info.ndim;
@@ -64,7 +70,8 @@ struct StridedView {
 
 Outputs::~Outputs() {
   for (std::size_t k = 0; k < count(); ++k) {
-    if (managed_[k] != nullptr && managed_[k]->deleter != nullptr) managed_[k]->deleter(managed_[k]);
+    if (managed_[k] != nullptr && managed_[k]->deleter != nullptr)
+      managed_[k]->deleter(managed_[k]);
     Py_XDECREF(objects_[k]);
   }
 }
@@ -75,8 +82,10 @@ bool Outputs::allocate() {
     const mkw_tensor_info& info = site_.api.outputs[k];
     if (!(exchange ? allocate_managed(k, info) : allocate_object(k, info))) return false;
     if (tensors_[k].data == nullptr && storage_elements(info) != 0) {
-      set_error("InputError", std::string(info.path) + ": expected memory, got a tensor without any from torch; a library " +
-                                  "cannot run under a FakeTensorMode or a functional transform");
+      set_error("InputError",
+                std::string(info.path) +
+                    ": expected memory, got a tensor without any from torch; a library " +
+                    "cannot run under a FakeTensorMode or a functional transform");
       return false;
     }
   }
@@ -91,7 +100,8 @@ bool Outputs::allocate_managed(std::size_t k, const mkw_tensor_info& info) {
   wanted.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
   wanted.ndim = row_major ? info.ndim : 1;
   wanted.shape = row_major ? const_cast<std::int64_t*>(info.shape) : &elements;
-  if (site_.torch.exchange()->managed_tensor_allocator(&wanted, &managed_[k], nullptr, report) != 0) {
+  if (site_.torch.exchange()->managed_tensor_allocator(&wanted, &managed_[k], nullptr, report) !=
+      0) {
     managed_[k] = nullptr;
     report(nullptr, "RuntimeError", "torch could not allocate an output");
     return false;
@@ -121,7 +131,8 @@ PyObject* Outputs::finish(std::size_t k) {
   DLManagedTensorVersioned* stolen = managed_[k];
   managed_[k] = nullptr;
   void* object = nullptr;
-  if (site_.torch.exchange()->managed_tensor_to_py_object_no_sync(stolen, &object) != 0) return nullptr;
+  if (site_.torch.exchange()->managed_tensor_to_py_object_no_sync(stolen, &object) != 0)
+    return nullptr;
   return static_cast<PyObject*>(object);
 }
 

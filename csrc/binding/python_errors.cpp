@@ -33,7 +33,8 @@ void set_error(const char* name, const std::string& message) {
   Py_DECREF(module);
   if (type == nullptr) return;
   // A file name in a message need not be UTF-8.
-  PyObject* text = PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace");
+  PyObject* text =
+      PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace");
   PyObject* error = text == nullptr ? nullptr : PyObject_CallOneArg(type, text);
   if (error != nullptr) PyErr_SetObject(type, error);
   Py_XDECREF(error);

@@ -21,7 +21,8 @@ using timing::CpuKernel;
 void* address(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
 
 CpuKernel make_kernel(const std::string& path, const std::string& entry,
-                      const std::vector<std::vector<std::uintptr_t>>& args, std::vector<std::int64_t> sizes,
+                      const std::vector<std::vector<std::uintptr_t>>& args,
+                      std::vector<std::int64_t> sizes,
                       const std::vector<std::pair<std::uintptr_t, std::size_t>>& zero) {
   std::vector<std::vector<void*>> lists;
   for (const auto& list : args) {
@@ -34,8 +35,10 @@ CpuKernel make_kernel(const std::string& path, const std::string& entry,
 }
 
 std::vector<std::vector<double>> time_kernels(
-    const std::vector<const CpuKernel*>& kernels, int rounds, double batch_us, std::vector<std::int64_t> calls,
-    const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::size_t>>& restore, std::vector<int> pin) {
+    const std::vector<const CpuKernel*>& kernels, int rounds, double batch_us,
+    std::vector<std::int64_t> calls,
+    const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::size_t>>& restore,
+    std::vector<int> pin) {
   timing::CpuPlan plan{rounds, batch_us, std::move(calls), {}, std::move(pin)};
   for (const auto& [destination, source, bytes] : restore) {
     plan.restore.push_back({address(destination), address(source), bytes});
@@ -48,11 +51,13 @@ std::vector<std::vector<double>> time_kernels(
 
 void bind_time_cpu(py::module_& m) {
   py::class_<CpuKernel>(m, "CpuKernel")
-      .def(py::init(&make_kernel), py::arg("path"), py::arg("entry"), py::arg("args"), py::arg("sizes") = py::tuple(),
-           py::arg("zero") = py::tuple())
-      .def("run", &CpuKernel::operator(), py::arg("which") = 0, py::call_guard<py::gil_scoped_release>());
-  m.def("time_cpu", &time_kernels, py::arg("kernels"), py::arg("rounds"), py::arg("batch_us") = 200.0,
-        py::arg("calls") = py::tuple(), py::arg("restore") = py::tuple(), py::arg("pin") = py::tuple());
+      .def(py::init(&make_kernel), py::arg("path"), py::arg("entry"), py::arg("args"),
+           py::arg("sizes") = py::tuple(), py::arg("zero") = py::tuple())
+      .def("run", &CpuKernel::operator(), py::arg("which") = 0,
+           py::call_guard<py::gil_scoped_release>());
+  m.def("time_cpu", &time_kernels, py::arg("kernels"), py::arg("rounds"),
+        py::arg("batch_us") = 200.0, py::arg("calls") = py::tuple(),
+        py::arg("restore") = py::tuple(), py::arg("pin") = py::tuple());
 }
 
 }  // namespace mkwrap::binding

@@ -15,14 +15,19 @@ struct DtypeRow {
 };
 
 constexpr DtypeRow kDtypes[] = {
-    {{kDLFloat, 64, 1}, "float64"}, {{kDLFloat, 32, 1}, "float32"}, {{kDLFloat, 16, 1}, "float16"},
-    {{kDLBfloat, 16, 1}, "bfloat16"}, {{kDLInt, 64, 1}, "int64"},     {{kDLInt, 32, 1}, "int32"},
-    {{kDLInt, 16, 1}, "int16"},     {{kDLInt, 8, 1}, "int8"},       {{kDLUInt, 64, 1}, "uint64"},
-    {{kDLUInt, 32, 1}, "uint32"},   {{kDLUInt, 16, 1}, "uint16"},   {{kDLUInt, 8, 1}, "uint8"},
-    {{kDLBool, 8, 1}, "bool"},      {{kDLComplex, 128, 1}, "complex128"}, {{kDLComplex, 64, 1}, "complex64"},
+    {{kDLFloat, 64, 1}, "float64"},     {{kDLFloat, 32, 1}, "float32"},
+    {{kDLFloat, 16, 1}, "float16"},     {{kDLBfloat, 16, 1}, "bfloat16"},
+    {{kDLInt, 64, 1}, "int64"},         {{kDLInt, 32, 1}, "int32"},
+    {{kDLInt, 16, 1}, "int16"},         {{kDLInt, 8, 1}, "int8"},
+    {{kDLUInt, 64, 1}, "uint64"},       {{kDLUInt, 32, 1}, "uint32"},
+    {{kDLUInt, 16, 1}, "uint16"},       {{kDLUInt, 8, 1}, "uint8"},
+    {{kDLBool, 8, 1}, "bool"},          {{kDLComplex, 128, 1}, "complex128"},
+    {{kDLComplex, 64, 1}, "complex64"},
 };
 
-Object attribute(PyObject* object, const char* name) { return Object(PyObject_GetAttrString(object, name)); }
+Object attribute(PyObject* object, const char* name) {
+  return Object(PyObject_GetAttrString(object, name));
+}
 
 // The exchange table of a tensor type, or null where there is none of a version this code can read.
 const DLPackExchangeAPI* exchange_table(PyObject* type) {
@@ -34,9 +39,10 @@ const DLPackExchangeAPI* exchange_table(PyObject* type) {
       continue;
     }
     if (!PyCapsule_IsValid(capsule.get(), "dlpack_exchange_api")) continue;
-    const auto* header =
-        static_cast<const DLPackExchangeAPIHeader*>(PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
-    while (header != nullptr && header->version.major != DLPACK_MAJOR_VERSION) header = header->prev_api;
+    const auto* header = static_cast<const DLPackExchangeAPIHeader*>(
+        PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
+    while (header != nullptr && header->version.major != DLPACK_MAJOR_VERSION)
+      header = header->prev_api;
     const auto* table = reinterpret_cast<const DLPackExchangeAPI*>(header);
     if (table != nullptr && table->dltensor_from_py_object_no_sync != nullptr) return table;
   }
@@ -62,13 +68,16 @@ bool TorchTypes::resolve(bool exchange) {
   is_grad_enabled_ = attribute(module_.get(), "is_grad_enabled");
   empty_strided_ = attribute(module_.get(), "empty_strided");
   no_dispatch_ = attribute(tensor_.get(), "__torch_dispatch__");
-  if (!parameter_ || !is_neg_ || !requires_grad_ || !is_grad_enabled_ || !empty_strided_ || !no_dispatch_) return false;
+  if (!parameter_ || !is_neg_ || !requires_grad_ || !is_grad_enabled_ || !empty_strided_ ||
+      !no_dispatch_)
+    return false;
   exchange_ = exchange ? exchange_table(tensor_.get()) : nullptr;
   return true;
 }
 
 int TorchTypes::overrides_dispatch(PyObject* tensor) const {
-  const Object dispatch = attribute(reinterpret_cast<PyObject*>(Py_TYPE(tensor)), "__torch_dispatch__");
+  const Object dispatch =
+      attribute(reinterpret_cast<PyObject*>(Py_TYPE(tensor)), "__torch_dispatch__");
   if (!dispatch) return -1;
   return dispatch.get() != no_dispatch_.get() ? 1 : 0;
 }
@@ -87,7 +96,8 @@ int TorchTypes::wants_gradient(PyObject* tensor) const {
 bool TorchTypes::current_stream(int device, void** stream) const {
   if (exchange_ != nullptr) return exchange_->current_work_stream(kDLCUDA, device, stream) == 0;
   const Object cuda = attribute(module_.get(), "cuda");
-  const Object current(cuda ? PyObject_CallMethod(cuda.get(), "current_stream", "i", device) : nullptr);
+  const Object current(cuda ? PyObject_CallMethod(cuda.get(), "current_stream", "i", device)
+                            : nullptr);
   const Object handle = current ? attribute(current.get(), "cuda_stream") : Object();
   if (!handle) return false;
   *stream = PyLong_AsVoidPtr(handle.get());
@@ -129,14 +139,16 @@ void describe(const DLTensor& tensor, char* text, std::size_t size) {
   const char* name = dtype_name(tensor.dtype);
   std::size_t used = 0;
   const auto append = [&](const char* format, auto... values) {
-    if (used < size) used += static_cast<std::size_t>(std::snprintf(text + used, size - used, format, values...));
+    if (used < size)
+      used += static_cast<std::size_t>(std::snprintf(text + used, size - used, format, values...));
   };
   if (name != nullptr) {
     append("%s[", name);
   } else {
     append("dtype(code %d, %d bits)[", int{tensor.dtype.code}, int{tensor.dtype.bits});
   }
-  for (int k = 0; k < tensor.ndim; ++k) append(k == 0 ? "%lld" : ", %lld", static_cast<long long>(tensor.shape[k]));
+  for (int k = 0; k < tensor.ndim; ++k)
+    append(k == 0 ? "%lld" : ", %lld", static_cast<long long>(tensor.shape[k]));
   append("]%s", tensor.device.device_type == kDLCPU ? " on cpu" : "");
   if (tensor.device.device_type == kDLCUDA) append(" on cuda:%d", tensor.device.device_id);
 }

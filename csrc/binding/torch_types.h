@@ -1,4 +1,5 @@
-// What the binding needs of torch, looked up once per model: types, the DLPack exchange table, a few callables.
+// What the binding needs of torch, looked up once per model: types, the DLPack exchange table, a
+// few callables.
 #ifndef MKWRAP_BINDING_TORCH_TYPES_H_
 #define MKWRAP_BINDING_TORCH_TYPES_H_
 
@@ -47,8 +48,8 @@ class TorchTypes {
     return type == tensor_type() || type == reinterpret_cast<PyTypeObject*>(parameter_.get());
   }
   bool is_tensor(PyObject* object) const { return PyObject_TypeCheck(object, tensor_type()) != 0; }
-  // Whether a tensor subclass has operations of its own, hence perhaps no memory of its own (FakeTensor, DTensor, …).
-  // -1 with a Python exception set.
+  // Whether a tensor subclass has operations of its own, hence perhaps no memory of its own
+  // (FakeTensor, DTensor, …). -1 with a Python exception set.
   int overrides_dispatch(PyObject* tensor) const;
 
   // The table, or null: then tensors go through __dlpack__ and outputs through torch.empty_strided.
@@ -56,7 +57,8 @@ class TorchTypes {
 
   // 1, 0, or -1 with a Python exception set.
   int is_negated(PyObject* tensor) const;
-  // Whether the tensor requires a gradient and the gradient mode is on; 1, 0, or -1 with a Python exception set.
+  // Whether the tensor requires a gradient and the gradient mode is on; 1, 0, or -1 with a Python
+  // exception set.
   int wants_gradient(PyObject* tensor) const;
 
   // The CUDA stream that torch works on now; false with a Python exception set.

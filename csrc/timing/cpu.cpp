@@ -55,13 +55,15 @@ double batch(const CpuKernel& kernel, std::int64_t calls) {
   return microseconds(Clock::now() - start);
 }
 
-// How many calls last about `batch_us`, found by doubling so that one slow first call misleads nobody.
+// How many calls last about `batch_us`, found by doubling so that one slow first call misleads
+// nobody.
 std::int64_t calls_for(const CpuKernel& kernel, double batch_us) {
   constexpr std::int64_t kMost = 1 << 20;
   for (std::int64_t calls = 1;; calls *= 2) {
     const double elapsed = batch(kernel, calls);
     if (elapsed < batch_us / 4 && calls < kMost) continue;
-    const double wanted = std::ceil(static_cast<double>(calls) * batch_us / std::max(elapsed, 1e-3));
+    const double wanted =
+        std::ceil(static_cast<double>(calls) * batch_us / std::max(elapsed, 1e-3));
     return static_cast<std::int64_t>(std::clamp(wanted, 1.0, static_cast<double>(kMost)));
   }
 }
@@ -70,8 +72,9 @@ std::int64_t calls_for(const CpuKernel& kernel, double batch_us) {
 
 void CpuKernel::Close::operator()(void* handle) const { dlclose(handle); }
 
-CpuKernel::CpuKernel(const std::string& path, const std::string& entry, std::vector<std::vector<void*>> args,
-                     std::vector<std::int64_t> sizes, std::vector<Region> zero)
+CpuKernel::CpuKernel(const std::string& path, const std::string& entry,
+                     std::vector<std::vector<void*>> args, std::vector<std::int64_t> sizes,
+                     std::vector<Region> zero)
     : args_(std::move(args)), sizes_(std::move(sizes)), zero_(std::move(zero)) {
   if (args_.empty()) throw std::invalid_argument("a kernel needs at least one argument list");
   handle_.reset(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL));
@@ -88,7 +91,8 @@ std::int32_t CpuKernel::operator()(std::size_t which) const {
   return entry_(args.data(), sizes_.empty() ? nullptr : sizes_.data());
 }
 
-std::vector<std::vector<double>> time_cpu(const std::vector<const CpuKernel*>& kernels, const CpuPlan& plan) {
+std::vector<std::vector<double>> time_cpu(const std::vector<const CpuKernel*>& kernels,
+                                          const CpuPlan& plan) {
   const Affinity affinity(plan.pin);
   std::vector<std::int64_t> calls = plan.calls;
   if (calls.empty()) {
@@ -97,14 +101,16 @@ std::vector<std::vector<double>> time_cpu(const std::vector<const CpuKernel*>& k
       calls.push_back(calls_for(*kernel, plan.batch_us));
     }
   }
-  if (calls.size() != kernels.size()) throw std::invalid_argument("`calls` needs one number per kernel");
+  if (calls.size() != kernels.size())
+    throw std::invalid_argument("`calls` needs one number per kernel");
   const auto rounds = static_cast<std::size_t>(std::max(plan.rounds, 0));
   std::vector<std::vector<double>> samples(kernels.size(), std::vector<double>(rounds));
   for (std::size_t round = 0; round < rounds; ++round) {
     for (std::size_t k = 0; k < kernels.size(); ++k) {
       restore(plan.restore);
       (*kernels[k])(kernels[k]->lists() - 1);
-      samples[k][round] = batch(*kernels[k], calls[k]) / static_cast<double>(std::max<std::int64_t>(calls[k], 1));
+      samples[k][round] =
+          batch(*kernels[k], calls[k]) / static_cast<double>(std::max<std::int64_t>(calls[k], 1));
     }
   }
   return samples;

@@ -28,10 +28,12 @@ struct Copy {
 
 using Entry = std::int32_t (*)(void* const* args, const std::int64_t* sizes);
 
-// One entry of a shared object and what to call it with. The memory behind `args` stays the caller's.
+// One entry of a shared object and what to call it with. The memory behind `args` stays the
+// caller's.
 class CpuKernel {
  public:
-  // Throws LoadError if the file or the entry cannot be loaded, std::invalid_argument if there is no argument list.
+  // Throws LoadError if the file or the entry cannot be loaded, std::invalid_argument if there is
+  // no argument list.
   CpuKernel(const std::string& path, const std::string& entry, std::vector<std::vector<void*>> args,
             std::vector<std::int64_t> sizes, std::vector<Region> zero);
 
@@ -53,14 +55,16 @@ class CpuKernel {
 
 struct CpuPlan {
   int rounds = 1;
-  double batch_us = 200.0;              // where `calls` is empty: how long a batch should last
-  std::vector<std::int64_t> calls;      // calls per batch and kernel
-  std::vector<Copy> restore;            // done before each batch, untimed
-  std::vector<int> pin;                 // CPUs to bind this thread to meanwhile; empty: leave it
+  double batch_us = 200.0;          // where `calls` is empty: how long a batch should last
+  std::vector<std::int64_t> calls;  // calls per batch and kernel
+  std::vector<Copy> restore;        // done before each batch, untimed
+  std::vector<int> pin;             // CPUs to bind this thread to meanwhile; empty: leave it
 };
 
-// Microseconds per call: result[kernel][round]. Throws std::system_error where a CPU of `pin` may not be used.
-std::vector<std::vector<double>> time_cpu(const std::vector<const CpuKernel*>& kernels, const CpuPlan& plan);
+// Microseconds per call: result[kernel][round]. Throws std::system_error where a CPU of `pin` may
+// not be used.
+std::vector<std::vector<double>> time_cpu(const std::vector<const CpuKernel*>& kernels,
+                                          const CpuPlan& plan);
 
 }  // namespace mkwrap::timing
 

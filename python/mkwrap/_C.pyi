@@ -35,7 +35,7 @@ class Model:
         """
     def __call__(self, *args: object, **kwargs: object) -> Any: ...  # noqa: ANN401 — as any function may return
     def create(self, device: int) -> None:
-        """Create the model on a device ordinal; the first call does it on device 0.
+        """Create the model on a device ordinal; the first call does it where its first input lives.
 
         Raises `DriverError` or `ArchitectureError`.
         """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Options", "Target", "compile", "errors", "include_dir", "load"]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that
-# needs one submodule does not import torch. (The function `load` lives in `model`: a submodule of its name would hide it
+# needs one submodule does not import torch. `load` lives in `model`: a submodule of its name would hide the function.
 _HOMES = {
     "Model": ("mkwrap.model", "Model"),
     "Options": ("mkwrap.options", "Options"),
