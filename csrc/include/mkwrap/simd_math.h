@@ -134,10 +134,10 @@ MKW_INLINE F<N> power_of_two(native<int32_t, N> k) {
   return {(native<float, N>)((k + 127) << 23)};
 }
 
-/// The nearest integer of a small x, both as float and as integer: 1.5·2^23 has a last place of 1.
+/// The integer nearest to x·factor, both as float and as integer: 1.5·2^23 has a last place of 1. For |x| < 2^22.
 template <int N>
-MKW_INLINE F<N> nearest(F<N> x, native<int32_t, N>& k) {
-  const auto shifted = x.v + 0x1.8p23f;
+MKW_INLINE F<N> nearest(F<N> x, float factor, native<int32_t, N>& k) {
+  const auto shifted = fma(x, splat<N>(factor), splat<N>(0x1.8p23f)).v;
   k = (native<int32_t, N>)shifted - 0x4b400000;
   return {shifted - 0x1.8p23f};
 }
@@ -153,18 +153,19 @@ MKW_INLINE F<N> exp_reduced(F<N> r) {
   return fma(mul(r, r), p, F<N>{r.v + 1.0f});
 }
 
-/// x·2^k in two steps, so that subnormal results are right and 2^128 is not needed.
+/// x·2^n, where k is n as integer: in two steps, so that subnormal results are right and 2^128 is not needed.
 template <int N>
-MKW_INLINE F<N> scale(F<N> x, native<int32_t, N> k) {
+MKW_INLINE F<N> scale(F<N> x, [[maybe_unused]] F<N> n, [[maybe_unused]] native<int32_t, N> k) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  if constexpr (N == 16) return {__builtin_ia32_scalefps512_mask(x.v, n.v, x.v, (unsigned short)-1, 4)};
+#endif
   const auto half = k >> 1;
   return mul(mul(x, power_of_two<N>(half)), power_of_two<N>(k - half));
 }
 
 template <int N>
 MKW_INLINE F<N> clamp(F<N> x, float low, float high) {
-  x.v = x.v < low ? splat<N>(low).v : x.v;  // NaN stays.
-  x.v = x.v > high ? splat<N>(high).v : x.v;
-  return x;
+  return smaller_or_second(splat<N>(high), larger_or_second(splat<N>(low), x));  // NaN stays
 }
 
 }  // namespace detail
@@ -174,9 +175,9 @@ MKW_INLINE Vec<float, N> exp(Vec<float, N> x) {
   using namespace detail;
   native<int32_t, N> k;
   x = clamp(x, -104.5f, 89.5f);
-  const F<N> n = nearest(mul(x, splat<N>(kLog2E)), k);
+  const F<N> n = nearest(x, kLog2E, k);
   const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), x));
-  return scale(exp_reduced(r), k);
+  return scale(exp_reduced(r), n, k);
 }
 
 template <int N>
@@ -184,8 +185,8 @@ MKW_INLINE Vec<float, N> exp2(Vec<float, N> x) {
   using namespace detail;
   native<int32_t, N> k;
   x = clamp(x, -151.0f, 129.0f);
-  const F<N> n = nearest(x, k);
-  return scale(exp_reduced(mul(sub(x, n), splat<N>(0x1.62e43p-1f))), k);
+  const F<N> n = nearest(x, 1.0f, k);
+  return scale(exp_reduced(mul(sub(x, n), splat<N>(0x1.62e43p-1f))), n, k);
 }
 
 /// 2^k·(e^r − 1) + (2^k − 1), by way of 2^(k−1).
@@ -194,7 +195,7 @@ MKW_INLINE Vec<float, N> expm1(Vec<float, N> x) {
   using namespace detail;
   native<int32_t, N> k;
   const F<N> y = clamp(x, -30.0f, 89.5f);
-  const F<N> n = nearest(mul(y, splat<N>(kLog2E)), k);
+  const F<N> n = nearest(y, kLog2E, k);
   const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), y));
   const F<N> p = poly(r, 0.166666672f, 0.0416664742f, 0.00833327975f, 0.00139342016f, 0.000199110553f);
   const F<N> m = fma(mul(r, r), fma(p, r, splat<N>(0.5f)), r);

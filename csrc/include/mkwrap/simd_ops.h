@@ -107,13 +107,44 @@ MKW_INLINE V abs(V a) {
   }
 }
 
-/// The larger; NaN where either is NaN.
+/// a > b ? a : b, hence b where either is NaN: one instruction on x86, which g++ does not find for vectors.
+template <class T, int N>
+MKW_INLINE Vec<T, N> larger_or_second(Vec<T, N> a, Vec<T, N> b) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  if constexpr (same<T, float> && N == 16)
+    return {__builtin_ia32_maxps512_mask(a.v, b.v, a.v, (unsigned short)-1, 4)};
+  if constexpr (same<T, double> && N == 8)
+    return {__builtin_ia32_maxpd512_mask(a.v, b.v, a.v, (unsigned char)-1, 4)};
+#endif
+#if defined(__AVX__) && !defined(__clang__)
+  if constexpr (same<T, float> && N == 8) return {__builtin_ia32_maxps256(a.v, b.v)};
+  if constexpr (same<T, double> && N == 4) return {__builtin_ia32_maxpd256(a.v, b.v)};
+#endif
+  return {a.v > b.v ? a.v : b.v};
+}
+/// a < b ? a : b, hence b where either is NaN.
+template <class T, int N>
+MKW_INLINE Vec<T, N> smaller_or_second(Vec<T, N> a, Vec<T, N> b) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  if constexpr (same<T, float> && N == 16)
+    return {__builtin_ia32_minps512_mask(a.v, b.v, a.v, (unsigned short)-1, 4)};
+  if constexpr (same<T, double> && N == 8)
+    return {__builtin_ia32_minpd512_mask(a.v, b.v, a.v, (unsigned char)-1, 4)};
+#endif
+#if defined(__AVX__) && !defined(__clang__)
+  if constexpr (same<T, float> && N == 8) return {__builtin_ia32_minps256(a.v, b.v)};
+  if constexpr (same<T, double> && N == 4) return {__builtin_ia32_minpd256(a.v, b.v)};
+#endif
+  return {a.v < b.v ? a.v : b.v};
+}
+
+/// The larger; NaN where either is NaN. A reduction's running value is `a`: the test for NaN is not on its path.
 template <class T, int N>
 MKW_INLINE Vec<T, N> maximum(Vec<T, N> a, Vec<T, N> b) {
   if constexpr (same<T, bool>)
     return {a.v | b.v};
   else if constexpr (is_float<T>)
-    return {(a.v > b.v) | (a.v != a.v) ? a.v : b.v};
+    return {b.v != b.v ? b.v : larger_or_second(b, a).v};
   else
     return {a.v > b.v ? a.v : b.v};
 }
@@ -127,7 +158,7 @@ MKW_INLINE Vec<T, N> minimum(Vec<T, N> a, Vec<T, N> b) {
   if constexpr (same<T, bool>)
     return {a.v & b.v};
   else if constexpr (is_float<T>)
-    return {(a.v < b.v) | (a.v != a.v) ? a.v : b.v};
+    return {b.v != b.v ? b.v : smaller_or_second(b, a).v};
   else
     return {a.v < b.v ? a.v : b.v};
 }
