@@ -20,9 +20,12 @@ from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
 from mkwrap.targets import resolve
-from mkwrap.toolchain.build import build_all
+from mkwrap.targets.target import Target
+from mkwrap.toolchain.build import Wanted, build_all
 from mkwrap.toolchain.cache import Cache, package_version
+from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
+from mkwrap.toolchain.pool import Compiler
 from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
 
@@ -50,6 +53,7 @@ def compile(
     args, kwargs = _arguments(example_inputs), dict(example_kwargs or {})
     chosen = resolve(target if target is not None else _home_of(args, kwargs), settings)
     cache = Cache(settings.cache_dir)
+    compiler = Compiler(chosen.compile, f"{chosen.toolchain} {headers_digest()}", settings.jobs, cache)
     journal = Journal(settings.dump_dir)
     stage = journal.stage
     with shown(settings.progress) as advance:
@@ -58,15 +62,19 @@ def compile(
         schedule = stage("fuse", lambda: fuse(program))
         candidates = stage("variants", lambda: variants(schedule, chosen))
         sources = stage("render", lambda: render(candidates, chosen))
-        binaries = stage(
-            "build", lambda: build_all(sources, chosen.compile, chosen.toolchain, settings, cache, advance)
-        )
+        binaries = stage("build", lambda: build_all(sources, _wanted(chosen, settings), compiler, advance))
         selection = stage("tune", lambda: tune(candidates, binaries, chosen, settings, cache=cache, advance=advance))
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
         description = Description(chosen.device, chosen.features, package_version(), call)
         host = stage("wrap", lambda: wrap(selection, description))
         library = stage("link", lambda: published(host, schedule.program, settings))
         return stage("load", lambda: Model(library.path))
+
+
+def _wanted(target: Target, options: Options) -> Wanted:
+    """Say which variants the choice needs: all where it will be measured, else the forced or the first."""
+    measured = options.tune != "off" and not options.deterministic and target.present
+    return lambda kernel: options.force.get(kernel, None if measured else "")
 
 
 def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:

@@ -1,30 +1,50 @@
-"""The build stage: every rendered variant to a binary or a rejection."""
+"""The build stage: rendered variants to binaries or rejections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
-from mkwrap.options import Options
 from mkwrap.stages import Binary, Rejected, Source
-from mkwrap.toolchain.cache import Cache
-from mkwrap.toolchain.headers import headers_digest
-from mkwrap.toolchain.pool import Advance, Compile, Compiler, build
+from mkwrap.toolchain.pool import Advance, Compiler, build
 
-Rendered = Mapping[str, Sequence[Source | Rejected]]
-Built = Mapping[str, Sequence[Binary | Rejected]]
+Rendered: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
+Built: TypeAlias = Mapping[str, Sequence[Binary | Rejected]]
+Wanted: TypeAlias = Callable[[str], str | None]
+"""From a kernel's name: "" to build its first variant that builds, a label to build that one, None to build all."""
 
 
-def build_all(
-    sources: Rendered, compile_one: Compile, identity: str, options: Options, cache: Cache, advance: Advance
-) -> Built:
-    """Compile all kernels' variants over `options.jobs`; per kernel, results stand where the sources stood.
+def build_all(sources: Rendered, wanted: Wanted, compiler: Compiler, advance: Advance) -> Built:
+    """Compile what the choice needs: per kernel, results in the order of its variants.
 
-    `compile_one` turns one source into a binary; `identity` and mkwrap's headers decide its bytes beside the text.
+    A kernel that nobody will measure needs one binary; its further variants are built only where the first are rejected.
     """
+    chosen = {name: _chosen(written, wanted(name)) for name, written in sources.items()}
+    built: dict[str, tuple[Binary | Rejected, ...]] = dict.fromkeys(sources, ())
+    todo = {name: written if wanted(name) is None else written[:1] for name, written in chosen.items()}
+    while any(todo.values()):
+        for name, results in _build(todo, compiler, advance).items():
+            built[name] += results
+        todo = {
+            name: written[len(built[name]) : len(built[name]) + 1]
+            for name, written in chosen.items()
+            if not any(isinstance(result, Binary) for result in built[name])
+        }
+    return built
+
+
+def _chosen(written: Sequence[Source | Rejected], label: str | None) -> Sequence[Source | Rejected]:
+    if not label:
+        return written
+    return [item for item in written if item.variant.label == label] or written
+
+
+def _build(
+    sources: Mapping[str, Sequence[Source | Rejected]], compiler: Compiler, advance: Advance
+) -> Mapping[str, tuple[Binary | Rejected, ...]]:
     flat = [source for written in sources.values() for source in written if isinstance(source, Source)]
-    compiler = Compiler(compile_one, f"{identity} {headers_digest()}", options.jobs, cache)
     results = iter(build(flat, compiler, advance))
     return {
-        name: tuple(next(results) if isinstance(source, Source) else source for source in written)
+        name: tuple(next(results) if isinstance(item, Source) else item for item in written)
         for name, written in sources.items()
     }
