@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import triton.language as tl
-from triton import knobs
 from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
+from triton import knobs
 
 TORCH: Mapping[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType}
 
@@ -45,9 +45,18 @@ def _from_torch(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..
 
 
 LIBDEVICE = SimpleNamespace(
-    **{name: _elementwise(getattr(np, name)) for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan".split()},
-    **{name: _elementwise(getattr(np, name)) for name in "sinh cosh tanh copysign nextafter hypot trunc fmod rint".split()},
-    **{name: _elementwise(getattr(np, f"arc{name[1:]}")) for name in "asin acos atan asinh acosh atanh atan2".split()},
+    **{
+        name: _elementwise(getattr(np, name))
+        for name in ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan"]
+    },
+    **{
+        name: _elementwise(getattr(np, name))
+        for name in ["sinh", "cosh", "tanh", "copysign", "nextafter", "hypot", "trunc", "fmod", "rint"]
+    },
+    **{
+        name: _elementwise(getattr(np, f"arc{name[1:]}"))
+        for name in ["asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2"]
+    },
     erf=_elementwise(_vectorized(math.erf)),
     erfc=_elementwise(_vectorized(math.erfc)),
     erfinv=_elementwise(_from_torch(torch.erfinv)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,5 +106,5 @@ def compare(kernel: Kernel, got: Memory, want: Memory, rtol: float, atol: float,
                 rtol=rtol,
                 atol=atol,
                 equal_nan=True,
-                msg=lambda text, name=parameter.buffer.name: f"{kernel.name} {label} {name}: {text}",
+                msg=partial("{} {} {}: {}".format, kernel.name, label, parameter.buffer.name),
             )

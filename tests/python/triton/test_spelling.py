@@ -21,7 +21,25 @@ from tests.python.triton.nests import F32, F64, H100, I0, axes, buffer, kernel, 
 from tests.python.triton.oracle import answer, compare, copy, fill, sources
 
 INTEGERS = (DType.INT64, DType.INT32, DType.INT16, DType.INT8, DType.UINT8)
-FLOATS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 3.7, -10.25, 40.0, 1e-30, 3e38, math.inf, -math.inf, math.nan]
+FLOATS = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.0,
+    -1.0,
+    1.5,
+    2.5,
+    -2.5,
+    3.7,
+    -10.25,
+    40.0,
+    1e-30,
+    3e38,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
 INTS = [0, 1, -1, 2, 3, -3, 7, 31, 32, 63, 64, -64, 100, -100]
 
 KINDS = {
@@ -50,7 +68,7 @@ def test_every_op_is_spelled_for_every_dtype_it_allows() -> None:
 
 
 def test_an_op_without_a_spelling_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedOpError, match="erf.*int32"):
+    with pytest.raises(UnsupportedOpError, match=r"erf.*int32"):
         spell("erf", ("x",), DType.INT32, DType.INT32)
 
 

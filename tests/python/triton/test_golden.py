@@ -1,0 +1,51 @@
+"""Generated Triton as text: what a change of a template changes is seen in review.
+
+`python -m tests.python.triton.test_golden` writes the files anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.stages import Kernel
+from tests.python.triton.nests import BF16, H100, layer_norm, padded_gather, product, reduction, softmax, transpose
+from tests.python.triton.oracle import sources
+
+FOLDER = Path(__file__).parents[2] / "golden" / "triton"
+
+CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
+    "plane_transpose": ("plane", lambda: transpose(512, 700, BF16)),
+    "pointwise_gather": ("pointwise", lambda: padded_gather(100, 33)),
+    "persistent_softmax": ("persistent", lambda: softmax(8192, 4096, BF16)),
+    "persistent_columns_argmax": ("persistent", lambda: reduction("argmax", 4096, 60, outer=True)),
+    "looped_layer_norm": ("looped", lambda: layer_norm(8192, 4000, BF16)),
+    "split_welford": ("split", lambda: reduction("welford", 4, 2**20)),
+    "split_softmax": ("split", lambda: softmax(2, 2**20)),
+    "matmul_gelu": ("matmul", lambda: product(500, 512, 200, BF16, activation="erf")),
+    "dot_loop_int8": ("dot_loop", lambda: product(64, 64, 64, DType.INT8, batch=2)),
+}
+
+
+def rendered(name: str) -> str:
+    template, make = CASES[name]
+    source = next(sources(make(), H100, [template], most=1))
+    launches = "".join(
+        f"# {launch.entry} grid={launch.grid} options={dict(launch.options)} aligned={launch.divisible_by_16}\n"
+        for launch in source.launches
+    )
+    return f"{source.text}\n\n{launches}# workspace: {source.workspace_bytes} bytes\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text_is_the_golden_one(name: str) -> None:
+    assert rendered(name) == (FOLDER / f"{name}.py.txt").read_text()
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        (FOLDER / f"{case}.py.txt").write_text(rendered(case))
