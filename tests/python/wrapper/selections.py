@@ -42,8 +42,8 @@ from mkwrap.stages import (
     Variant,
     WorkspaceArgument,
 )
-from mkwrap.targets import cpu
 from mkwrap.toolchain import cxx
+from mkwrap.toolchain.headers import include_dir
 
 CPU = Device("cpu", "x86-64-v2", units=2, name="test machine")
 HEAD = '#include <stdint.h>\nextern "C" __attribute__((visibility("default"))) int32_t '
@@ -143,7 +143,7 @@ def cpu_binary(
     launch = Launch(entry, tuple(args))
     source = Source(Variant(entry, "hand"), "cpp", text, (launch,), workspace_bytes, zero_workspace)
     flags = (*cxx.KERNEL_FLAGS, "-O1")
-    binary = cxx.compile_source(source, "g++", flags, cpu.include_dir())
+    binary = cxx.compile_source(source, "g++", flags, include_dir())
     assert isinstance(binary, Binary), binary
     return binary
 
@@ -194,3 +194,22 @@ def cuda_image(entry: str, ptxas: Path, pointers: int = 2, arch: str = "sm_90", 
         subprocess.run([ptxas, f"-arch={arch}", path, "-o", output], check=True)
         blob = output.read_bytes()
     return Image(entry, blob, hashlib.sha256(blob).hexdigest(), **{"threads": 128, **facts})
+
+
+def many_steps(count: int) -> Hand:
+    """Make x + 1 done `count` times through the arena, with ten kernels in turn."""
+    hand = add_one(8)
+    hand.temporary("t0", 0, 8)
+    hand.temporary("t1", 64, 8)
+    hand.arena_bytes = 128
+    hand.steps = []
+    template = hand.binaries["add_one"]
+    for k in range(10):
+        entry = f"mkw_add_one_{k}"
+        binary = cpu_binary(entry, "return 0;", 2) if k else template
+        hand.kernel(f"add_{k}", (Access.READ, Access.WRITE), binary)
+    for k in range(count):
+        source = "x" if k == 0 else f"t{(k + 1) % 2}"
+        target = "y" if k == count - 1 else f"t{k % 2}"
+        hand.step(f"add_{k % 10}", source, target, origin=f"aten.add.Tensor (model.py:{k}: y = x + {k})")
+    return hand
