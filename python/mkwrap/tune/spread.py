@@ -5,6 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+_DISTURBED = 1.5
+
+
+def undisturbed(samples: Sequence[float]) -> list[float]:
+    """Return the samples that nothing disturbed: those within 1.5 times the fastest.
+
+    Other work on the machine only ever makes a sample longer, and where it does, by a time slice rather than a percent.
+    """
+    limit = _DISTURBED * min(samples)
+    return [sample for sample in samples if sample <= limit]
+
 
 def summary(samples: Sequence[float]) -> tuple[float, float]:
     """Return median and half interquartile distance of at least one sample (linear between order statistics)."""

@@ -16,11 +16,13 @@ from mkwrap.toolchain.channel import Channel
 from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
-from mkwrap.tune.spread import standard_error, summary
+from mkwrap.tune.spread import standard_error, summary, undisturbed
 from mkwrap.tune.values import Bytes, disagreement
 
 _FIRST_ROUNDS = 2
 _BATCHES = 4
+_SLOW_S = 0.02
+_LATE = "not measured: the time budget was used up"
 # Rounds go on, up to so many times the wanted number, while the best median's relative standard error is above this.
 _MOST_DISTURBED = 5
 _CERTAIN = 0.01
@@ -58,6 +60,7 @@ class _Race:
         self._send = send
         self._deadline = time.monotonic() + contest.limits.budget
         self._samples: dict[int, list[float]] = {}
+        self._seconds: dict[int, float] = {}
 
     def check(self) -> list[int]:
         """Run every candidate; returns the numbers of those whose result is right."""
@@ -68,10 +71,12 @@ class _Race:
         survivors: list[int] = []
         for number in range(len(self._contest.candidates)):
             if len(survivors) > 1 and time.monotonic() > self._deadline:
-                self._send(Fault(number, "not measured: the time budget was used up"))
+                self._send(Fault(number, _LATE))
                 continue
             self._announce(number)
+            begin = time.monotonic()
             fault = self._bench.run(number)
+            self._seconds[number] = time.monotonic() - begin
             if not fault and expected is not None:
                 pairs = zip(written, self._bench.results(), expected, strict=True)
                 fault = next(filter(None, (disagreement(*pair) for pair in pairs)), "")
@@ -85,39 +90,65 @@ class _Race:
 
     def measure(self, numbers: list[int]) -> None:
         """Race candidates until their medians are known or the time is over."""
-        for number in numbers:
+        for place, number in enumerate(numbers):
+            if place > 1 and time.monotonic() > self._deadline:
+                self._send(Fault(number, _LATE))
+                continue
             self._announce(number)
-            # The better counts: one interruption drops no candidate.
             self._take([number], _FIRST_ROUNDS)
-        first = {number: min(self._samples[number]) for number in numbers}
-        limit = self._limits.drop * min(first.values())
-        racing = [number for number in numbers if first[number] <= limit]
+        self._rounds()
+        # A disturbance of all its first rounds may have cost a candidate the race: it gets them once more.
+        dropped = [number for number in self._samples if number not in self._racing()]
+        if dropped and time.monotonic() < self._deadline:
+            self._announce(-1)
+            self._take(dropped, _FIRST_ROUNDS)
+            if any(number in self._racing() for number in dropped):
+                self._rounds()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, values in self._samples.items():
+            self._send(Samples(number, tuple(undisturbed(values))))
+
+    def _racing(self) -> list[int]:
+        """Return the candidates that may still win, by their fastest samples."""
+        fastest = {number: min(values) for number, values in self._samples.items()}
+        limit = self._limits.drop * min(fastest.values())
+        return [number for number, sample in fastest.items() if sample <= limit]
+
+    def _rounds(self) -> None:
+        """Do rounds of all that race until enough of them were undisturbed, or the time is over."""
         block = 1
-        while len(racing) > 1 and time.monotonic() < self._deadline and (missing := self._missing(racing)) > 0:
+        while len(racing := self._racing()) > 1 and time.monotonic() < self._deadline:
+            missing = self._missing(racing)
+            if missing <= 0:
+                return
             self._announce(-1)
             begin = time.monotonic()
             block = min(block, missing)
             self._take(racing, block)
             end = time.monotonic()
             block = max(1, min(_MOST_ROUNDS, int((self._deadline - end) * block / max(end - begin, 1e-6))))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, values in self._samples.items():
-            self._send(Samples(number, tuple(values)))
 
     def _missing(self, numbers: list[int]) -> int:
-        """Return how many rounds are to be done: the wanted ones, and as many again while medians are uncertain."""
-        done, wanted = len(self._samples[numbers[0]]), self._limits.rounds
-        if done < wanted or done >= _MOST_DISTURBED * wanted:
-            return wanted - done
-        summaries = sorted(summary(self._samples[number]) for number in numbers)
-        median, spread = summaries[0]
-        return wanted if standard_error(spread, done) > _CERTAIN * median else 0
+        """Return how many rounds are to be done: up to the wanted undisturbed ones, more while the best is uncertain."""
+        done = max(len(self._samples[number]) for number in numbers)
+        calm = {number: undisturbed(self._samples[number]) for number in numbers}
+        least = min(len(values) for values in calm.values())
+        left = _MOST_DISTURBED * self._limits.rounds - done
+        if least < self._limits.rounds:
+            return min(left, self._limits.rounds - least)
+        median, spread = min(summary(values) for values in calm.values())
+        return left if standard_error(spread, least) > _CERTAIN * median else 0
 
     def _take(self, numbers: list[int], rounds: int) -> None:
         """Add one sample per round: the best of some batches, since what disturbs a batch only makes it longer."""
-        for number, values in zip(numbers, self._bench.sample(numbers, rounds * _BATCHES), strict=True):
-            best = [min(values[i : i + _BATCHES]) for i in range(0, len(values), _BATCHES)]
+        batches = 1 if any(self._fastest(number) > _SLOW_S for number in numbers) else _BATCHES
+        for number, values in zip(numbers, self._bench.sample(numbers, rounds * batches), strict=True):
+            best = [min(values[i : i + batches]) for i in range(0, len(values), batches)]
             self._samples.setdefault(number, []).extend(best)
+
+    def _fastest(self, number: int) -> float:
+        """Return the seconds of a candidate's fastest run so far."""
+        return min([self._seconds[number], *(us * 1e-6 for us in self._samples.get(number, ()))])
 
     def _announce(self, number: int) -> None:
         limit = self._limits.hang * (1 if number >= 0 else len(self._contest.candidates))

@@ -82,7 +82,20 @@ def test_every_candidate_is_announced_before_it_runs_alone() -> None:
 def test_slow_candidates_leave_the_race_after_the_first_rounds() -> None:
     samples = _samples(_held(_contest(3), Script([[1.0], [1.4], [1.6]], [5, 5, 5])))
     assert len(samples[0]) == len(samples[1]) == 12
-    assert samples[2] == (1.6, 1.6)
+    assert samples[2] == (1.6,) * 4
+
+
+def test_a_candidate_disturbed_in_its_first_rounds_comes_back() -> None:
+    samples = _samples(_held(_contest(2), Script([[1.0], [9.0] * 8 + [0.9] * 1000], [5, 5])))
+    assert len(samples[1]) >= 12
+    assert set(samples[1]) == {0.9}
+
+
+def test_disturbed_rounds_do_not_count() -> None:
+    bursts = [1.0] * 8 + [30.0] * 8
+    samples = _samples(_held(_contest(2), Script([bursts, bursts], [5, 5])))
+    assert set(samples[0]) == {1.0}
+    assert len(samples[0]) >= 12
 
 
 def test_a_sample_is_the_best_of_four_batches() -> None:
@@ -92,7 +105,7 @@ def test_a_sample_is_the_best_of_four_batches() -> None:
 
 
 def test_uncertain_medians_get_more_rounds() -> None:
-    disturbed = [1.0] * 4 + [1.4] * 4 + [1.9] * 4
+    disturbed = [1.0] * 4 + [1.2] * 4 + [1.45] * 4
     calm, wild = (_samples(_held(_contest(2), Script([t, t], [5, 5])))[0] for t in ([1.0], disturbed))
     assert len(calm) == 12
     assert len(wild) == 5 * 12
