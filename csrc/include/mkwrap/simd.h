@@ -145,6 +145,11 @@ MKW_INLINE native<U, N> convert(native<T, N> x) {
     return convert<U, int32_t, N>(__builtin_convertvector(x, native<int32_t, N>));
   } else if constexpr (is_float<T> && same<U, uint32_t>) {
     return __builtin_convertvector(__builtin_convertvector(x, native<int64_t, N>), native<U, N>);
+  } else if constexpr (is_float<T> && same<U, uint64_t>) {
+    // Negative numbers wrap: only what int64 has no room for is converted as it stands.
+    const auto near = (native<U, N>)convert<int64_t, T, N>(x);
+    const auto small = convert<int64_t, int_of<from>, N>(x < (T)0x1p63);
+    return small != 0 ? near : __builtin_convertvector(x, native<U, N>);
   } else if constexpr (is_float<U> && !is_float<T> && from < 4) {
     return __builtin_convertvector(convert<int32_t, T, N>(x), native<U, N>);
   } else if constexpr (!is_float<T> && !is_float<U> && into > 2 * from) {
@@ -319,6 +324,8 @@ MKW_INLINE U to(T x) {
     return (U)(int32_t)x;
   else if constexpr (is_float<T> && same<U, uint32_t>)
     return (U)(int64_t)x;
+  else if constexpr (is_float<T> && same<U, uint64_t>)
+    return x < (T)0x1p63 ? (U)(int64_t)x : (U)x;
   else
     return (U)x;
 }

@@ -57,15 +57,20 @@ def whole(name: str, *dims: tuple[sympy.Symbol, int], body: BodyBuilder, reduce:
     return Nest(name, axes(*dims[:cut]), axes(*dims[cut:]), body.body())
 
 
-def entry_of(binary: Binary, folder: Path) -> ctypes._CFuncPtr:
-    """Link an object into a library and return its entry."""
+def link(binary: Binary, folder: Path) -> Path:
+    """Link an object into a library."""
     image = binary.images[0]
     library = folder / f"{image.entry}-{image.digest[:8]}.so"
     if not library.exists():
         obj = library.with_suffix(".o")
         obj.write_bytes(image.blob)
         subprocess.run(["g++", "-shared", "-fopenmp", obj, "-o", library, "-lm"], check=True)
-    function = getattr(ctypes.CDLL(str(library)), image.entry)
+    return library
+
+
+def entry_of(binary: Binary, folder: Path) -> ctypes._CFuncPtr:
+    """Link an object into a library and return its entry."""
+    function = getattr(ctypes.CDLL(str(link(binary, folder))), binary.images[0].entry)
     function.restype = ctypes.c_int32
     return function
 
