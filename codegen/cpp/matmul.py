@@ -262,6 +262,6 @@ def _packed(writer: Writer, plan: Plan) -> Iterator[str]:
         yield "own_b"
 
 
-MATMUL = Template("matmul", space, render)
+TEMPLATE = Template("matmul", space, render)
 """For float32, float64 and the 16-bit floats; all sizes static and positive."""
 

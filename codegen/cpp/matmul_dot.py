@@ -174,5 +174,5 @@ def _entry(form: _Form) -> str:
     return writer.text()
 
 
-DOT = Template("dot", space, render)
+TEMPLATE = Template("dot", space, render)
 """Any dtype but bool, all sizes static, zero included, data-dependent indices included."""

@@ -11,7 +11,7 @@ from mkwrap.stages import Device
 # Cycles that a tile costs besides its multiply-adds: the call of the epilogue and the row pointers.
 _TILE_OVERHEAD = 40.0
 # Bytes per cycle that a core reads from its second-level cache, and from beyond it, prefetching not assumed.
-_L2_RATE = 32.0
+_L2_RATE = 28.0
 _L3_RATE = 16.0
 _MAX_ROWS = 14
 _MAX_VECTORS = 8

@@ -117,6 +117,8 @@ def _column_layouts(problem: Problem, kernel: Kernel, blocking: Blocking, device
     # Rows a page apart fall into the same few sets of the caches.
     small = problem.k * columns * problem.dtype.itemsize <= device.l1_bytes // 2 and row_bytes % 4096 != 0
     few = problem.m <= 4 * blocking.rows
+    if problem.m <= blocking.rows:
+        return (Layout.IN_PLACE,)
     return (Layout.IN_PLACE, Layout.PACKED) if small or few else (Layout.PACKED, Layout.IN_PLACE)
 
 

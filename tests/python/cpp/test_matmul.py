@@ -9,8 +9,8 @@ import pytest
 from tests.python.cpp.matmul_run import Product, check
 from tests.python.cpp.running import BF16, F16, F32, F64, I32, I64, fill, target
 
-from mkwrap.codegen.cpp.matmul import MATMUL
-from mkwrap.codegen.cpp.matmul_dot import DOT
+from mkwrap.codegen.cpp.matmul import TEMPLATE as MATMUL
+from mkwrap.codegen.cpp.matmul_dot import TEMPLATE as DOT
 from mkwrap.codegen.template import Template
 from mkwrap.ir.dtypes import DType
 
