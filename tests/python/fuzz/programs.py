@@ -56,7 +56,13 @@ class Input:
         quarters = torch.randint(low, 9, shape, generator=generator)
         if self.dtype is torch.bool:
             return quarters > 4
-        return (quarters / 4).to(self.dtype) if self.dtype.is_floating_point else quarters.to(self.dtype)
+        if not self.dtype.is_floating_point:
+            return quarters.to(self.dtype)
+        values = quarters / 4
+        if self.seed % 4 == 0:
+            for quarter, special in ((8, math.inf), (-8, -math.inf), (7, math.nan)):
+                values[quarters == quarter] = special
+        return values.to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -188,9 +194,13 @@ def _binary(a: str, b: str, c: str, pick: Pick) -> Step:
     return Step(f"torch.clamp({a}, -1, 2)" if pick(2) else f"torch.add({a}, {b}, alpha=2)")
 
 
-def _cast(a: str, pick: Pick) -> Step:
+def _cast(a: str, x: torch.Tensor, pick: Pick) -> Step:
     target = DTYPES[pick(len(DTYPES))]
-    return Step(f"{a}.abs().to({target})" if target is torch.uint8 else f"{a}.to({target})", wants_exact=True)
+    source = a
+    if x.dtype.is_floating_point and target not in (*FLOATS, torch.bool):
+        # What does not fit an integer has no defined value there; uint8 has no negative values either.
+        source = f"torch.where(torch.isfinite({a}), {a}, 1)" + (".abs()" if target is torch.uint8 else "")
+    return Step(f"{source}.to({target})", wants_exact=True)
 
 
 def _view(a: str, x: torch.Tensor, pick: Pick) -> Step:
@@ -309,7 +319,7 @@ def _draw_step(pick: Pick, v: Sequence[torch.Tensor]) -> tuple[Step, list[int]]:
     if kind <= 4:
         return _binary(a, b, c, pick), at
     if kind == 5:
-        return _cast(a, pick), at[:1]
+        return _cast(a, x, pick), at[:1]
     if kind <= 7:
         return _view(a, x, pick), at[:1]
     if kind == 8:
