@@ -25,9 +25,9 @@ def tune(
 ) -> Selection:
     """Choose one binary per kernel: the forced, the cached, the measured, or else the first.
 
-    `binaries` holds, per kernel, what became of each of its variants, in order. Raises `OptionError` for a forced
-    kernel or label that does not exist, `NoVariantError` for a kernel of which every variant (or the forced one) is
-    rejected.
+    `binaries` holds, per kernel, what became of its variants, in order; variants that nobody measures may be missing.
+    Raises `OptionError` for a forced kernel or label that does not exist, `NoVariantError` for a kernel of which every
+    variant (or the forced one) is rejected.
     """
     _check_force(candidates, options.force)
     entrants = {name: _entrants(kernel, binaries[name]) for name, kernel in candidates.schedule.kernels.items()}
@@ -74,15 +74,15 @@ def _settled(entrants: Entrants, target: Target, options: Options) -> Decision |
         if forced is None:
             raise no_variant(entrants.kernel, [r for r in entrants.rejected if r.variant.label == label])
         return Decision(forced, "forced")
-    if len(variants) == 1:
-        others = "the other variants were rejected" if entrants.rejected else "there is one variant"
-        return Decision(variants[0], f"not measured: {others}")
     if options.deterministic:
         return Decision(variants[0], "not measured: deterministic")
     if options.tune == "off":
         return Decision(variants[0], "not measured: tune is off")
     if not target.present:
         return Decision(variants[0], _ABSENT[target.kind])
+    if len(variants) == 1:
+        others = "the other variants were rejected" if entrants.rejected else "there is one variant"
+        return Decision(variants[0], f"not measured: {others}")
     return None
 
 

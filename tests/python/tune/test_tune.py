@@ -266,6 +266,13 @@ def test_one_variant_is_not_measured(tmp_path: Path, no_measuring: Callable[[], 
     assert _labels(selection) == ("only", "not measured: the other variants were rejected")
 
 
+def test_a_variant_that_was_built_alone_says_why(tmp_path: Path) -> None:
+    candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
+    alone = {"kernel0": binaries["kernel0"][:1]}
+    selection = tune(candidates, alone, target_of(), options_in(tmp_path, tune="off"))
+    assert _labels(selection) == ("slow", "not measured: tune is off")
+
+
 def test_a_forced_variant_wins_unmeasured(tmp_path: Path, no_measuring: Callable[[], None]) -> None:
     no_measuring()
     candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
