@@ -131,16 +131,26 @@ def median_ms(call: Callable[[], object], seconds: float = 2.0) -> float:
     return statistics.median(samples)
 
 
+def build_cpp() -> Path:
+    """Build examples/embed.cpp against the installed package with CMake; returns the program."""
+    folder = Path("build/examples")
+    generator = ["-S", str(Path(__file__).parent), "-B", str(folder), f"-Dmkwrap_DIR={mkwrap.cmake_dir()}"]
+    for command in ([*generator, "-DCMAKE_BUILD_TYPE=Release"], ["--build", str(folder)]):
+        subprocess.run([cmake(), *command], check=True, stdout=subprocess.DEVNULL)
+    return folder.resolve() / "embed"
+
+
+def cmake() -> str:
+    """Return the cmake beside this Python, else the one on the path."""
+    own = Path(sys.executable).with_name("cmake")
+    return str(own) if own.exists() else "cmake"
+
+
 def run_cpp(library: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Compile examples/embed.cpp, run it on the library, and return what it computed."""
-    source = Path(__file__).with_name("embed.cpp")
+    """Run the C++ program on the library and return what it computed."""
+    program = build_cpp()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        program = folder / "embed"
-        include = mkwrap.include_dir()
-        subprocess.run(
-            ["g++", "-std=c++17", "-O1", f"-I{include}", str(source), "-o", str(program), "-ldl"], check=True
-        )
         (folder / "ids").write_bytes(ids.contiguous().numpy().tobytes())
         (folder / "mask").write_bytes(mask.contiguous().numpy().tobytes())
         subprocess.run([str(program), str(library.resolve()), "ids", "mask", "out"], cwd=folder, check=True)
