@@ -21,9 +21,7 @@ def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
 
 def _declare(writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]) -> None:
     entries = dict.fromkeys(_entry(binary_of(selection, step.kernel)) for step in selection.schedule.steps)
-    if entries:
-        with writer.block('extern "C"', '}  // extern "C"'):
-            writer.lines(f"int32_t {entry}(void* const* args, const int64_t* sizes);" for entry in entries)
+    writer.lines(f'extern "C" int32_t {entry}(void* const* args, const int64_t* sizes);' for entry in entries)
     for placed in layout.constants.placed:
         writer.line(f'MKW_EMBED(unsigned char, {placed.symbol}, "{placed.file}");')
     writer.line()

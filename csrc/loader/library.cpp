@@ -9,8 +9,9 @@ namespace {
 
 const mkw_api* checked(const mkw_api* api, const std::string& name) {
   if (api != nullptr && api->version == MKW_ABI_VERSION && api->size >= sizeof(mkw_api)) return api;
-  throw Error(MKW_ERROR_VERSION, -1,
-              name + " does not speak version " + std::to_string(MKW_ABI_VERSION) + " of mkwrap's ABI");
+  throw Error(
+      MKW_ERROR_VERSION, -1,
+      name + " does not speak version " + std::to_string(MKW_ABI_VERSION) + " of mkwrap's ABI");
 }
 
 void throw_if(mkw_status status, const mkw_error& error) {
@@ -41,7 +42,8 @@ Model::Model(const Library& library, std::int32_t device) : library_(library) {
   mkw_model* made = nullptr;
   mkw_error error = {};
   throw_if(library.api().model_create(device, &made, &error), error);
-  model_ = std::shared_ptr<mkw_model>(made, [library](mkw_model* model) { library.api().model_destroy(model); });
+  model_ = std::shared_ptr<mkw_model>(
+      made, [library](mkw_model* model) { library.api().model_destroy(model); });
 }
 
 std::int64_t Model::workspace_bytes() const {
@@ -61,13 +63,15 @@ void Context::run(const mkw_tensor* inputs, const mkw_tensor* outputs, void* str
   throw_if(api().run(context_.get(), inputs, outputs, stream), *api().last_error(context_.get()));
 }
 
-void Context::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, void* stream) {
+void Context::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs,
+                  void* stream) {
   const auto wanted_inputs = static_cast<std::size_t>(api().input_count);
   const auto wanted_outputs = static_cast<std::size_t>(api().output_count);
   if (inputs.size() != wanted_inputs || outputs.size() != wanted_outputs)
     throw Error(MKW_ERROR_INPUT, -1,
-                "expected " + std::to_string(wanted_inputs) + " inputs and " + std::to_string(wanted_outputs) +
-                    " outputs, got " + std::to_string(inputs.size()) + " and " + std::to_string(outputs.size()));
+                "expected " + std::to_string(wanted_inputs) + " inputs and " +
+                    std::to_string(wanted_outputs) + " outputs, got " +
+                    std::to_string(inputs.size()) + " and " + std::to_string(outputs.size()));
   std::vector<mkw_tensor> views;
   views.reserve(inputs.size() + outputs.size());
   for (const Tensor& tensor : inputs) views.push_back(tensor.view());

@@ -1,4 +1,5 @@
-// R7: in steady state `run` allocates nothing: malloc is replaced by one that counts, and the fake driver counts too.
+// R7: in steady state `run` allocates nothing: malloc is replaced by one that counts, and the fake
+// driver counts too.
 #include <atomic>
 
 #include "check.h"
@@ -67,7 +68,8 @@ int main(int, char** arguments) {
   const std::string folder = arguments[1];
   using mkwrap::Library;
   using mkwrap::Tensor;
-  CHECK(steady_state(Library::open(folder + "/add_one.so"), {Tensor(x, {8})}, {Tensor(y, {8})}) == 0);
+  CHECK(steady_state(Library::open(folder + "/add_one.so"), {Tensor(x, {8})}, {Tensor(y, {8})}) ==
+        0);
   CHECK(steady_state(Library::open(folder + "/pipeline.so"), {Tensor(x, {4, 8})},
                      {Tensor(y, {4, 8}), Tensor(z, {8})}) == 0);
 #ifdef MKWRAP_FAKE_DRIVER

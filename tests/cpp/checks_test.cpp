@@ -1,4 +1,5 @@
-// R1: whatever does not match the signature is an error that names the argument, what was expected and what came.
+// R1: whatever does not match the signature is an error that names the argument, what was expected
+// and what came.
 #include <chrono>
 #include <cstdint>
 
@@ -76,7 +77,8 @@ void test_r1_refused() {
   unaligned.tensor.byte_offset = 4;
   mkw_error error = {};
   CHECK(mkwrap::runtime::check(&unaligned.tensor, &kInfo, 1, 0, kCpu, &error) == MKW_ERROR_INPUT);
-  CHECK_HAS(error.message, "args[1]: wrong alignment: expected an address that is a multiple of 16 bytes, got 0x");
+  CHECK_HAS(error.message,
+            "args[1]: wrong alignment: expected an address that is a multiple of 16 bytes, got 0x");
 }
 
 void test_what_does_not_matter() {
@@ -99,7 +101,8 @@ void test_what_does_not_matter() {
 
   // Strides of a dimension of size 1.
   static constexpr std::int64_t kOneShape[] = {1, 3};
-  constexpr mkw_tensor_info kOne = {"x", "args[1]", {MKW_FLOAT, 32, 1}, 2, kOneShape, kStrides, 16, 0};
+  constexpr mkw_tensor_info kOne = {"x", "args[1]", {MKW_FLOAT, 32, 1}, 2, kOneShape, kStrides,
+                                    16,  0};
   Subject one;
   one.shape[0] = 1;
   one.strides[0] = 77;
@@ -109,7 +112,8 @@ void test_what_does_not_matter() {
 
   // A tensor without elements: neither strides nor address.
   static constexpr std::int64_t kEmptyShape[] = {0, 3};
-  constexpr mkw_tensor_info kEmpty = {"x", "args[1]", {MKW_FLOAT, 32, 1}, 2, kEmptyShape, kStrides, 16, 0};
+  constexpr mkw_tensor_info kEmpty = {"x", "args[1]", {MKW_FLOAT, 32, 1}, 2, kEmptyShape, kStrides,
+                                      16,  0};
   Subject empty;
   empty.shape[0] = 0;
   empty.strides[1] = 9;

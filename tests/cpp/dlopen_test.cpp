@@ -38,7 +38,8 @@ void pipeline(const std::string& folder) {
     for (int row = 0; row < 4; ++row) {
       float sum = 0;
       for (int k = 0; k < 8; ++k) sum += x[row * 8 + k] * static_cast<float>(k);
-      for (int k = 0; k < 8; ++k) CHECK(y[row * 8 + k] == x[row * 8 + k] * static_cast<float>(k) + sum);
+      for (int k = 0; k < 8; ++k)
+        CHECK(y[row * 8 + k] == x[row * 8 + k] * static_cast<float>(k) + sum);
     }
     for (int k = 0; k < 8; ++k) CHECK(z[k] == static_cast<float>(7 - k));
   }
@@ -87,10 +88,14 @@ void dynamic_sizes(const std::string& folder) {
       CHECK_HAS(failure.what(), message);
     }
   };
-  refused(Tensor(x, {3, 7}), Tensor(y, {6}), "args[0]: wrong shape: expected 6 in dimension 1, got 7");
-  refused(Tensor(x, {3, 6}), Tensor(y, {7}), "output[0]: wrong shape: expected 6 in dimension 0, got 7");
-  refused(Tensor(x, {0, 0}), Tensor(y, {0}), "args[0]: wrong shape: expected dimension 0 in 1..64, got 0");
-  refused(Tensor(x, {3, 6}, {7, 1}), Tensor(y, {6}), "args[0]: wrong strides: expected 6 in dimension 0, got 7");
+  refused(Tensor(x, {3, 7}), Tensor(y, {6}),
+          "args[0]: wrong shape: expected 6 in dimension 1, got 7");
+  refused(Tensor(x, {3, 6}), Tensor(y, {7}),
+          "output[0]: wrong shape: expected 6 in dimension 0, got 7");
+  refused(Tensor(x, {0, 0}), Tensor(y, {0}),
+          "args[0]: wrong shape: expected dimension 0 in 1..64, got 0");
+  refused(Tensor(x, {3, 6}, {7, 1}), Tensor(y, {6}),
+          "args[0]: wrong strides: expected 6 in dimension 0, got 7");
 }
 
 void refusals(const std::string& folder) {

@@ -1,5 +1,5 @@
-// R5: every driver call fails in turn; the status names the call and its error, nothing leaks, and the model is usable
-// afterwards.
+// R5: every driver call fails in turn; the status names the call and its error, nothing leaks, and
+// the model is usable afterwards.
 #include <set>
 
 #include "check.h"
@@ -67,17 +67,22 @@ int main(int, char** arguments) {
     const std::string name = driver->failed;
     if (name.empty()) break;  // fewer than n calls: every one has failed once
     failed.insert(name);
-    // Leaving a context and releasing have nobody to tell: the work is done and the objects are gone.
+    // Leaving a context and releasing have nobody to tell: the work is done and the objects are
+    // gone.
     const bool silent = n > outcome.calls_before_release || name == "cuCtxPopCurrent";
     if (!silent) {
-      if (outcome.status != MKW_ERROR_DRIVER) std::fprintf(stderr, "call %d, %s\n", n, name.c_str());
+      if (outcome.status != MKW_ERROR_DRIVER)
+        std::fprintf(stderr, "call %d, %s\n", n, name.c_str());
       CHECK(outcome.status == MKW_ERROR_DRIVER);
       CHECK_HAS(outcome.message.c_str(), name.c_str());
-      CHECK_HAS(outcome.message.c_str(), n % 2 == 0 ? "CUDA_ERROR_UNKNOWN" : "CUDA_ERROR_OUT_OF_MEMORY");
+      CHECK_HAS(outcome.message.c_str(),
+                n % 2 == 0 ? "CUDA_ERROR_UNKNOWN" : "CUDA_ERROR_OUT_OF_MEMORY");
     }
-    if (driver->contexts != 0 || driver->modules != 0 || driver->allocations != 0 || driver->streams != 0)
+    if (driver->contexts != 0 || driver->modules != 0 || driver->allocations != 0 ||
+        driver->streams != 0)
       std::fprintf(stderr, "%s (call %d) leaks\n", name.c_str(), n);
-    CHECK(driver->contexts == 0 && driver->modules == 0 && driver->allocations == 0 && driver->streams == 0);
+    CHECK(driver->contexts == 0 && driver->modules == 0 && driver->allocations == 0 &&
+          driver->streams == 0);
     CHECK(driver->pushed == 0);
   }
   CHECK(failed.size() >= 18);

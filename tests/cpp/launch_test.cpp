@@ -1,4 +1,5 @@
-// A CUDA library against the fake driver: launches fit their cubins, other architectures are refused, nothing leaks.
+// A CUDA library against the fake driver: launches fit their cubins, other architectures are
+// refused, nothing leaks.
 #include "check.h"
 #include "fake_driver/fake_driver.h"
 #include "mkwrap/mkwrap.hpp"
@@ -11,7 +12,8 @@ alignas(512) float y[128];
 constexpr mkw_device kGpu = {MKW_DEVICE_CUDA, 0};
 
 void check_nothing_alive(const FakeDriver& driver) {
-  CHECK(driver.contexts == 0 && driver.modules == 0 && driver.allocations == 0 && driver.streams == 0);
+  CHECK(driver.contexts == 0 && driver.modules == 0 && driver.allocations == 0 &&
+        driver.streams == 0);
   CHECK(driver.pushed == 0);
 }
 
@@ -34,10 +36,12 @@ void test_launches(const mkwrap::Library& library, FakeDriver& driver) {
 }
 
 void test_the_fake_objects(const mkwrap::Library& library, FakeDriver& driver) {
-  // Memory that was never given to the fake driver: it must complain, or its checks are worth nothing.
+  // Memory that was never given to the fake driver: it must complain, or its checks are worth
+  // nothing.
   static float stranger[128 + 128];
   mkwrap::Context context{mkwrap::Model(library)};
-  auto* aligned = reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(stranger) + 511) / 512 * 512);
+  auto* aligned =
+      reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(stranger) + 511) / 512 * 512);
   try {
     context.run({mkwrap::Tensor(aligned, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
     CHECK(false);

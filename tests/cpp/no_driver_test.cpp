@@ -1,4 +1,5 @@
-// R4: on a machine without a driver a CUDA library loads and can be inspected; making a model says that no driver is there.
+// R4: on a machine without a driver a CUDA library loads and can be inspected; making a model says
+// that no driver is there.
 #include <dlfcn.h>
 
 #include "check.h"

@@ -7,7 +7,8 @@
 namespace {
 
 const mkw_api* load(const std::string& path) {
-  // RTLD_GLOBAL is the harder case: a symbol that leaked would be taken from the library loaded first.
+  // RTLD_GLOBAL is the harder case: a symbol that leaked would be taken from the library loaded
+  // first.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
   CHECK(handle != nullptr);
   return reinterpret_cast<mkw_get_api_function>(dlsym(handle, "mkw_get_api"))(MKW_ABI_VERSION);

@@ -1,10 +1,12 @@
 // The C ABI of a compiled model (C11 and C++17). A library exports one symbol, `mkw_get_api`.
 //
-// Objects: a *model* is immutable after creation (weights, loaded kernels; one device) and may be used by any number of
-// contexts. A *context* owns the scratch memory of one call in flight; calls on one context must not overlap, calls on
-// different contexts may. `run` takes no lock and allocates nothing.
+// Objects: a *model* is immutable after creation (weights, loaded kernels; one device) and may be
+// used by any number of contexts. A *context* owns the scratch memory of one call in flight; calls
+// on one context must not overlap, calls on different contexts may. `run` takes no lock and
+// allocates nothing.
 //
-// Compatibility: fields are only ever appended to `mkw_api`; a change of meaning raises MKW_ABI_VERSION.
+// Compatibility: fields are only ever appended to `mkw_api`; a change of meaning raises
+// MKW_ABI_VERSION.
 #ifndef MKWRAP_ABI_H_
 #define MKWRAP_ABI_H_
 
@@ -23,15 +25,19 @@ extern "C" {
 typedef int32_t mkw_status;
 enum {
   MKW_OK = 0,
-  MKW_ERROR_INPUT = 1,         // an input or output tensor does not match the signature; `argument` says which
-  MKW_ERROR_INDEX_RANGE = 2,   // a data-dependent index was out of range; outputs and mutated inputs are unspecified
-  MKW_ERROR_DRIVER = 3,        // a CUDA driver call failed; the message names the call and its error
-  MKW_ERROR_NO_DRIVER = 4,     // libcuda.so.1 is missing, too old, or finds no device
-  MKW_ERROR_ARCHITECTURE = 5,  // the device is of another architecture than the library's kernels; names both
-  MKW_ERROR_ISA = 6,           // this CPU lacks instructions the library was compiled for; names them
-  MKW_ERROR_MEMORY = 7,        // host memory could not be allocated
-  MKW_ERROR_ARGUMENT = 8,      // a null pointer or a device ordinal that does not exist
-  MKW_ERROR_VERSION = 9        // header and library disagree on the ABI version (reported by mkwrap.hpp and loaders)
+  MKW_ERROR_INPUT =
+      1,  // an input or output tensor does not match the signature; `argument` says which
+  MKW_ERROR_INDEX_RANGE =
+      2,  // a data-dependent index was out of range; outputs and mutated inputs are unspecified
+  MKW_ERROR_DRIVER = 3,     // a CUDA driver call failed; the message names the call and its error
+  MKW_ERROR_NO_DRIVER = 4,  // libcuda.so.1 is missing, too old, or finds no device
+  MKW_ERROR_ARCHITECTURE =
+      5,  // the device is of another architecture than the library's kernels; names both
+  MKW_ERROR_ISA = 6,       // this CPU lacks instructions the library was compiled for; names them
+  MKW_ERROR_MEMORY = 7,    // host memory could not be allocated
+  MKW_ERROR_ARGUMENT = 8,  // a null pointer or a device ordinal that does not exist
+  MKW_ERROR_VERSION =
+      9  // header and library disagree on the ABI version (reported by mkwrap.hpp and loaders)
 };
 
 // Device types and dtype codes are DLPack's.
@@ -49,8 +55,9 @@ typedef struct mkw_dtype {
   uint16_t lanes;
 } mkw_dtype;
 
-// A tensor. Same layout as DLPack's DLTensor (asserted in mkwrap/dlpack.h), so an array of DLTensor may be passed.
-// Strides are in elements and may be NULL for a row-major tensor. The first element lives at data + byte_offset.
+// A tensor. Same layout as DLPack's DLTensor (asserted in mkwrap/dlpack.h), so an array of DLTensor
+// may be passed. Strides are in elements and may be NULL for a row-major tensor. The first element
+// lives at data + byte_offset.
 typedef struct mkw_tensor {
   void* data;
   mkw_device device;
@@ -61,8 +68,8 @@ typedef struct mkw_tensor {
   uint64_t byte_offset;
 } mkw_tensor;
 
-// What an input must be, or what an output must be given as. Strides of dimensions of size 1 (and all strides of a
-// tensor without elements) are not checked.
+// What an input must be, or what an output must be given as. Strides of dimensions of size 1 (and
+// all strides of a tensor without elements) are not checked.
 typedef struct mkw_tensor_info {
   const char* name;  // the buffer's name in the manifest
   const char* path;  // how the user writes it: "args[0]", "output[1]"
@@ -76,7 +83,8 @@ typedef struct mkw_tensor_info {
 
 typedef struct mkw_error {
   mkw_status status;
-  int32_t argument;  // MKW_ERROR_INPUT: index of the input, or input_count + index of the output; else -1
+  int32_t argument;  // MKW_ERROR_INPUT: index of the input, or input_count + index of the output;
+                     // else -1
   char message[MKW_MESSAGE_BYTES];
 } mkw_error;
 
@@ -84,11 +92,12 @@ typedef struct mkw_model mkw_model;
 typedef struct mkw_context mkw_context;
 
 typedef struct mkw_api {
-  uint32_t version;      // MKW_ABI_VERSION of the library
-  uint32_t size;         // sizeof(mkw_api) of the library
-  int32_t device_type;   // MKW_DEVICE_CPU or MKW_DEVICE_CUDA
+  uint32_t version;     // MKW_ABI_VERSION of the library
+  uint32_t size;        // sizeof(mkw_api) of the library
+  int32_t device_type;  // MKW_DEVICE_CPU or MKW_DEVICE_CUDA
   int32_t input_count;
-  int32_t output_count;  // tensors the caller provides; views and constants in the result are in the manifest only
+  int32_t output_count;  // tensors the caller provides; views and constants in the result are in
+                         // the manifest only
   const mkw_tensor_info* inputs;
   const mkw_tensor_info* outputs;
   const char* manifest;  // JSON, UTF-8, NUL-terminated; see docs/manifest.md
@@ -96,36 +105,42 @@ typedef struct mkw_api {
   int64_t constant_bytes;  // weights a model holds (CUDA: in device memory)
   int64_t traffic_bytes;   // estimate of the bytes one run reads and writes
 
-  // Create a model on a device ordinal (CPU: 0). CUDA: retains the device's primary context, loads the kernels and
-  // uploads the constants; the device's current context on this thread is unchanged on return.
-  // On failure *model is NULL, nothing stays allocated, and *error (may be NULL) is filled.
+  // Create a model on a device ordinal (CPU: 0). CUDA: retains the device's primary context, loads
+  // the kernels and uploads the constants; the device's current context on this thread is unchanged
+  // on return. On failure *model is NULL, nothing stays allocated, and *error (may be NULL) is
+  // filled.
   mkw_status (*model_create)(int32_t device, mkw_model** model, mkw_error* error);
-  // Give up the caller's reference; the model lives on until its last context is destroyed. NULL is allowed.
+  // Give up the caller's reference; the model lives on until its last context is destroyed. NULL is
+  // allowed.
   void (*model_destroy)(mkw_model* model);
 
   // Create a context: allocates the scratch memory that every run on it uses.
   mkw_status (*context_create)(mkw_model* model, mkw_context** context, mkw_error* error);
-  // Destroy a context on which no run is in flight (CUDA: its streams have been synchronised). NULL is allowed.
+  // Destroy a context on which no run is in flight (CUDA: its streams have been synchronised). NULL
+  // is allowed.
   void (*context_destroy)(mkw_context* context);
 
-  // Run once: `inputs` has input_count tensors, `outputs` output_count tensors that the caller allocated.
-  // CUDA: work is enqueued on `stream` (a CUstream; NULL is the legacy default stream) and not waited for.
-  // CPU: `stream` is ignored and results are complete on return. After a failure the context is usable again.
-  mkw_status (*run)(mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream);
+  // Run once: `inputs` has input_count tensors, `outputs` output_count tensors that the caller
+  // allocated. CUDA: work is enqueued on `stream` (a CUstream; NULL is the legacy default stream)
+  // and not waited for. CPU: `stream` is ignored and results are complete on return. After a
+  // failure the context is usable again.
+  mkw_status (*run)(mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs,
+                    void* stream);
 
   // The error of the last `run` on this context that failed; owned by the context.
   const mkw_error* (*last_error)(const mkw_context* context);
 
-  // Fill shapes[i] and strides[i] (each with room for outputs[i].ndim elements; either array may be NULL) for the given
-  // inputs, which are checked first.
-  mkw_status (*output_shapes)(const mkw_tensor* inputs, int64_t* const* shapes, int64_t* const* strides,
-                              mkw_error* error);
+  // Fill shapes[i] and strides[i] (each with room for outputs[i].ndim elements; either array may be
+  // NULL) for the given inputs, which are checked first.
+  mkw_status (*output_shapes)(const mkw_tensor* inputs, int64_t* const* shapes,
+                              int64_t* const* strides, mkw_error* error);
 
   // Fill *bytes with the scratch memory a context holds (CUDA: device memory).
   mkw_status (*workspace_bytes)(const mkw_model* model, int64_t* bytes);
 } mkw_api;
 
-// Return the library's table, or NULL if it does not speak `version`. The table lives as long as the library is loaded.
+// Return the library's table, or NULL if it does not speak `version`. The table lives as long as
+// the library is loaded.
 const mkw_api* mkw_get_api(uint32_t version);
 
 typedef const mkw_api* (*mkw_get_api_function)(uint32_t version);

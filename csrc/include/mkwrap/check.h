@@ -1,4 +1,5 @@
-// The checks every run makes of its tensors: a few nanoseconds each where they pass, a precise message where they do not.
+// The checks every run makes of its tensors: a few nanoseconds each where they pass, a precise
+// message where they do not.
 #ifndef MKWRAP_CHECK_H_
 #define MKWRAP_CHECK_H_
 
@@ -21,7 +22,7 @@ inline bool on_device(mkw_device got, mkw_device want) {
 }
 
 inline bool same_dtype(mkw_dtype got, mkw_dtype want) {
-  return (got.code == want.code) & (got.bits == want.bits) & (got.lanes == want.lanes);
+  return got.code == want.code && got.bits == want.bits && got.lanes == want.lanes;
 }
 
 inline bool is_empty(const mkw_tensor& tensor) {
@@ -39,33 +40,36 @@ inline int64_t stride(const mkw_tensor& tensor, int32_t dim) {
 }
 
 inline bool same_shape(const mkw_tensor& tensor, const mkw_tensor_info& info) {
-  bool same = true;
-  for (int32_t d = 0; d < info.ndim; ++d)
-    same &= (tensor.shape[d] == info.shape[d]) | ((info.shape[d] == MKW_DYNAMIC) & (tensor.shape[d] >= 0));
-  return same;
+  for (int32_t d = 0; d < info.ndim; ++d) {
+    const bool free = info.shape[d] == MKW_DYNAMIC && tensor.shape[d] >= 0;
+    if (tensor.shape[d] != info.shape[d] && !free) return false;
+  }
+  return true;
 }
 
 inline bool same_strides(const mkw_tensor& tensor, const mkw_tensor_info& info) {
-  bool same = true;
   int64_t row_major = 1;
   for (int32_t d = info.ndim - 1; d >= 0; --d) {
     const int64_t got = tensor.strides != nullptr ? tensor.strides[d] : row_major;
     row_major *= tensor.shape[d];
-    same &= (got == info.strides[d]) | (tensor.shape[d] == 1) | (info.strides[d] == MKW_DYNAMIC);
+    if (got != info.strides[d] && tensor.shape[d] != 1 && info.strides[d] != MKW_DYNAMIC)
+      return false;
   }
-  return same;
+  return true;
 }
 
 // Whether the address can be used: aligned, and not null.
 inline bool good_address(const mkw_tensor& tensor, const mkw_tensor_info& info) {
   const auto at = reinterpret_cast<uintptr_t>(address(tensor));
-  return (tensor.data != nullptr) & ((at & static_cast<uintptr_t>(info.alignment - 1)) == 0);
+  return tensor.data != nullptr && (at & static_cast<uintptr_t>(info.alignment - 1)) == 0;
 }
 
-// Whether a tensor is what `info` asks for. Dynamic sizes and strides are left to the model's own checks.
+// Whether a tensor is what `info` asks for. Dynamic sizes and strides are left to the model's own
+// checks.
 inline bool matches(const mkw_tensor& tensor, const mkw_tensor_info& info, mkw_device device) {
-  if (!on_device(tensor.device, device) || !same_dtype(tensor.dtype, info.dtype) || tensor.ndim != info.ndim ||
-      (tensor.shape == nullptr && info.ndim != 0) || !same_shape(tensor, info))
+  if (!on_device(tensor.device, device) || !same_dtype(tensor.dtype, info.dtype) ||
+      tensor.ndim != info.ndim || (tensor.shape == nullptr && info.ndim != 0) ||
+      !same_shape(tensor, info))
     return false;
   if (same_strides(tensor, info) && good_address(tensor, info)) return true;
   return is_empty(tensor);
@@ -115,19 +119,23 @@ inline void add_sizes(Text& text, const int64_t* sizes, int32_t count) {
 }
 
 inline void add_strides(Text& text, const mkw_tensor& tensor) {
-  for (int32_t d = 0; d < tensor.ndim; ++d) text.add(d == 0 ? "[%" PRId64 : ", %" PRId64, stride(tensor, d));
+  for (int32_t d = 0; d < tensor.ndim; ++d)
+    text.add(d == 0 ? "[%" PRId64 : ", %" PRId64, stride(tensor, d));
   text.add(tensor.ndim == 0 ? "[]" : "]");
 }
 
 // Say which property differs, what was expected and what came.
-inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info& info, mkw_device device) {
+inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info& info,
+                    mkw_device device) {
   char expected[32];
   char got[32];
   text.add("%s: ", info.path);
   if (!on_device(tensor.device, device)) {
-    text.add("wrong device: expected %s, got %s", device_name(device, expected), device_name(tensor.device, got));
+    text.add("wrong device: expected %s, got %s", device_name(device, expected),
+             device_name(tensor.device, got));
   } else if (!same_dtype(tensor.dtype, info.dtype)) {
-    text.add("wrong dtype: expected %s, got %s", dtype_name(info.dtype, expected), dtype_name(tensor.dtype, got));
+    text.add("wrong dtype: expected %s, got %s", dtype_name(info.dtype, expected),
+             dtype_name(tensor.dtype, got));
   } else if (tensor.ndim != info.ndim || (tensor.shape == nullptr && info.ndim != 0)) {
     text.add("wrong rank: expected %d dimensions ", info.ndim);
     add_sizes(text, info.shape, info.ndim);
@@ -148,13 +156,15 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
   } else if (tensor.data == nullptr) {
     text.add("expected the address of the first element, got a null pointer");
   } else {
-    text.add("wrong alignment: expected an address that is a multiple of %d bytes, got %p", info.alignment,
-             static_cast<const void*>(address(tensor)));
+    text.add("wrong alignment: expected an address that is a multiple of %d bytes, got %p",
+             info.alignment, static_cast<const void*>(address(tensor)));
   }
 }
 
-[[gnu::cold, gnu::noinline]] inline mkw_status mismatch(const mkw_tensor& tensor, const mkw_tensor_info& info,
-                                                        mkw_device device, int32_t argument, mkw_error* error) {
+[[gnu::cold, gnu::noinline]] inline mkw_status mismatch(const mkw_tensor& tensor,
+                                                        const mkw_tensor_info& info,
+                                                        mkw_device device, int32_t argument,
+                                                        mkw_error* error) {
   if (error == nullptr) return MKW_ERROR_INPUT;
   error->status = MKW_ERROR_INPUT;
   error->argument = argument;
@@ -164,10 +174,13 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
 }
 
 // Check `count` tensors against their infos; `first` is the argument number of the first.
-inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos, int32_t count, int32_t first,
-                        mkw_device device, mkw_error* error) {
-  if (tensors == nullptr && count > 0)
-    return fail(error, MKW_ERROR_ARGUMENT, first, "%s: the array of tensors is a null pointer", infos[0].path);
+inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos, int32_t count,
+                        int32_t first, mkw_device device, mkw_error* error) {
+  if (tensors == nullptr && count > 0) {
+    fail(error, MKW_ERROR_ARGUMENT, first, "%s: the array of tensors is a null pointer",
+         infos[0].path);
+    return MKW_ERROR_ARGUMENT;
+  }
   for (int32_t i = 0; i < count; ++i) {
     if (__builtin_expect(!matches(tensors[i], infos[i], device), 0))
       return mismatch(tensors[i], infos[i], device, first + i, error);
@@ -176,20 +189,23 @@ inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos,
 }
 
 // A size that a symbol is read from lies outside the range the library was compiled for.
-[[gnu::cold, gnu::noinline]] inline mkw_status size_out_of_range(const mkw_tensor_info& info, int32_t argument,
-                                                                 int32_t dim, int64_t got, int64_t low, int64_t high,
-                                                                 mkw_error* error) {
+[[gnu::cold, gnu::noinline]] inline mkw_status size_out_of_range(const mkw_tensor_info& info,
+                                                                 int32_t argument, int32_t dim,
+                                                                 int64_t got, int64_t low,
+                                                                 int64_t high, mkw_error* error) {
   return fail(error, MKW_ERROR_INPUT, argument,
-              "%s: wrong shape: expected dimension %d in %" PRId64 "..%" PRId64 ", got %" PRId64, info.path, dim, low,
-              high, got);
+              "%s: wrong shape: expected dimension %d in %" PRId64 "..%" PRId64 ", got %" PRId64,
+              info.path, dim, low, high, got);
 }
 
 // A dynamic size or stride differs from the value that the symbols give it.
-[[gnu::cold, gnu::noinline]] inline mkw_status wrong_extent(const mkw_tensor_info& info, int32_t argument,
-                                                            const char* what, int32_t dim, int64_t expected,
+[[gnu::cold, gnu::noinline]] inline mkw_status wrong_extent(const mkw_tensor_info& info,
+                                                            int32_t argument, const char* what,
+                                                            int32_t dim, int64_t expected,
                                                             int64_t got, mkw_error* error) {
   return fail(error, MKW_ERROR_INPUT, argument,
-              "%s: wrong %s: expected %" PRId64 " in dimension %d, got %" PRId64, info.path, what, expected, dim, got);
+              "%s: wrong %s: expected %" PRId64 " in dimension %d, got %" PRId64, info.path, what,
+              expected, dim, got);
 }
 
 }  // namespace mkwrap::runtime

@@ -1,7 +1,7 @@
 // Which instruction sets this CPU and its operating system offer, by the names /proc/cpuinfo uses.
 //
-// cpuid is asked directly: a compiler's own table differs between compilers and versions and would put a constructor
-// into every model.
+// cpuid is asked directly: a compiler's own table differs between compilers and versions and would
+// put a constructor into every model.
 #ifndef MKWRAP_CPU_FEATURES_H_
 #define MKWRAP_CPU_FEATURES_H_
 
@@ -31,11 +31,12 @@ struct Feature {
   uint32_t leaf;
   uint32_t subleaf;
   Register where;
-  int bit;
+  uint32_t bit;
   uint64_t state;
 };
 
-// Bits as in Intel's Software Developer's Manual, volume 2, CPUID; lahf_lm and abm as in AMD's APM, volume 3, appendix E.
+// Bits as in Intel's Software Developer's Manual, volume 2, CPUID; lahf_lm and abm as in AMD's APM,
+// volume 3, appendix E.
 constexpr Feature kFeatures[] = {
     {"pni", 1, 0, Register::kEcx, 0, kNoState},
     {"ssse3", 1, 0, Register::kEcx, 9, kNoState},
@@ -82,8 +83,8 @@ inline bool cpu_has(const char* name) {
   for (const Feature& feature : kFeatures) {
     if (strcmp(feature.name, name) != 0) continue;
     uint32_t registers[4] = {};
-    if (__get_cpuid_count(feature.leaf, feature.subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) ==
-        0)
+    if (__get_cpuid_count(feature.leaf, feature.subleaf, &registers[0], &registers[1],
+                          &registers[2], &registers[3]) == 0)
       return false;
     const bool offered = ((registers[static_cast<int>(feature.where)] >> feature.bit) & 1u) != 0;
     return offered && (saved_state() & feature.state) == feature.state;

@@ -39,13 +39,17 @@ inline mkw_status check_features(const CpuPlan& plan, mkw_error* error) {
     if (!cpu_has(plan.features[i])) text.add(count++ == 0 ? "%s" : ", %s", plan.features[i]);
   }
   if (count == 0) return MKW_OK;
-  return fail(error, MKW_ERROR_ISA, -1, "the library is compiled for %s; this CPU lacks %s", plan.arch, missing);
+  return fail(error, MKW_ERROR_ISA, -1, "the library is compiled for %s; this CPU lacks %s",
+              plan.arch, missing);
 }
 
-inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** model, mkw_error* error) {
-  if (model == nullptr) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
+inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** model,
+                               mkw_error* error) {
+  if (model == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
   *model = nullptr;
-  if (device != 0) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: there is no CPU device %d", device);
+  if (device != 0)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: there is no CPU device %d", device);
   if (const mkw_status status = check_features(plan, error)) return status;
   auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
@@ -55,10 +59,12 @@ inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** 
 }
 
 inline void release(mkw_model* model) {
-  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0) free(model);
+  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0)
+    free(model);
 }
 
-inline mkw_status create_context(const CpuPlan& plan, mkw_model* model, mkw_context** context, mkw_error* error) {
+inline mkw_status create_context(const CpuPlan& plan, mkw_model* model, mkw_context** context,
+                                 mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
@@ -67,7 +73,8 @@ inline mkw_status create_context(const CpuPlan& plan, mkw_model* model, mkw_cont
   const auto bytes = static_cast<size_t>(plan.scratch_bytes);
   if (made == nullptr || (bytes > 0 && posix_memalign(&scratch, kScratchAlignment, bytes) != 0)) {
     free(made);
-    return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory (%zu bytes of scratch)", bytes);
+    return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory (%zu bytes of scratch)",
+                bytes);
   }
   made->scratch = static_cast<unsigned char*>(scratch);
   made->model = model;

@@ -31,7 +31,8 @@ struct CudaPlan {
   const char* arch;
   int32_t major;
   int32_t minor;
-  bool exact;  // the images use features of this very architecture (sm_90a) and run on no later minor version
+  bool exact;  // the images use features of this very architecture (sm_90a) and run on no later
+               // minor version
   const CudaImage* images;
   int32_t image_count;
   const CudaConstant* constants;
@@ -64,23 +65,28 @@ namespace mkwrap::runtime {
 
 inline mkw_device device_of(const mkw_model& model) { return model.device; }
 
-// Kernels that ask for more dynamic shared memory than this must be allowed to (CUDA C++ Programming Guide, 16.4).
+// Kernels that ask for more dynamic shared memory than this must be allowed to (CUDA C++
+// Programming Guide, 16.4).
 constexpr uint32_t kSharedWithoutOptIn = 48 * 1024;
 
-// Refuse a device whose architecture the images do not run on: same major version and no older minor version (CUDA C++
-// Programming Guide, binary compatibility), or the very version for architecture-specific images.
-inline mkw_status check_architecture(const Driver& driver, CUdevice device, const CudaPlan& plan, mkw_error* error) {
+// Refuse a device whose architecture the images do not run on: same major version and no older
+// minor version (CUDA C++ Programming Guide, binary compatibility), or the very version for
+// architecture-specific images.
+inline mkw_status check_architecture(const Driver& driver, CUdevice device, const CudaPlan& plan,
+                                     mkw_error* error) {
   int major = 0;
   int minor = 0;
-  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                  device);
-  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-                  device);
-  if (major == plan.major && (minor == plan.minor || (!plan.exact && minor > plan.minor))) return MKW_OK;
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &major,
+                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &minor,
+                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+  if (major == plan.major && (minor == plan.minor || (!plan.exact && minor > plan.minor)))
+    return MKW_OK;
   char name[128] = "";
   MKW_DRIVER_CALL(driver, error, "", cuDeviceGetName, name, static_cast<int>(sizeof(name)), device);
-  return fail(error, MKW_ERROR_ARCHITECTURE, -1, "the library is compiled for %s; this device (%s) is sm_%d%d",
-              plan.arch, name, major, minor);
+  return fail(error, MKW_ERROR_ARCHITECTURE, -1,
+              "the library is compiled for %s; this device (%s) is sm_%d%d", plan.arch, name, major,
+              minor);
 }
 
 inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
@@ -90,9 +96,11 @@ inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error*
   MKW_DRIVER_CALL(driver, error, "", cuDeviceGetCount, &count);
   if (count == 0) return fail(error, MKW_ERROR_NO_DRIVER, -1, "the CUDA driver finds no device");
   if (model.device.id < 0 || model.device.id >= count)
-    return fail(error, MKW_ERROR_ARGUMENT, -1, "there is no CUDA device %d; there are %d", model.device.id, count);
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "there is no CUDA device %d; there are %d",
+                model.device.id, count);
   MKW_DRIVER_CALL(driver, error, "", cuDeviceGet, &model.handle, model.device.id);
-  if (const mkw_status status = check_architecture(driver, model.handle, plan, error)) return status;
+  if (const mkw_status status = check_architecture(driver, model.handle, plan, error))
+    return status;
   MKW_DRIVER_CALL(driver, error, "", cuDevicePrimaryCtxRetain, &model.context, model.handle);
   return MKW_OK;
 }
@@ -102,22 +110,24 @@ inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error*
   for (int32_t i = 0; i < plan.image_count; ++i) {
     const CudaImage& image = plan.images[i];
     MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleLoadData, &model.modules[i], image.cubin);
-    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleGetFunction, &model.functions[i], model.modules[i],
-                    image.entry);
+    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleGetFunction, &model.functions[i],
+                    model.modules[i], image.entry);
     if (image.shared_bytes > kSharedWithoutOptIn)
       MKW_DRIVER_CALL(driver, error, image.kernel, cuFuncSetAttribute, model.functions[i],
-                      CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(image.shared_bytes));
+                      CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                      static_cast<int>(image.shared_bytes));
   }
   return MKW_OK;
 }
 
-inline mkw_status copy_constants(const mkw_model& model, const CudaPlan& plan, CUstream stream, mkw_error* error) {
+inline mkw_status copy_constants(const mkw_model& model, const CudaPlan& plan, CUstream stream,
+                                 mkw_error* error) {
   const Driver& driver = model.driver;
   for (int32_t i = 0; i < plan.constant_count; ++i) {
     const CudaConstant& constant = plan.constants[i];
     if (constant.size > 0)
-      MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync, model.constants + constant.offset, constant.bytes,
-                      constant.size, stream);
+      MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync,
+                      model.constants + constant.offset, constant.bytes, constant.size, stream);
   }
   MKW_DRIVER_CALL(driver, error, "constants", cuStreamSynchronize, stream);
   return MKW_OK;
@@ -127,7 +137,8 @@ inline mkw_status upload_constants(mkw_model& model, const CudaPlan& plan, mkw_e
   if (plan.constant_bytes == 0) return MKW_OK;
   const Driver& driver = model.driver;
   MKW_DRIVER_CALL(driver, error, "constants", cuMemAlloc, &model.constants, plan.constant_bytes);
-  // A stream of its own: a copy on the default stream would wait for, and hold up, every other model's work.
+  // A stream of its own: a copy on the default stream would wait for, and hold up, every other
+  // model's work.
   CUstream stream = nullptr;
   MKW_DRIVER_CALL(driver, error, "constants", cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
   const mkw_status status = copy_constants(model, plan, stream, error);
@@ -150,8 +161,8 @@ inline void destroy_model(mkw_model* model) {
     driver.cuDevicePrimaryCtxRelease_(model->handle);
   }
   close_driver(model->driver);
-  free(model->modules);
-  free(model->functions);
+  free(static_cast<void*>(model->modules));
+  free(static_cast<void*>(model->functions));
   free(model);
 }
 
@@ -164,8 +175,10 @@ inline mkw_status fill_model(mkw_model& model, const CudaPlan& plan, mkw_error* 
   return upload_constants(model, plan, error);
 }
 
-inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model** model, mkw_error* error) {
-  if (model == nullptr) return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
+inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model** model,
+                               mkw_error* error) {
+  if (model == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
   *model = nullptr;
   auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
@@ -190,10 +203,12 @@ inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model**
 }
 
 inline void release(mkw_model* model) {
-  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0) destroy_model(model);
+  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0)
+    destroy_model(model);
 }
 
-inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdeviceptr* scratch, mkw_error* error) {
+inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdeviceptr* scratch,
+                                   mkw_error* error) {
   if (bytes == 0) return MKW_OK;
   const CurrentContext current(model.driver, model.context);
   if (const mkw_status status = current.status(error)) return status;
@@ -201,13 +216,15 @@ inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdev
   return MKW_OK;
 }
 
-inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_context** context, mkw_error* error) {
+inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_context** context,
+                                 mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
   auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
-  if (const mkw_status status = allocate_scratch(*model, plan.scratch_bytes, &made->scratch, error)) {
+  if (const mkw_status status =
+          allocate_scratch(*model, plan.scratch_bytes, &made->scratch, error)) {
     free(made);
     return status;
   }
@@ -237,23 +254,27 @@ struct Grid {
 };
 
 // Launch image number `index` with `parameters`; nothing is launched for an empty grid.
-inline mkw_status launch(mkw_context& context, const CudaPlan& plan, int32_t index, Grid grid, CUstream stream,
-                         void** parameters) {
+inline mkw_status launch(mkw_context& context, const CudaPlan& plan, int32_t index, Grid grid,
+                         CUstream stream, void** parameters) {
   if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return MKW_OK;
   const mkw_model& model = *context.model;
   const CudaImage& image = plan.images[index];
-  // The driver checks each axis' limit of the device; this one is for what its unsigned int would cut off.
+  // The driver checks each axis' limit of the device; this one is for what its unsigned int would
+  // cut off.
   if (grid.x > INT32_MAX || grid.y > INT32_MAX || grid.z > INT32_MAX)
-    return driver_error(model.driver, CUDA_ERROR_INVALID_VALUE, "cuLaunchKernel", image.kernel, &context.error);
-  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel, model.functions[index],
-                  static_cast<uint32_t>(grid.x), static_cast<uint32_t>(grid.y), static_cast<uint32_t>(grid.z),
-                  image.threads, 1, 1, image.shared_bytes, stream, parameters, nullptr);
+    return driver_error(model.driver, CUDA_ERROR_INVALID_VALUE, "cuLaunchKernel", image.kernel,
+                        &context.error);
+  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel,
+                  model.functions[index], static_cast<uint32_t>(grid.x),
+                  static_cast<uint32_t>(grid.y), static_cast<uint32_t>(grid.z), image.threads, 1, 1,
+                  image.shared_bytes, stream, parameters, nullptr);
   return MKW_OK;
 }
 
 inline mkw_status zero(mkw_context& context, CUdeviceptr at, uint64_t bytes, CUstream stream) {
   if (bytes == 0) return MKW_OK;
-  MKW_DRIVER_CALL(context.model->driver, &context.error, "workspace", cuMemsetD8Async, at, 0, bytes, stream);
+  MKW_DRIVER_CALL(context.model->driver, &context.error, "workspace", cuMemsetD8Async, at, 0, bytes,
+                  stream);
   return MKW_OK;
 }
 

@@ -1,5 +1,5 @@
-// DLPack interoperability: DLTensor and mkw_tensor have one layout. Needs <dlpack/dlpack.h> (or torch's ATen/dlpack.h,
-// included before this header).
+// DLPack interoperability: DLTensor and mkw_tensor have one layout. Needs <dlpack/dlpack.h> (or
+// torch's ATen/dlpack.h, included before this header).
 #ifndef MKWRAP_DLPACK_H_
 #define MKWRAP_DLPACK_H_
 
@@ -16,7 +16,7 @@
 #define MKW_STATIC_ASSERT _Static_assert
 #endif
 
-#define MKW_SAME_FIELD(field)                                                       \
+#define MKW_SAME_FIELD(field)                                                          \
   MKW_STATIC_ASSERT(offsetof(DLTensor, field) == offsetof(mkw_tensor, field), #field); \
   MKW_STATIC_ASSERT(sizeof(((DLTensor*)0)->field) == sizeof(((mkw_tensor*)0)->field), #field)
 
@@ -29,7 +29,8 @@ MKW_SAME_FIELD(shape);
 MKW_SAME_FIELD(strides);
 MKW_SAME_FIELD(byte_offset);
 MKW_STATIC_ASSERT(MKW_DEVICE_CPU == (int)kDLCPU && MKW_DEVICE_CUDA == (int)kDLCUDA, "device types");
-MKW_STATIC_ASSERT(MKW_INT == (int)kDLInt && MKW_UINT == (int)kDLUInt && MKW_FLOAT == (int)kDLFloat, "dtype codes");
+MKW_STATIC_ASSERT(MKW_INT == (int)kDLInt && MKW_UINT == (int)kDLUInt && MKW_FLOAT == (int)kDLFloat,
+                  "dtype codes");
 MKW_STATIC_ASSERT(MKW_BFLOAT == (int)kDLBfloat && MKW_BOOL == (int)kDLBool, "dtype codes");
 
 #undef MKW_SAME_FIELD

@@ -1,5 +1,5 @@
-// The CUDA driver, opened at run time: a library never has libcuda as a NEEDED entry, so it can be compiled, inspected and
-// refused with a clear message on a machine that has none.
+// The CUDA driver, opened at run time: a library never has libcuda as a NEEDED entry, so it can be
+// compiled, inspected and refused with a clear message on a machine that has none.
 #ifndef MKWRAP_DRIVER_H_
 #define MKWRAP_DRIVER_H_
 
@@ -8,7 +8,8 @@
 
 #include "mkwrap/error.h"
 
-// Every driver function in use. cuda.h maps some names to versioned ones; the expansion below resolves those.
+// Every driver function in use. cuda.h maps some names to versioned ones; the expansion below
+// resolves those.
 #define MKW_DRIVER_FUNCTIONS(X) \
   X(cuInit)                     \
   X(cuGetErrorName)             \
@@ -60,7 +61,8 @@ inline mkw_status open_driver(Driver& driver, mkw_error* error) {
 #define MKW_RESOLVE(name)                                                                       \
   driver.name##_ = reinterpret_cast<decltype(&::name)>(dlsym(driver.handle, MKW_SYMBOL(name))); \
   if (driver.name##_ == nullptr)                                                                \
-    return fail(error, MKW_ERROR_NO_DRIVER, -1, "the CUDA driver is too old: it has no %s", MKW_SYMBOL(name));
+    return fail(error, MKW_ERROR_NO_DRIVER, -1, "the CUDA driver is too old: it has no %s",     \
+                MKW_SYMBOL(name));
   MKW_DRIVER_FUNCTIONS(MKW_RESOLVE)
 #undef MKW_RESOLVE
   return MKW_OK;
@@ -71,25 +73,30 @@ inline void close_driver(Driver& driver) {
   driver.handle = nullptr;
 }
 
-// Turn a driver result into a status whose message names the call and its error. `where` says what it was for.
-[[gnu::cold, gnu::noinline]] inline mkw_status driver_error(const Driver& driver, CUresult result, const char* call,
-                                                           const char* where, mkw_error* error) {
+// Turn a driver result into a status whose message names the call and its error. `where` says what
+// it was for.
+[[gnu::cold, gnu::noinline]] inline mkw_status driver_error(const Driver& driver, CUresult result,
+                                                            const char* call, const char* where,
+                                                            mkw_error* error) {
   const char* name = nullptr;
   const char* text = nullptr;
-  if (driver.cuGetErrorName_(result, &name) != CUDA_SUCCESS || name == nullptr) name = "unknown error";
-  if (driver.cuGetErrorString_(result, &text) != CUDA_SUCCESS || text == nullptr) text = "no description";
-  const mkw_status status = result == CUDA_ERROR_NO_DEVICE || result == CUDA_ERROR_STUB_LIBRARY ? MKW_ERROR_NO_DRIVER
-                                                                                                : MKW_ERROR_DRIVER;
-  return fail(error, status, -1, "%s failed with %s (%d): %s%s%s", call, name, static_cast<int>(result), text,
-              where[0] != '\0' ? "; " : "", where);
+  if (driver.cuGetErrorName_(result, &name) != CUDA_SUCCESS || name == nullptr)
+    name = "unknown error";
+  if (driver.cuGetErrorString_(result, &text) != CUDA_SUCCESS || text == nullptr)
+    text = "no description";
+  const mkw_status status = result == CUDA_ERROR_NO_DEVICE || result == CUDA_ERROR_STUB_LIBRARY
+                                ? MKW_ERROR_NO_DRIVER
+                                : MKW_ERROR_DRIVER;
+  return fail(error, status, -1, "%s failed with %s (%d): %s%s%s", call, name,
+              static_cast<int>(result), text, where[0] != '\0' ? "; " : "", where);
 }
 
 // Call a driver function inside a function that returns mkw_status; return its failure.
-#define MKW_DRIVER_CALL(driver, error, where, name, ...)                                          \
-  do {                                                                                            \
-    const CUresult mkw_result = (driver).name##_(__VA_ARGS__);                                    \
-    if (__builtin_expect(mkw_result != CUDA_SUCCESS, 0))                                          \
-      return ::mkwrap::runtime::driver_error(driver, mkw_result, #name, where, error);            \
+#define MKW_DRIVER_CALL(driver, error, where, name, ...)                               \
+  do {                                                                                 \
+    const CUresult mkw_result = (driver).name##_(__VA_ARGS__);                         \
+    if (__builtin_expect(mkw_result != CUDA_SUCCESS, 0))                               \
+      return ::mkwrap::runtime::driver_error(driver, mkw_result, #name, where, error); \
   } while (false)
 
 // Makes a CUDA context current while it lives; costs one query where it is current already.
@@ -103,7 +110,8 @@ class CurrentContext {
     result_ = driver.cuCtxPushCurrent_(context);
     pushed_ = result_ == CUDA_SUCCESS;
   }
-  // For releasing: no query, and a second attempt, since a call may report the error of earlier asynchronous work.
+  // For releasing: no query, and a second attempt, since a call may report the error of earlier
+  // asynchronous work.
   static CurrentContext for_release(const Driver& driver, CUcontext context) {
     return CurrentContext(driver, context, Release());
   }

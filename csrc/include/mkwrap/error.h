@@ -27,7 +27,8 @@ class Text {
   void add_list(const char* format, va_list arguments) {
     const int wanted = vsnprintf(at_, left_, format, arguments);
     if (wanted < 0 || left_ == 0) return;
-    const size_t written = static_cast<size_t>(wanted) < left_ ? static_cast<size_t>(wanted) : left_ - 1;
+    const size_t written =
+        static_cast<size_t>(wanted) < left_ ? static_cast<size_t>(wanted) : left_ - 1;
     at_ += written;
     left_ -= written;
   }
@@ -38,9 +39,8 @@ class Text {
 };
 
 // Record a failure and return its status. `error` may be NULL.
-[[gnu::cold, gnu::noinline, gnu::format(printf, 4, 5)]] inline mkw_status fail(mkw_error* error, mkw_status status,
-                                                                              int32_t argument, const char* format,
-                                                                              ...) {
+[[gnu::cold, gnu::noinline, gnu::format(printf, 4, 5)]] inline mkw_status fail(
+    mkw_error* error, mkw_status status, int32_t argument, const char* format, ...) {
   if (error == nullptr) return status;
   error->status = status;
   error->argument = argument;
@@ -53,7 +53,8 @@ class Text {
 }
 
 // A kernel met an index outside its range. `where` names the step's origin.
-[[gnu::cold, gnu::noinline]] inline mkw_status index_out_of_range(mkw_error* error, const char* kernel,
+[[gnu::cold, gnu::noinline]] inline mkw_status index_out_of_range(mkw_error* error,
+                                                                  const char* kernel,
                                                                   const char* where) {
   return fail(error, MKW_ERROR_INDEX_RANGE, -1, "index out of range in %s%s%s", kernel,
               where[0] != '\0' ? ", from " : "", where);

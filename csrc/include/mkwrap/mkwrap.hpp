@@ -1,8 +1,7 @@
 // Compiled models from C++17: RAII over the C ABI. Errors are exceptions here, and only here.
 //
-//   mkwrap::Library library = mkwrap::Library::open("model.so");   // or Library::from(mkw_get_api) for a linked one
-//   mkwrap::Model model(library, /*device=*/0);
-//   mkwrap::Context context(model);
+//   mkwrap::Library library = mkwrap::Library::open("model.so");   // or Library::from(mkw_get_api)
+//   for a linked one mkwrap::Model model(library, /*device=*/0); mkwrap::Context context(model);
 //   context.run({mkwrap::Tensor(x, {8})}, {mkwrap::Tensor(y, {8})});
 #ifndef MKWRAP_MKWRAP_HPP_
 #define MKWRAP_MKWRAP_HPP_
@@ -61,12 +60,18 @@ class Tensor {
       throw std::invalid_argument("mkwrap::Tensor: bad rank of shape or strides");
     for (std::size_t d = 0; d < rank_; ++d) shape_[d] = shape[d];
     for (std::size_t d = 0; d < strides.size(); ++d) strides_[d] = strides[d];
-    tensor_ = {const_cast<void*>(data), device, static_cast<std::int32_t>(rank_), dtype, nullptr, nullptr, 0};
+    tensor_ = {const_cast<void*>(data),
+               device,
+               static_cast<std::int32_t>(rank_),
+               dtype,
+               nullptr,
+               nullptr,
+               0};
   }
 
   template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
-  Tensor(T* data, const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides = {},
-         mkw_device device = {MKW_DEVICE_CPU, 0})
+  Tensor(T* data, const std::vector<std::int64_t>& shape,
+         const std::vector<std::int64_t>& strides = {}, mkw_device device = {MKW_DEVICE_CPU, 0})
       : Tensor(data, dtype_of<T>(), shape, strides, device) {}
 
   // The C view; valid while this object lives and is not moved.
@@ -85,16 +90,20 @@ class Tensor {
   mkw_tensor tensor_{};
 };
 
-// A library's table, and the open file behind it. Copies share the file; it is closed with the last of them.
+// A library's table, and the open file behind it. Copies share the file; it is closed with the last
+// of them.
 class Library {
  public:
-  // Open a library file. Throws Error (MKW_ERROR_VERSION) if it cannot be loaded or speaks another ABI version.
+  // Open a library file. Throws Error (MKW_ERROR_VERSION) if it cannot be loaded or speaks another
+  // ABI version.
   static Library open(const std::string& path);
   // Use a library this program is linked with: Library::from(mkw_get_api).
   static Library from(mkw_get_api_function get);
 
   const mkw_api& api() const { return *api_; }
-  std::string_view manifest() const { return {api_->manifest, static_cast<std::size_t>(api_->manifest_bytes)}; }
+  std::string_view manifest() const {
+    return {api_->manifest, static_cast<std::size_t>(api_->manifest_bytes)};
+  }
 
  private:
   Library(std::shared_ptr<void> file, const mkw_api* api) : file_(std::move(file)), api_(api) {}
@@ -106,7 +115,8 @@ class Library {
 // A model on one device: weights and kernels. Copies share it.
 class Model {
  public:
-  // Throws Error: MKW_ERROR_ISA, MKW_ERROR_NO_DRIVER, MKW_ERROR_ARCHITECTURE, MKW_ERROR_DRIVER, MKW_ERROR_ARGUMENT.
+  // Throws Error: MKW_ERROR_ISA, MKW_ERROR_NO_DRIVER, MKW_ERROR_ARCHITECTURE, MKW_ERROR_DRIVER,
+  // MKW_ERROR_ARGUMENT.
   explicit Model(const Library& library, std::int32_t device = 0);
 
   const Library& library() const { return library_; }
@@ -125,10 +135,12 @@ class Context {
   // Throws Error: MKW_ERROR_MEMORY, MKW_ERROR_DRIVER.
   explicit Context(const Model& model);
 
-  // Run once; see mkw_api.run. Throws Error: MKW_ERROR_INPUT, MKW_ERROR_INDEX_RANGE, MKW_ERROR_DRIVER.
+  // Run once; see mkw_api.run. Throws Error: MKW_ERROR_INPUT, MKW_ERROR_INDEX_RANGE,
+  // MKW_ERROR_DRIVER.
   void run(const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream = nullptr);
   // As above, with the numbers of tensors checked.
-  void run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, void* stream = nullptr);
+  void run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs,
+           void* stream = nullptr);
 
  private:
   struct Destroy {

@@ -1,4 +1,5 @@
-// The entries of mkw_api that are the same for every model; included after cpu_model.h or cuda_model.h.
+// The entries of mkw_api that are the same for every model; included after cpu_model.h or
+// cuda_model.h.
 #ifndef MKWRAP_MODEL_API_H_
 #define MKWRAP_MODEL_API_H_
 

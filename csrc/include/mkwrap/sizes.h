@@ -7,7 +7,9 @@
 namespace mkwrap::runtime {
 
 // ⌊a / b⌋ for b > 0.
-constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - static_cast<int64_t>(a % b < 0); }
+constexpr int64_t floor_div(int64_t a, int64_t b) {
+  return a / b - static_cast<int64_t>(a % b < 0);
+}
 
 // a − b·⌊a / b⌋ for b > 0.
 constexpr int64_t floor_mod(int64_t a, int64_t b) { return a % b < 0 ? a % b + b : a % b; }

@@ -1,5 +1,6 @@
-// Attribute numbers and layouts of .nv.info as `cuobjdump -elf` shows them: KPARAM_INFO 0x17, MAX_THREADS 0x05,
-// REQNTID 0x10. A record is a format byte (4: sized value), an attribute byte, a 16-bit size or value, and the value.
+// Attribute numbers and layouts of .nv.info as `cuobjdump -elf` shows them: KPARAM_INFO 0x17,
+// MAX_THREADS 0x05, REQNTID 0x10. A record is a format byte (4: sized value), an attribute byte, a
+// 16-bit size or value, and the value.
 #include "cubin.h"
 
 #include <elf.h>
@@ -35,10 +36,12 @@ void read_info(const std::uint8_t* at, const std::uint8_t* end, CubinKernel& ker
     const std::uint8_t attribute = at[1];
     const auto size = read<std::uint16_t>(at + 2);
     const std::uint8_t* value = at + 4;
-    if (format == kSizedValue && attribute == kParameter && size >= 12) read_parameter(value, kernel);
-    if (format == kSizedValue && (attribute == kMaxThreads || attribute == kRequiredThreads) && size >= 12)
-      kernel.max_threads =
-          read<std::uint32_t>(value) * read<std::uint32_t>(value + 4) * read<std::uint32_t>(value + 8);
+    if (format == kSizedValue && attribute == kParameter && size >= 12)
+      read_parameter(value, kernel);
+    if (format == kSizedValue && (attribute == kMaxThreads || attribute == kRequiredThreads) &&
+        size >= 12)
+      kernel.max_threads = read<std::uint32_t>(value) * read<std::uint32_t>(value + 4) *
+                           read<std::uint32_t>(value + 8);
     at = value + (format == kSizedValue ? size : 0);
   }
 }
@@ -50,7 +53,8 @@ bool parse_cubin(const void* image, Cubin& cubin) {
   if (std::memcmp(base, ELFMAG, SELFMAG) != 0 || base[EI_CLASS] != ELFCLASS64) return false;
   const auto header = read<Elf64_Ehdr>(base);
   // CUDA 13 moved the architecture from the lowest byte of the flags to the second.
-  cubin.arch = static_cast<int>((header.e_flags & 0xff) > 20 ? header.e_flags & 0xff : (header.e_flags >> 8) & 0xff);
+  cubin.arch = static_cast<int>((header.e_flags & 0xff) > 20 ? header.e_flags & 0xff
+                                                             : (header.e_flags >> 8) & 0xff);
   std::vector<Elf64_Shdr> sections(header.e_shnum);
   std::memcpy(sections.data(), base + header.e_shoff, sections.size() * sizeof(Elf64_Shdr));
   const auto* names = reinterpret_cast<const char*>(base + sections[header.e_shstrndx].sh_offset);

@@ -19,7 +19,8 @@ struct Cubin {
   std::map<std::string, CubinKernel> kernels;
 };
 
-// Parse an ELF image; returns false where it is none. The size is taken from the image's own header.
+// Parse an ELF image; returns false where it is none. The size is taken from the image's own
+// header.
 bool parse_cubin(const void* image, Cubin& cubin);
 
 #endif  // MKWRAP_TESTS_CUBIN_H_

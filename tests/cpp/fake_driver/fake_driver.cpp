@@ -89,24 +89,25 @@ CUresult check_parameters(const CUfunc_st& function, void** parameters) {
     return complain("%s takes %zu arguments, got %zu", function.name.c_str(), sizes.size(), given);
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     std::uint64_t value = 0;
-    if (sizes[i] > sizeof(value)) return complain("%s: argument %zu has %u bytes", function.name.c_str(), i, sizes[i]);
+    if (sizes[i] > sizeof(value))
+      return complain("%s: argument %zu has %u bytes", function.name.c_str(), i, sizes[i]);
     std::memcpy(&value, parameters[i], sizes[i]);
     if (sizes[i] == sizeof(value) && !plausible(value))
-      return complain("%s: argument %zu is %#llx, which is no device memory", function.name.c_str(), i,
-                      static_cast<unsigned long long>(value));
+      return complain("%s: argument %zu is %#llx, which is no device memory", function.name.c_str(),
+                      i, static_cast<unsigned long long>(value));
   }
   return CUDA_SUCCESS;
 }
 
-CUresult check_launch(const CUfunc_st& function, const unsigned (&grid)[3], const unsigned (&block)[3],
-                      unsigned shared) {
+CUresult check_launch(const CUfunc_st& function, const unsigned (&grid)[3],
+                      const unsigned (&block)[3], unsigned shared) {
   const char* name = function.name.c_str();
   if (grid[0] - 1 >= kGridX || grid[1] - 1 >= kGridYz || grid[2] - 1 >= kGridYz)
     return complain("%s: a grid of %u x %u x %u blocks", name, grid[0], grid[1], grid[2]);
   const std::uint64_t threads = std::uint64_t{block[0]} * block[1] * block[2];
   if (threads == 0 || threads > 1024 || threads > function.kernel.max_threads)
-    return complain("%s: %llu threads a block, at most %u", name, static_cast<unsigned long long>(threads),
-                    function.kernel.max_threads);
+    return complain("%s: %llu threads a block, at most %u", name,
+                    static_cast<unsigned long long>(threads), function.kernel.max_threads);
   if (shared + function.kernel.static_shared_bytes > function.shared_limit)
     return complain("%s: %u bytes of shared memory, allowed are %llu", name, shared,
                     static_cast<unsigned long long>(function.shared_limit));
@@ -122,12 +123,13 @@ bool inside(CUdeviceptr at, std::size_t bytes) {
 
 }  // namespace
 
-#define ENTER(name)                                         \
-  const std::lock_guard<std::mutex> guard(lock);            \
-  const CUresult injected = enter(#name);                   \
+#define ENTER(name)                              \
+  const std::lock_guard<std::mutex> guard(lock); \
+  const CUresult injected = enter(#name);        \
   if (injected != CUDA_SUCCESS) return injected
 
-// Calls that give something up do so even when they report a failure, as the driver does for an earlier call's error.
+// Calls that give something up do so even when they report a failure, as the driver does for an
+// earlier call's error.
 #define ENTER_RELEASE(name)                      \
   const std::lock_guard<std::mutex> guard(lock); \
   const CUresult injected = enter(#name)
@@ -327,8 +329,9 @@ CUresult cuStreamDestroy(CUstream stream) {
   return injected;
 }
 
-CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                        unsigned block_y, unsigned block_z, unsigned shared, CUstream, void** parameters, void**) {
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                        CUstream, void** parameters, void**) {
   ENTER(cuLaunchKernel);
   NEED_CONTEXT;
   const unsigned grid[3] = {grid_x, grid_y, grid_z};

@@ -1,5 +1,5 @@
-// A CUDA driver for tests: no device, but the rules of one. It reads each cubin's own ELF metadata and holds every launch
-// against it, counts what is alive, and can fail any call.
+// A CUDA driver for tests: no device, but the rules of one. It reads each cubin's own ELF metadata
+// and holds every launch against it, counts what is alive, and can fail any call.
 #ifndef MKWRAP_TESTS_FAKE_DRIVER_H_
 #define MKWRAP_TESTS_FAKE_DRIVER_H_
 
@@ -7,7 +7,8 @@
 #include <dlfcn.h>
 
 struct FakeDriver {
-  // Settings. FAKE_DRIVER_ARCH=80 sets the compute capability at load, FAKE_DRIVER_FAIL=cuMemAlloc fails all such calls.
+  // Settings. FAKE_DRIVER_ARCH=80 sets the compute capability at load, FAKE_DRIVER_FAIL=cuMemAlloc
+  // fails all such calls.
   int devices;
   int major;
   int minor;
@@ -20,8 +21,8 @@ struct FakeDriver {
   int modules;
   int allocations;
   int streams;
-  int pushed;       // contexts on this thread's stack
-  int made;         // modules, allocations and streams ever made
+  int pushed;  // contexts on this thread's stack
+  int made;    // modules, allocations and streams ever made
   int launches;
   char complaint[256];  // the first rule that a launch broke
 };

@@ -60,7 +60,8 @@ def _copy(binary: Binary | None = None) -> Hand:
 
 
 def _manifest(hand: Hand) -> dict[str, object]:
-    return json.loads(wrap(hand.selection(), cpu_description()).manifest)
+    manifest: dict[str, object] = json.loads(wrap(hand.selection(), cpu_description()).manifest)
+    return manifest
 
 
 def test_equal_selections_give_equal_text() -> None:

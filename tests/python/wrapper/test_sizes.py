@@ -12,11 +12,12 @@ import sympy
 from mkwrap.codegen.wrapper.sizes import is_static, largest, round_up, spell_size
 from mkwrap.errors import InternalError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
 from mkwrap.toolchain.headers import include_dir
 
 A, B = size_symbol("a"), size_symbol("b")
-EXPRESSIONS = (
+EXPRESSIONS: tuple[Expr, ...] = (
     sympy.Integer(7),
     A,
     A + 2 * B - 3,
