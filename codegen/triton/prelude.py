@@ -78,7 +78,7 @@ def digamma(a):
     turned = 3.141592653589793 * (a - libdevice.rint(a))
     value = tl.where(reflected, value - 3.141592653589793 / libdevice.tan(turned), value)
     value = tl.where((a < 0) & (tl.floor(a) == a), float("nan"), value)
-    return tl.where(a == 0, libdevice.copysign(float("inf") + a, -a), value)
+    return tl.where(a == 0, libdevice.copysign(float("inf") + a, a * -1.0), value)
 """
 
 _ADD = """\

@@ -115,7 +115,8 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
     "floordiv": {"float": "floordiv_float({0}, {1})", "int": "floordiv_int({0}, {1})", "uint": "({0} // {1})"},
     "mod": {"float": "mod_float({0}, {1})", "int": "mod_int({0}, {1})", "uint": "({0} % {1})"},
     "fmod": {"float": "libdevice.fmod({0}, {1})", "integer": "({0} % {1})"},
-    "neg": {"uint": "(0 - {0})", "bool": "{0}", "any": "(-{0})"},
+    # Triton 3.6 writes −x as 0 − x, which loses the sign of zero.
+    "neg": {"float": "({0} * -1.0)", "uint": "(0 - {0})", "bool": "{0}", "any": "(-{0})"},
     "abs": {"uint": "{0}", "bool": "{0}", "any": "tl.abs({0})"},
     "sign": {
         "bool": "{0}",
@@ -142,7 +143,7 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
     "bitand": {"bool": "({0} & {1})", "integer": "({0} & {1})"},
     "bitor": {"bool": "({0} | {1})", "integer": "({0} | {1})"},
     "bitxor": {"bool": "({0} ^ {1})", "integer": "({0} ^ {1})"},
-    "bitnot": {"bool": "(~{0})", "integer": "(~{0})"},
+    "bitnot": {"uint": "({0} ^ {ONES})", "bool": "(~{0})", "int": "(~{0})"},
     "shl": {"integer": "shl({0}, {1}, {W})"},
     "shr": {"int": "shr_int({0}, {1}, {W})", "uint": "shr_uint({0}, {1}, {W})"},
     "where": {"any": "tl.where({0}, {1}, {2})"},
@@ -200,7 +201,7 @@ def spell(op: str, args: Sequence[str], source: DType, dtype: DType, approximate
     if form is None:
         reason = f"no spelling in Triton for {source.value}"
         raise UnsupportedOpError([UnsupportedUse(op, reason, "generated kernel")])
-    text = form.format(*args, W=8 * source.itemsize, T=TYPES[source])
+    text = form.format(*args, W=8 * source.itemsize, T=TYPES[source], ONES=2 ** (8 * source.itemsize) - 1)
     called = form.split("(", 1)[0]
     return Spelled(text, (called,) if called in PRELUDE else ())
 

@@ -20,8 +20,10 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.ir.nodes import Instruction, Load, Nest, Reduce
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
-_LEAST_LENGTH = 4096
-_LEAST_CHUNK = 1024
+# (length of a row, elements of a chunk) below which a second launch costs more than it brings.
+_LEAST_INNER = (8192, 1024)
+_LEAST_OUTER = (1024, 128)
+_LEAST_CHUNKS = 4
 _MOST_CHUNKS = 2048
 _ALIGNMENT = 64
 
@@ -44,14 +46,17 @@ class Plan:
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Tile shapes and blocks per multiprocessor, where whole rows would leave multiprocessors idle."""
     rows = rows_of(kernel)
-    if rows is None or rows.rows is None or rows.length is None or rows.length < _LEAST_LENGTH or rows.rows < 1:
+    if rows is None or rows.rows is None or rows.length is None or rows.rows < 1:
+        return ()
+    least_length, least_chunk = _LEAST_INNER if rows.inner else _LEAST_OUTER
+    if rows.length < least_length:
         return ()
     found: list[Params] = []
     for x, r, warps, waves in _INNER if rows.inner else _OUTER:
         x_block = min(x, power_of_two(rows.rows))
         tiles = int(ceil_div(rows.rows, x_block))
-        chunks = min(waves * device.units // tiles, rows.length // max(_LEAST_CHUNK, r), _MOST_CHUNKS)
-        if chunks >= 2 and tiles < 2 * device.units:
+        chunks = min(waves * device.units // tiles, rows.length // max(least_chunk, r), _MOST_CHUNKS)
+        if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:
             found.append((("x", x_block), ("r", r), ("chunks", chunks), ("num_warps", warps)))
     nest = rows.nest
     return tuple(dict.fromkeys(found)) if found and not _races(nest, cut(nest)) else ()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from mkwrap.ir.dtypes import DType
@@ -73,16 +74,27 @@ def _widened(handle: TensorHandle) -> TensorHandle:
     return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
+def _patch_index(tensor: type[tl.tensor], *scope: Any) -> None:
+    """Triton 3.6 takes `int` of an array of one element, which newer numpy refuses."""
+    _PATCH_TENSOR(tensor, *scope)
+    tensor.__index__ = lambda self: int(self.handle.data.reshape(()))
+
+
+_PATCH_TENSOR = interpreter._patch_lang_tensor
+
+
 @contextmanager
 def _interpreting() -> Iterator[None]:
     dot = interpreter_builder.create_dot
     with knobs.runtime.scope():
         knobs.runtime.interpret = True
+        interpreter._patch_lang_tensor = _patch_index
         interpreter_builder.create_dot = lambda a, b, *rest: dot(_widened(a), _widened(b), *rest)
         try:
             yield
         finally:
             del interpreter_builder.create_dot
+            interpreter._patch_lang_tensor = _PATCH_TENSOR
 
 
 def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> None:

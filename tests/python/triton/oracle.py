@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from mkwrap.codegen.triton import LANGUAGE
+from mkwrap.codegen.triton.products import product_of
+from mkwrap.codegen.triton.split import SPLIT
+from mkwrap.ir.analysis import extent_product
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
@@ -84,16 +87,29 @@ def check(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> set[str]:
-    """Run variants under Triton's interpreter against the oracle; returns the names of the templates."""
+    """Run variants under Triton's interpreter against the oracle; returns the names of the templates.
+
+    A short split is always among them where the kernel is a reduction: `space` offers it for long rows only, which the
+    interpreter would take minutes for.
+    """
     start = fill(kernel) if memory is None else memory
     want = answer(kernel, start)
     seen = set()
-    for source in sources(kernel, H100, names, most):
+    for source in (*sources(kernel, H100, names, most), *short_split(kernel)):
         got = copy(start)
         run(source, got, folder)
         compare(kernel, got, want, rtol, atol, source.variant.label)
         seen.add(source.variant.template)
     return seen
+
+
+def short_split(kernel: Kernel) -> Iterator[Source]:
+    """Cut rows of a reduction into up to three chunks of 32 elements or more."""
+    if SPLIT in LANGUAGE.templates and kernel.nest.reduction_axes and not product_of(kernel):
+        length = int(extent_product(tuple(axis.extent for axis in kernel.nest.reduction_axes)))
+        if length > 32:
+            params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
+            yield SPLIT.render(kernel, Variant(kernel.name, "split", params), H100)
 
 
 def compare(kernel: Kernel, got: Memory, want: Memory, rtol: float, atol: float, label: str) -> None:
