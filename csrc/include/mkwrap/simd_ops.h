@@ -167,20 +167,20 @@ MKW_INLINE T minimum(T a, T b) {
   return (a < b) | (a != a) ? a : b;
 }
 
-/// −1, 0 or 1; NaN stays NaN.
+/// −1, 0 or 1; 0 for NaN, as in torch.
 template <class V>
 MKW_INLINE V sign(V a) {
   using T = element_of<V>;
   if constexpr (lanes_of<V> > 1) {
     constexpr int N = V::lanes;
     const V zero = splat<N>((T)0);
-    const V positive = where(gt(a, zero), splat<N>((T)1), is_float<T> ? a : zero);
+    const V positive = where(gt(a, zero), splat<N>((T)1), zero);
     if constexpr ((T)-1 > (T)0)
       return positive;
     else
-      return where(eq(a, zero), zero, where(lt(a, zero), splat<N>((T)-1), positive));
+      return where(lt(a, zero), splat<N>((T)-1), positive);
   } else {
-    return a != a ? a : (T)((a > (T)0) - (a < (T)0));
+    return (T)((a > (T)0) - (a < (T)0));
   }
 }
 
