@@ -4,7 +4,7 @@ Prints the nearest sentences to some queries, the largest difference from eager,
 winner, the time per batch beside eager and torch.compile, and shows that a C++ program that loads the same file agrees bit
 for bit.
 
-    python examples/minilm.py [--output minilm.so] [--no-peers]
+    python examples/minilm.py [--output minilm.so] [--no-peers] [--tune quick]
 """
 
 from __future__ import annotations
@@ -175,12 +175,13 @@ def main() -> None:
     parser.add_argument(
         "--no-peers", action="store_true", help="do not time torch.compile (it takes a minute to compile)"
     )
+    parser.add_argument("--tune", choices=("full", "quick", "off"), default="full", help="how long to measure variants")
     options = parser.parse_args()
     encoder, tokenizer = load_model()
     ids, mask = batches(SENTENCES, tokenizer)[0]
 
     start = time.perf_counter()
-    model = mkwrap.compile(encoder, (ids, mask))
+    model = mkwrap.compile(encoder, (ids, mask), options=mkwrap.Options(tune=options.tune))
     print(f"compiled in {time.perf_counter() - start:.1f} s")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     model.save(options.output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +12,10 @@ if TYPE_CHECKING:
     from mkwrap.model import load as load
     from mkwrap.options import Options as Options
     from mkwrap.targets.target import Target as Target
+    from mkwrap.toolchain.headers import cmake_dir as cmake_dir
+    from mkwrap.toolchain.headers import include_dir as include_dir
 
-__all__ = ["Model", "Options", "Target", "compile", "errors", "include_dir", "load"]
+__all__ = ["Model", "Options", "Target", "cmake_dir", "compile", "errors", "include_dir", "load"]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that
 # needs one submodule does not import torch. `load` lives in `model`: a submodule of its name would hide the function.
@@ -22,15 +23,12 @@ _HOMES = {
     "Model": ("mkwrap.model", "Model"),
     "Options": ("mkwrap.options", "Options"),
     "Target": ("mkwrap.targets.target", "Target"),
+    "cmake_dir": ("mkwrap.toolchain.headers", "cmake_dir"),
     "compile": ("mkwrap.compiler", "compile"),
     "errors": ("mkwrap.errors", None),
+    "include_dir": ("mkwrap.toolchain.headers", "include_dir"),
     "load": ("mkwrap.model", "load"),
 }
-
-
-def include_dir() -> Path:
-    """Return the folder of the C and C++ headers (`mkwrap/abi.h`, `mkwrap/mkwrap.hpp`) that this package brings."""
-    return Path(__file__).resolve().parent / "include"
 
 
 def __getattr__(name: str) -> object:

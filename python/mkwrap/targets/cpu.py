@@ -18,6 +18,7 @@ from mkwrap.options import Options
 from mkwrap.stages import Device
 from mkwrap.targets.target import Family, Target
 from mkwrap.toolchain import cxx
+from mkwrap.toolchain.headers import include_dir
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -101,12 +102,6 @@ def cache_bytes(folder: Path) -> dict[int, int]:
             sizes[int(_read(index / "level"))] = int(size[:-1]) * 1024
     return sizes
 
-
-def include_dir() -> Path:
-    """Return the folder that holds mkwrap/simd.h: inside the installed package, or the source tree's."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "include"
-    return installed if (installed / "mkwrap" / "simd.h").exists() else package.parents[1] / "csrc" / "include"
 
 
 def _device(arch: str, level: Level, threads: int) -> Device:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mkwrap.errors import CompilerError, LibrarySizeError
 from mkwrap.stages import EmbeddedConstant, HostCode, Library, Program
-from mkwrap.toolchain.headers import cuda_include, mkwrap_include
+from mkwrap.toolchain.headers import cuda_include, include_dir
 from mkwrap.toolchain.packing import pack
 from mkwrap.toolchain.seal import seal
 
@@ -84,7 +84,7 @@ def _write_inputs(host: HostCode, program: Program, folder: Path) -> None:
 
 
 def _command(host: HostCode, cxx: str) -> list[str]:
-    includes = ["-I", str(mkwrap_include())]
+    includes = ["-I", str(include_dir())]
     if host.kind == "cuda":
         includes += ["-I", str(cuda_include())]
     libraries = ["-fopenmp"] if host.objects else []
