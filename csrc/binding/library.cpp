@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <initializer_list>
@@ -12,9 +13,22 @@
 
 namespace mkwrap::binding {
 
+namespace {
+
+// A path to an open file that nobody has written before: the time, in binary, as components that
+// mean nothing.
+std::string unique_path(int file) {
+  std::string path = "/proc/" + std::to_string(getpid()) + "/fd";
+  auto time = std::chrono::steady_clock::now().time_since_epoch().count();
+  for (; time != 0; time /= 2) path += time % 2 == 0 ? "/" : "/.";
+  return path + "/" + std::to_string(file);
+}
+
+}  // namespace
+
 Library::Library(int file, const std::string& path) : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)) {
   if (file_ < 0) throw LibraryError(path + ": " + std::strerror(errno));
-  const std::string unique = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file_);
+  const std::string unique = unique_path(file_);
   const char* name = access(unique.c_str(), R_OK) == 0 ? unique.c_str() : path.c_str();
   handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   const char* reason = nullptr;

@@ -27,10 +27,9 @@ struct StatusError : std::runtime_error {
   mkw_error error;
 };
 
-// A loaded library. Holds its own descriptor of the file, for two reasons: dlopen takes a path it
-// has seen before for the library it loaded then, even if the file has been replaced since, and a
-// path through a descriptor that stays open is never seen twice; and the file that was verified is
-// the file that is loaded.
+// A loaded library. Holds its own descriptor of the file and loads it through a path made for the
+// occasion: dlopen takes a path it has seen before for the library it loaded then, even if the file
+// has been replaced since; and so the file that was verified is the file that is loaded.
 class Library {
  public:
   // `file` stays the caller's; `path` is for messages. Throws LibraryError.

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
+#include <string>
+#include <system_error>
 
 #include "binding/python_errors.h"
 #include "timing/cpu.h"
@@ -16,6 +18,9 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const mkwrap::timing::LoadError& error) {
     mkwrap::binding::set_error("CompilerError", error.what());
+  } catch (const std::system_error& error) {
+    PyErr_SetObject(PyExc_OSError,
+                    pybind11::make_tuple(error.code().value(), std::string(error.what())).ptr());
   } catch (const mkwrap::timing::DriverError& error) {
     mkwrap::binding::set_error("DriverError", error.what());
   }

@@ -53,12 +53,12 @@ class HandLibrary:
     features: Sequence[str] = ()
 
 
-def build(library: HandLibrary, path: Path) -> Path:
+def build(library: HandLibrary, path: Path, *flags: str) -> Path:
     """Compile and link the library to path."""
     source = path.with_suffix(".cpp")
     source.write_text(_text(library))
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", f"-I{INCLUDE}", str(source), "-o", str(path), "-pthread"]
-    subprocess.run(command, check=True, timeout=120)
+    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{INCLUDE}", str(source)]
+    subprocess.run([*command, "-o", str(path), *flags], check=True, timeout=120)
     return path
 
 
