@@ -51,6 +51,11 @@ class Body:
             self._ranges.update(axis_ranges(dim.axes))
 
     @property
+    def int64(self) -> str:
+        """Text that widens a position to int64, where offsets need it."""
+        return ".to(tl.int64)" if self._wide else ""
+
+    @property
     def all_dims(self) -> frozenset[str]:
         """Names of all dimensions that have an extent."""
         return frozenset(dim.name for dim in self.tile.blocks)

@@ -59,7 +59,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     body = rows.body(writer, tile)
     loops = cut(rows.nest)
     with writer.indented():
-        write_program(body, rows)
+        write_program(body)
         write_rows(body, "program")
         for loop in loops.loops:
             body.emit(loop.rows)

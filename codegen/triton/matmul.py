@@ -108,16 +108,14 @@ def _body(product: Product, writer: Writer, tile: Tile) -> Body:
     return Body(writer, tile, buffers, needs_int64(nest, buffers), approximable(nest))
 
 
-def _write_tile(product: Product, writer: Writer, m: int, n: int) -> int:
+def _write_tile(product: Product, body: Body, m: int, n: int) -> int:
     """Write which tile a program makes and its positions; returns the number of programs.
 
     Neighbouring programs share a group of rows of tiles, so that their operands stay in the L2 cache.
     """
     high, wide = int(ceil_div(product.m, m)), int(ceil_div(product.n, n))
-    buffers = buffers_of(product.kernel)
-    int64 = ".to(tl.int64)" if needs_int64(product.kernel.nest, buffers) else ""
-    line = writer.line
-    line(f"program = tl.program_id(0){int64}")
+    line = body.writer.line
+    line(f"program = tl.program_id(0){body.int64}")
     line(f"batch = program // {high * wide}")
     line(f"place = program % {high * wide}")
     line(f"first = place // {_GROUP * wide} * {_GROUP}")
@@ -143,12 +141,12 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     left = _body(product, writer, Tile((batch, rows, Dim("ka", product.roles.k, k, masked))))
     right = _body(product, writer, Tile((batch, Dim("kb", product.roles.k, k, masked), columns)))
     with writer.indented():
-        grid = _write_tile(product, writer, m, n)
+        grid = _write_tile(product, left, m, n)
         writer.line(f"total = tl.full([{m}, {n}], 0, tl.float32)")
         writer.line(f"for start in tl.range(0, {product.k}, {k}):")
         with writer.indented():
-            writer.line(f"ka = start + tl.arange(0, {k})[None, :]")
-            writer.line(f"kb = start + tl.arange(0, {k})[:, None]")
+            writer.line(f"ka = start + tl.arange(0, {k})[None, :]{left.int64}")
+            writer.line(f"kb = start + tl.arange(0, {k})[:, None]{left.int64}")
             if masked:
                 writer.lines(f"{name}_mask = {name} < {product.k}" for name in ("ka", "kb"))
             _write_operand(left, product.roles.a, "a", "ka_mask" if masked else "")
@@ -202,10 +200,12 @@ def render_loop(kernel: Kernel, variant: Variant, device: Device) -> Source:
     body = _body(product, writer, Tile((*dims, Dim("k", product.roles.k, 0, False))))
     accumulator = product.roles.accumulator
     with writer.indented():
-        grid = _write_tile(product, writer, m, n)
+        grid = _write_tile(product, body, m, n)
         writer.line(f"total = tl.full([{m}, {n}], 0, {TYPES[accumulator]})")
-        writer.line(f"for k in tl.range(0, {product.k}):")
+        writer.line(f"for step in tl.range(0, {product.k}):")
         with writer.indented():
+            # A scalar of the loop's own type: a Python int has no `.to` under Triton's interpreter.
+            writer.line(f"k = tl.full([], 0, {'tl.int64' if body.int64 else 'tl.int32'}) + step")
             for name, operand in (("a", product.roles.a), ("b", product.roles.b)):
                 body.emit(operand.body)
                 writer.line(f"{name} = {body.values[operand.value].text}.to({TYPES[accumulator]})")

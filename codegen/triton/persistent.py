@@ -79,7 +79,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     count = ceil_div(tile.dims[0].numel, x_block)
     grid = max_one(count)
     with writer.indented():
-        write_program(body, rows)
+        write_program(body)
         write_elements(body)
         if stages == 1:
             _write_tile(body, rows, "program")

@@ -7,10 +7,8 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Compute, Nest, Reduce, Store
 
 # Continuous ops that do not enlarge an error of 2 ulp beyond what rounding to 16 bits hides.
-_CARRIES = frozenset(
-    ["abs", "add", "div", "erf", "exp", "maximum", "minimum", "mul", "neg"]
-    + ["reciprocal", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where"]
-)
+_ARITHMETIC = ("abs", "add", "div", "mul", "neg", "reciprocal", "sub")
+_CARRIES = frozenset((*_ARITHMETIC, "erf", "exp", "maximum", "minimum", "rsqrt", "sigmoid", "sqrt", "tanh", "where"))
 _REDUCES = frozenset(("sum", "maximum", "minimum", "dot"))
 
 

@@ -67,9 +67,9 @@ def rows_of(kernel: Kernel) -> Rows | None:
     )
 
 
-def write_program(body: Body, rows: Rows) -> None:
+def write_program(body: Body) -> None:
     """Write the program's number."""
-    body.writer.line("program = tl.program_id(0)" + (".to(tl.int64)" if rows.wide else ""))
+    body.writer.line(f"program = tl.program_id(0){body.int64}")
 
 
 def write_rows(body: Body, program: str) -> None:
@@ -83,7 +83,7 @@ def write_rows(body: Body, program: str) -> None:
 def write_elements(body: Body, start: str = "") -> None:
     """Write the positions of a tile's elements, from `start` (a scalar) on."""
     dim = body.tile.dims[1]
-    lanes = f"tl.arange(0, {dim.block})[None, :]"
+    lanes = f"tl.arange(0, {dim.block})[None, :]" + body.int64
     body.writer.line(f"r = {start} + {lanes}" if start else f"r = {lanes}")
     if dim.masked:
         body.writer.line(f"r_mask = r < {body.text(dim.numel)}")

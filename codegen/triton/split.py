@@ -118,7 +118,7 @@ def _chunk_function(kernel: Kernel, plan: Plan, number: int, loop: Loop, params:
     body = plan.rows.body(writer, plan.tile)
     last = number == len(plan.loops.loops) - 1
     with writer.indented():
-        write_program(body, plan.rows)
+        write_program(body)
         writer.line(f"chunk = program % {plan.chunks}")
         write_rows(body, f"(program // {plan.chunks})")
         used = _write_earlier(body, plan, number)
@@ -145,7 +145,7 @@ def _row_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
     writer = Writer()
     body = plan.rows.body(writer, plan.tile)
     with writer.indented():
-        write_program(body, plan.rows)
+        write_program(body)
         write_rows(body, "program")
         used = _write_earlier(body, plan, len(plan.loops.loops))
         body.emit(plan.loops.rows)

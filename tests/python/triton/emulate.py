@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import sympy
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
@@ -97,8 +98,11 @@ def _interpreting() -> Iterator[None]:
             interpreter._patch_lang_tensor = _PATCH_TENSOR
 
 
-def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> None:
-    """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place."""
+def run(
+    source: Source, memory: Mapping[int, torch.Tensor], folder: Path, sizes: Mapping[sympy.Symbol, int] | None = None
+) -> None:
+    """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place; `sizes` the dynamic ones."""
+    values = {symbol: sympy.Integer(size) for symbol, size in (sizes or {}).items()}
     path = folder / f"{source.launches[0].entry}.py"
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
@@ -114,8 +118,9 @@ def run(source: Source, memory: Mapping[int, torch.Tensor], folder: Path) -> Non
                 elif isinstance(argument, WorkspaceArgument):
                     arguments.append(workspace[int(argument.offset) :].view(_SIGNATURE[kind]))
                 else:
-                    raise AssertionError("sizes are static here")
-            namespace[launch.entry][launch.grid](*arguments)
+                    arguments.append(int(argument.expr.xreplace(values)))
+            grid = tuple(int(sympy.sympify(extent).xreplace(values)) for extent in launch.grid)
+            namespace[launch.entry][grid](*arguments)
 
 
 _SIGNATURE = {"*fp32": torch.float32, "*fp64": torch.float64, "*i32": torch.int32, "*i64": torch.int64}

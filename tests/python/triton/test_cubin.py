@@ -30,6 +30,9 @@ CASES: dict[str, Callable[[], Kernel]] = {
     "argmax": lambda: reduction("argmax", 64, 3000),
     "columns": lambda: reduction("sum", 1024, 2**17, outer=True),
     "product": lambda: product(512, 512, 512, BF16),
+    "wide_columns": lambda: reduction("sum", 2**12, 2**20, BF16, outer=True),
+    "wide_product": lambda: product(2**17, 2**15, 512, BF16),
+    "wide_doubles": lambda: product(2**17, 2**15, 64, F64),
     "doubles": lambda: product(64, 64, 64, F64),
 }
 
