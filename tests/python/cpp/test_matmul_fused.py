@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mkwrap.codegen.cpp.matmul import TEMPLATE as MATMUL
 from mkwrap.codegen.cpp.matmul_dot import TEMPLATE as DOT
 from mkwrap.codegen.cpp.matmul_variants import Layout
 from mkwrap.ir.analysis import reduces
-from mkwrap.stages import BufferArgument, Kernel
+from mkwrap.stages import BufferArgument, Device, Kernel, Variant
 
 pytestmark = pytest.mark.toolchain
 
@@ -110,3 +111,13 @@ def test_c24_squares_and_transposes_are_right(tmp_path: Path) -> None:
     for fn in (lambda a: a @ a, lambda a: a @ a.T, lambda a: a.T @ a):
         for kernel in products(fn, torch.randn(37, 37)):
             assert check(MATMUL, kernel, tmp_path, 3e-6)
+
+
+def test_text_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
+    (kernel,) = products(lambda x, w, b: F.relu(F.linear(x, w, b)), torch.randn(50, 40), torch.randn(70, 40), torch.randn(70))
+    kernel = replace(kernel, nest=replace(kernel.nest, origins=()))
+    device = Device("cpu", "x86-64-v3", vector_bytes=32, units=4)
+    params = MATMUL.space(kernel, device)[0]
+    golden("cpp/matmul_relu.cpp.txt", MATMUL.render(kernel, Variant(kernel.name, "matmul", params), device).text)
+    params = DOT.space(kernel, device)[0]
+    golden("cpp/dot_relu.cpp.txt", DOT.render(kernel, Variant(kernel.name, "dot", params), device).text)
