@@ -199,7 +199,12 @@ def linearize(index: Sequence[Expr], shape: Sequence[Expr]) -> Expr:
 
 
 def delinearize(position: Expr, shape: Sequence[Expr], ranges: Ranges) -> tuple[Expr, ...]:
-    """Multi-index of a row-major position, simplified; the position is in range, so the outermost needs no modulo."""
+    """Multi-index of a row-major position, simplified; the position is in range, so the outermost needs no modulo.
+
+    A shape with a dimension of size 0 has no position: its multi-index is all zeros.
+    """
+    if any(n == 0 for n in shape):
+        return tuple(sympy.Integer(0) for _ in shape)
     result: list[Expr] = []
     rest = position
     for k in range(len(shape) - 1, -1, -1):

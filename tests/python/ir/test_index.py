@@ -157,6 +157,11 @@ def test_delinearize_reads_a_reshape_in_row_major_order(shapes: tuple[list[int],
         assert flat == position
 
 
+def test_a_shape_without_elements_has_no_positions_to_divide() -> None:
+    shape = [sympy.Integer(n) for n in (4, 0, 5)]
+    assert delinearize(A, shape, ranges_of((1, 1, 1))) == (ZERO, ZERO, ZERO)
+
+
 @settings(max_examples=200, deadline=None)
 @given(exprs(5), st.integers(1, 12))
 def test_split_multiple_is_exact(spec: Spec, divisor: int) -> None:
