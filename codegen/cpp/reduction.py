@@ -41,7 +41,11 @@ class _Choice:
 
     def params(self) -> Params:
         """Return the params, those at their defaults left out."""
-        result: list[tuple[str, int | str | bool]] = [("axis", self.axis), ("width", self.width), ("threads", self.threads)]
+        result: list[tuple[str, int | str | bool]] = [
+            ("axis", self.axis),
+            ("width", self.width),
+            ("threads", self.threads),
+        ]
         for name in ("split", "keep", "passes", "stream"):
             value = getattr(self, name)
             if value != getattr(_Choice, name):
@@ -149,7 +153,7 @@ def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Cho
 
 
 def _with(choice: _Choice, **changes: int | str | bool) -> _Choice:
-    return _Choice(**{**choice.__dict__, **changes})  # type: ignore[arg-type]
+    return _Choice(**{**choice.__dict__, **changes})
 
 
 def _kept(nest: Nest, kernel: Kernel, device: Device, base: _Choice) -> list[_Choice]:

@@ -279,13 +279,13 @@ class ReductionLoops:
                 return "mkw::across<{lanes}>(mkw::merged({name}_acc))" if rows else "{name}_acc[k]"
             depth, length = stretched
             for a in accumulators:
-                writer.line(f"{a.ctype(1)} {_name(a)}_all;" if rows else f"{a.ctype(self.lanes)} {_name(a)}_all[vectors];")
+                writer.line(
+                    f"{a.ctype(1)} {_name(a)}_all;" if rows else f"{a.ctype(self.lanes)} {_name(a)}_all[vectors];"
+                )
             for outer in range(depth):
                 stack.enter_context(self._walk(writer, loop, outer, cut if outer == 0 else None))
             begin, end = (cut if depth == 0 else None) or ("0", spell_index(self._order[depth].extent, {}))
-            stack.enter_context(
-                writer.block(f"for (int64_t stretch = {begin}; stretch < {end}; stretch += {length})")
-            )
+            stack.enter_context(writer.block(f"for (int64_t stretch = {begin}; stretch < {end}; stretch += {length})"))
             self._declare(writer, accumulators)
             self._write_inner(
                 writer, loop, accumulators, depth, ("stretch", f"mkw::smaller(stretch + {length}, {end})")
@@ -341,9 +341,7 @@ class ReductionLoops:
         with writer.block(f"{head}, [&](auto lanes, int64_t {name}, [[maybe_unused]] auto which) MKW_BODY", "});"):
             self._write_element(writer, loop, accumulators, "which")
 
-    def _write_element(
-        self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str
-    ) -> None:
+    def _write_element(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str) -> None:
         plan = self.plan
         for name in plan.reloaded(loop):
             writer.line(f"const auto {name} = mkw::load(mkw::Full<{self.lanes}>{{}}, {name}_kept + {self._kept_at()});")
@@ -387,5 +385,3 @@ def _name(a: Accumulator) -> str:
 
 def _up(size: int, grain: int = 64) -> int:
     return -(-size // grain) * grain
-
-

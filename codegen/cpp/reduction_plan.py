@@ -144,9 +144,7 @@ class Plan:
         return found
 
     def _maker(self, name: str, before: int) -> int:
-        return next(
-            k for k in range(before) if any(name in defined(i) for i in self._elements(k, frozenset()))
-        )
+        return next(k for k in range(before) if any(name in defined(i) for i in self._elements(k, frozenset())))
 
     def _known(self, loop: int) -> frozenset[str]:
         return frozenset(name for name, made in self.kept.items() if made < loop)

@@ -199,8 +199,8 @@ class Accumulator:
         if not self.is_positional:
             return f"{target}.step({statements.lanes}, {text});"
         ctype = CTYPES[self.positions]
-        move = self.values.step(position)
-        at = f"mkw::ramp<{lanes}>(({ctype})({statements.index(position)}), ({ctype})({statements.index(move or sympy.Integer(0))}))"
+        move = statements.index(self.values.step(position) or sympy.Integer(0))
+        at = f"mkw::ramp<{lanes}>(({ctype})({statements.index(position)}), ({ctype})({move}))"
         return f"{target}.step({statements.lanes}, {text}, {at});"
 
     def results(self, source: str) -> tuple[str, ...]:

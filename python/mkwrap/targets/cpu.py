@@ -103,7 +103,6 @@ def cache_bytes(folder: Path) -> dict[int, int]:
     return sizes
 
 
-
 def _device(arch: str, level: Level, threads: int) -> Device:
     sizes = cache_bytes(_CACHES)
     device = Device("cpu", arch, vector_bytes=level.vector_bytes, units=threads, name=model_name(_read(_CPUINFO)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import sympy
@@ -17,16 +19,28 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol, contiguous_strides
 from mkwrap.ir.interpret import allocate, interpret_nest
-from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Role
+from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
 from mkwrap.ir.numeric import Array, decode, storage_type
 from mkwrap.options import Options
-from mkwrap.stages import Access, Binary, BufferArgument, Kernel, Parameter, Params, Source, Variant, WorkspaceArgument
+from mkwrap.stages import (
+    Access,
+    Binary,
+    BufferArgument,
+    Image,
+    Kernel,
+    Launch,
+    Parameter,
+    Params,
+    Source,
+    Variant,
+    WorkspaceArgument,
+)
 from mkwrap.targets.target import Target
 
 F32, F64, BF16, F16, I64, I32, BOOL = (
     DType.FLOAT32, DType.FLOAT64, DType.BFLOAT16, DType.FLOAT16, DType.INT64, DType.INT32, DType.BOOL
 )  # fmt: skip
-I, J, K, R, Q = (axis_symbol(name) for name in ("i0", "i1", "i2", "q0", "q1"))
+I, J, K, R, Q = (axis_symbol(name) for name in ("i0", "i1", "i2", "q0", "q1"))  # noqa: E741  the usual names of indices
 
 
 @cache
@@ -57,10 +71,15 @@ def whole(name: str, *dims: tuple[sympy.Symbol, int], body: BodyBuilder, reduce:
     return Nest(name, axes(*dims[:cut]), axes(*dims[cut:]), body.body())
 
 
-def link(binary: Binary, folder: Path) -> Path:
-    """Link an object into a library."""
+@cache
+def _scratch() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="mkwrap-test-")
+
+
+def link(binary: Binary) -> Path:
+    """Link an object into a library, once per process."""
     image = binary.images[0]
-    library = folder / f"{image.entry}-{image.digest[:8]}.so"
+    library = Path(_scratch().name) / f"{image.entry}-{image.digest[:8]}.so"
     if not library.exists():
         obj = library.with_suffix(".o")
         obj.write_bytes(image.blob)
@@ -68,9 +87,9 @@ def link(binary: Binary, folder: Path) -> Path:
     return library
 
 
-def entry_of(binary: Binary, folder: Path) -> ctypes._CFuncPtr:
+def entry_of(binary: Binary) -> ctypes._CFuncPtr:
     """Link an object into a library and return its entry."""
-    function = getattr(ctypes.CDLL(str(link(binary, folder))), binary.images[0].entry)
+    function = getattr(ctypes.CDLL(str(link(binary))), binary.images[0].entry)
     function.restype = ctypes.c_int32
     return function
 
@@ -80,9 +99,17 @@ def variants_of(template: Template, k: Kernel, device_of: Target) -> tuple[Varia
 
 
 def build(template: Template, k: Kernel, variant: Variant, on: Target) -> Binary:
-    binary = on.compile(template.render(k, variant, on.device))
+    """Compile a variant; equal text is compiled once in this process, since equal text gives equal bytes."""
+    source = template.render(k, variant, on.device)
+    images = _images(source.text, source.launches[0].entry, on.name, on.device.units)
+    return Binary(source, images)
+
+
+@cache
+def _images(text: str, entry: str, name: str, threads: int) -> tuple[Image, ...]:
+    binary = target(name, threads).compile(Source(Variant("", ""), "cpp", text, (Launch(entry, ()),)))
     assert isinstance(binary, Binary), binary.reason
-    return binary
+    return binary.images
 
 
 def call(function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[str, Array]) -> int:
@@ -136,7 +163,6 @@ def check(
     template: Template,
     k: Kernel,
     memory: Mapping[str, Array],
-    folder: Path,
     tolerance: float = 2e-6,
     only: Sequence[Params] | None = None,
     on: Target | None = None,
@@ -148,13 +174,19 @@ def check(
     chosen = variants_of(template, k, on) if only is None else tuple(Variant(k.name, template.name, p) for p in only)
     assert chosen
     sources = []
-    for variant in chosen:
-        binary = build(template, k, variant, on)
+    with ThreadPoolExecutor(4) as pool:
+        binaries = list(pool.map(lambda variant: build(template, k, variant, on), chosen))
+    for variant, binary in zip(chosen, binaries, strict=True):
         actual = copies(memory)
-        assert call(entry_of(binary, folder), binary.source, k, actual) == 0
+        assert call(entry_of(binary), binary.source, k, actual) == 0
         for parameter in k.parameters:
             b = parameter.buffer
-            compare(decode(actual[b.name], b.dtype), decode(expected[b.name], b.dtype), tolerance, f"{variant.label} {b.name}")
+            compare(
+                decode(actual[b.name], b.dtype),
+                decode(expected[b.name], b.dtype),
+                tolerance,
+                f"{variant.label} {b.name}",
+            )
         sources.append(binary.source)
     return sources
 

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import sympy
-
-from mkwrap.codegen.cpp import pointwise
-from mkwrap.codegen.cpp.narrow import narrowed
-from mkwrap.ir.build import BodyBuilder
-from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import FloorDiv, Mod
-from mkwrap.ir.nodes import IndexValue, Nest
-from mkwrap.stages import Kernel, Variant
 from tests.python.cpp.running import (
     BF16,
     BOOL,
@@ -39,14 +29,22 @@ from tests.python.cpp.running import (
     whole,
 )
 
+from mkwrap.codegen.cpp import pointwise
+from mkwrap.codegen.cpp.narrow import narrowed
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import FloorDiv, Mod
+from mkwrap.ir.nodes import IndexValue, Nest
+from mkwrap.stages import Kernel, Variant
+
 pytestmark = pytest.mark.toolchain
 TEMPLATE = pointwise.TEMPLATE
 
 
-def run(k: Kernel, folder: Path, low: int = -50, high: int = 50, tolerance: float = 2e-6) -> None:
+def run(k: Kernel, low: int = -50, high: int = 50, tolerance: float = 2e-6) -> None:
     rng = np.random.default_rng(1)
     memory = {p.buffer.name: fill(p.buffer, rng, low, high) for p in k.parameters}
-    check(TEMPLATE, k, memory, folder, tolerance)
+    check(TEMPLATE, k, memory, tolerance)
 
 
 def plus_one(n: int, dtype: DType = F32) -> Kernel:
@@ -56,64 +54,64 @@ def plus_one(n: int, dtype: DType = F32) -> Kernel:
 
 
 @pytest.mark.parametrize("n", [0, 1, 8, 16, 129, 40_000])
-def test_plus_one(n: int, tmp_path: Path) -> None:
-    run(plus_one(n), tmp_path)
+def test_plus_one(n: int) -> None:
+    run(plus_one(n))
 
 
 @pytest.mark.parametrize("dtype", [F64, F16, BF16, I64, I32, DType.UINT8])
-def test_plus_one_of_other_dtypes(dtype: DType, tmp_path: Path) -> None:
-    run(plus_one(37, dtype), tmp_path, tolerance=1e-2)
+def test_plus_one_of_other_dtypes(dtype: DType) -> None:
+    run(plus_one(37, dtype), tolerance=1e-2)
 
 
 @pytest.mark.parametrize(("n", "m"), [(37, 130), (64, 3), (3, 64), (1, 5)])
-def test_transposed_and_broadcast(n: int, m: int, tmp_path: Path) -> None:
+def test_transposed_and_broadcast(n: int, m: int) -> None:
     body = BodyBuilder()
     x, y = body.load("arg0", F32, (J, I)), body.load("arg1", F32, (J,))
     body.store("arg2", (I, J), body.compute("mul", body.compute("tanh", x), y))
     nest = whole("transpose", (I, n), (J, m), body=body)
-    run(kernel(nest, [buffer("arg0", F32, [m, n]), buffer("arg1", F32, [m])], [buffer("arg2", F32, [n, m])]), tmp_path)
+    run(kernel(nest, [buffer("arg0", F32, [m, n]), buffer("arg1", F32, [m])], [buffer("arg2", F32, [n, m])]))
 
 
-def test_c33_strides_flips_and_broadcasts(tmp_path: Path) -> None:
+def test_c33_strides_flips_and_broadcasts() -> None:
     body = BodyBuilder()
     x = body.load("arg0", F32, (I, 20 - J))  # flipped
     y = body.load("arg1", F32, (I, J))  # stride 0 along j, 3 along i
     body.store("arg2", (I, J), body.compute("sub", x, y))
     nest = whole("strides", (I, 9), (J, 21), body=body)
     reads = [buffer("arg0", F32, [9, 21], [50, 2]), buffer("arg1", F32, [9, 21], [3, 0])]
-    run(kernel(nest, reads, [buffer("arg2", F32, [9, 21], [1, 9])]), tmp_path)
+    run(kernel(nest, reads, [buffer("arg2", F32, [9, 21], [1, 9])]))
 
 
-def test_division_in_an_index(tmp_path: Path) -> None:
+def test_division_in_an_index() -> None:
     body = BodyBuilder()
     x = body.load("arg0", F32, (FloorDiv(I, 32), Mod(I, 32)))
     y = body.load("arg1", F32, (FloorDiv(I, 7), Mod(I, 7)))
     body.store("arg2", (I,), body.compute("add", x, y))
     nest = whole("digits", (I, 96), body=body)
     reads = [buffer("arg0", F32, [3, 32], [40, 1]), buffer("arg1", F32, [14, 7], [9, 1])]
-    run(kernel(nest, reads, [buffer("arg2", F32, [96])]), tmp_path)
+    run(kernel(nest, reads, [buffer("arg2", F32, [96])]))
 
 
-def test_causal_mask_narrows_its_indices(tmp_path: Path) -> None:
+def test_causal_mask_narrows_its_indices() -> None:
     body = BodyBuilder()
     x = body.cast(body.load("arg0", BF16, (I, J)), F32)
     visible = body.compute("le", body.index_value(J), body.index_value(I))
     body.store("arg1", (I, J), body.compute("where", visible, x, body.constant(float("-inf"), F32)))
     nest = whole("causal", (I, 20), (J, 50), body=body)
     assert {i.dtype for i in narrowed(nest).body if isinstance(i, IndexValue)} == {I32}
-    run(kernel(nest, [buffer("arg0", BF16, [20, 50])], [buffer("arg1", F32, [20, 50])]), tmp_path)
+    run(kernel(nest, [buffer("arg0", BF16, [20, 50])], [buffer("arg1", F32, [20, 50])]))
 
 
-def test_index_values_as_data(tmp_path: Path) -> None:
+def test_index_values_as_data() -> None:
     body = BodyBuilder()
     body.store("arg0", (I, J), body.index_value(3 * I + 2 * J - 7))
     body.store("arg1", (I, J), body.cast(body.index_value(FloorDiv(J, 3)), F32))
     nest = whole("arange", (I, 4), (J, 33), body=body)
-    run(kernel(nest, [], [buffer("arg0", I64, [4, 33]), buffer("arg1", F32, [4, 33])]), tmp_path)
+    run(kernel(nest, [], [buffer("arg0", I64, [4, 33]), buffer("arg1", F32, [4, 33])]))
 
 
 @pytest.mark.parametrize("varying", [True, False])
-def test_masked_load_never_touches_memory_where_the_mask_is_false(varying: bool, tmp_path: Path) -> None:
+def test_masked_load_never_touches_memory_where_the_mask_is_false(varying: bool) -> None:
     """A padding: what lies outside is filled with 0, not with the neighbours in memory."""
     body = BodyBuilder()
     axis = J if varying else I
@@ -125,7 +123,7 @@ def test_masked_load_never_touches_memory_where_the_mask_is_false(varying: bool,
     body.store("arg1", (I, J), x)
     nest = whole("pad", (I, 34), (J, 40), body=body)
     source = buffer("arg0", F32, [34, 28]) if varying else buffer("arg0", F32, [28, 40])
-    run(kernel(nest, [source], [buffer("arg1", F32, [34, 40])]), tmp_path)
+    run(kernel(nest, [source], [buffer("arg1", F32, [34, 40])]))
 
 
 def gather(n: int, m: int, rows: int) -> Kernel:
@@ -137,64 +135,64 @@ def gather(n: int, m: int, rows: int) -> Kernel:
     return kernel(nest, reads, [buffer("arg2", F32, [n, m])])
 
 
-def test_c34_gather_by_row(tmp_path: Path) -> None:
-    run(gather(12, 40, 9), tmp_path, low=0, high=9)
+def test_c34_gather_by_row() -> None:
+    run(gather(12, 40, 9), low=0, high=9)
 
 
-def test_gather_by_element(tmp_path: Path) -> None:
+def test_gather_by_element() -> None:
     body = BodyBuilder()
     at = body.bounds_check(body.load("arg0", I64, (I,)), sympy.Integer(9))
     body.store("arg2", (I,), body.load("arg1", BF16, (at,)))
     nest = whole("take", (I, 77), body=body)
-    run(kernel(nest, [buffer("arg0", I64, [77]), buffer("arg1", BF16, [9])], [buffer("arg2", BF16, [77])]), tmp_path, 0, 9)
+    run(kernel(nest, [buffer("arg0", I64, [77]), buffer("arg1", BF16, [9])], [buffer("arg2", BF16, [77])]), 0, 9)
 
 
 @pytest.mark.parametrize("wrong", [-1, 9, 2**40])
-def test_index_out_of_range_is_reported_and_reads_nothing(wrong: int, tmp_path: Path) -> None:
+def test_index_out_of_range_is_reported_and_reads_nothing(wrong: int) -> None:
     k = gather(12, 40, 9)
     rng = np.random.default_rng(1)
     memory = {p.buffer.name: fill(p.buffer, rng, 0, 9) for p in k.parameters}
     memory["arg0"][7] = wrong
     for variant in variants_of(TEMPLATE, k, target()):
         binary = build(TEMPLATE, k, variant, target())
-        assert call(entry_of(binary, tmp_path), binary.source, k, copies(memory)) == 1
+        assert call(entry_of(binary), binary.source, k, copies(memory)) == 1
 
 
-def test_in_place(tmp_path: Path) -> None:
+def test_in_place() -> None:
     body = BodyBuilder()
     body.store("arg0", (I,), body.compute("exp", body.load("arg0", F32, (I,))))
-    run(kernel(whole("in_place", (I, 100), body=body), [], [], [buffer("arg0", F32, [100])]), tmp_path)
+    run(kernel(whole("in_place", (I, 100), body=body), [], [], [buffer("arg0", F32, [100])]))
 
 
-def test_no_axes(tmp_path: Path) -> None:
+def test_no_axes() -> None:
     body = BodyBuilder()
     body.store("arg1", (), body.compute("sqrt", body.compute("abs", body.load("arg0", F64, ()))))
-    run(kernel(Nest("scalar", (), (), body.body()), [buffer("arg0", F64, [])], [buffer("arg1", F64, [])]), tmp_path)
+    run(kernel(Nest("scalar", (), (), body.body()), [buffer("arg0", F64, [])], [buffer("arg1", F64, [])]))
 
 
-def test_bool_results(tmp_path: Path) -> None:
+def test_bool_results() -> None:
     body = BodyBuilder()
     x, y, z = (body.load(f"arg{k}", t, (I,)) for k, t in enumerate((F32, F32, BOOL)))
     body.store("arg3", (I,), body.compute("bitxor", body.compute("lt", x, y), z))
     nest = whole("flags", (I, 133), body=body)
     reads = [buffer("arg0", F32, [133]), buffer("arg1", F32, [133]), buffer("arg2", BOOL, [133])]
-    run(kernel(nest, reads, [buffer("arg3", BOOL, [133])]), tmp_path)
+    run(kernel(nest, reads, [buffer("arg3", BOOL, [133])]))
 
 
-def test_three_axes(tmp_path: Path) -> None:
+def test_three_axes() -> None:
     body = BodyBuilder()
     body.store("arg1", (K, I, J), body.compute("neg", body.load("arg0", F32, (I, J, K))))
     nest = whole("permute", (I, 5), (J, 34), (K, 18), body=body)
-    run(kernel(nest, [buffer("arg0", F32, [5, 34, 18])], [buffer("arg1", F32, [18, 5, 34])]), tmp_path)
+    run(kernel(nest, [buffer("arg0", F32, [5, 34, 18])], [buffer("arg1", F32, [18, 5, 34])]))
 
 
-def test_portable_target_has_narrower_vectors(tmp_path: Path) -> None:
+def test_portable_target_has_narrower_vectors() -> None:
     k = plus_one(100)
     for name in ("cpu:x86-64-v2", "cpu:x86-64-v3"):
         on = target(name)
         rng = np.random.default_rng(1)
         memory = {p.buffer.name: fill(p.buffer, rng) for p in k.parameters}
-        sources = check(TEMPLATE, k, memory, tmp_path, on=on)
+        sources = check(TEMPLATE, k, memory, on=on)
         assert f"#define MKW_VECTOR_BYTES {on.device.vector_bytes}" in sources[0].text
 
 

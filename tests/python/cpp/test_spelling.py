@@ -5,21 +5,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-from mkwrap.codegen.cpp import pointwise
-from mkwrap.codegen.cpp.spelling import header, literal, spell
-from mkwrap.errors import VerifyError
-from mkwrap.ir.build import BodyBuilder
-from mkwrap.ir.dtypes import DType
-from mkwrap.ir.interpret import interpret_nest
-from mkwrap.ir.nodes import Nest
-from mkwrap.ir.numeric import Array, decode
-from mkwrap.ir.ops import OPS, Kind, Op
-from mkwrap.stages import Binary, Kernel, Source, Variant
 from tests.python.cpp.running import (
     I,
     as_memory,
@@ -31,6 +19,17 @@ from tests.python.cpp.running import (
     link,
     target,
 )
+
+from mkwrap.codegen.cpp import pointwise
+from mkwrap.codegen.cpp.spelling import header, literal, spell
+from mkwrap.errors import VerifyError
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.interpret import interpret_nest
+from mkwrap.ir.nodes import Nest
+from mkwrap.ir.numeric import Array, decode
+from mkwrap.ir.ops import OPS, Kind, Op
+from mkwrap.stages import Binary, Kernel, Source, Variant
 
 FLOATS = (DType.FLOAT32, DType.FLOAT64)
 INTEGERS = tuple(d for d in DType if d.is_integer)
@@ -110,7 +109,7 @@ def test_unknown_op_is_refused() -> None:
 
 @pytest.mark.toolchain
 @pytest.mark.parametrize("op", sorted(OPS))
-def test_op_computes_what_the_interpreter_computes(op: str, tmp_path: Path) -> None:
+def test_op_computes_what_the_interpreter_computes(op: str) -> None:
     rng = np.random.default_rng(len(op))
     pairs = list(accepted(OPS[op]))
     if op == "cast":
@@ -118,10 +117,8 @@ def test_op_computes_what_the_interpreter_computes(op: str, tmp_path: Path) -> N
     elif op in NOT_OF_BOOL:
         pairs = [(a, b) for a, b in pairs if a is not DType.BOOL]
     kernels = [spelled(dtype, result, op) for dtype, result in pairs]
-    for k, function, source in compiled(kernels, tmp_path):
-        memory = {
-            p.buffer.name: samples(p.buffer.dtype, op, n, rng) for n, p in enumerate(k.parameters)
-        }
+    for k, function, source in compiled(kernels):
+        memory = {p.buffer.name: samples(p.buffer.dtype, op, n, rng) for n, p in enumerate(k.parameters)}
         expected, actual = copies(memory), copies(memory)
         interpret_nest(k.nest, expected)
         assert call(function, source, k, actual) == 0
@@ -129,7 +126,7 @@ def test_op_computes_what_the_interpreter_computes(op: str, tmp_path: Path) -> N
         check(decode(actual[out.name], out.dtype), decode(expected[out.name], out.dtype), op, k.name)
 
 
-def compiled(kernels: list[Kernel], folder: Path) -> Iterator[tuple[Kernel, ctypes._CFuncPtr, Source]]:
+def compiled(kernels: list[Kernel]) -> Iterator[tuple[Kernel, ctypes._CFuncPtr, Source]]:
     """Compile many kernels as one file, each in a namespace of its own: the headers are read once."""
     on = target()
     variants = [Variant(k.name, "pointwise", pointwise.TEMPLATE.space(k, on.device)[0]) for k in kernels]
@@ -143,7 +140,7 @@ def compiled(kernels: list[Kernel], folder: Path) -> Iterator[tuple[Kernel, ctyp
     whole = replace(sources[0], text="\n".join((*directives, *bodies)))
     binary = on.compile(whole)
     assert isinstance(binary, Binary), binary.reason
-    library = ctypes.CDLL(str(link(binary, folder)))
+    library = ctypes.CDLL(str(link(binary)))
     for k, source in zip(kernels, sources, strict=True):
         function = getattr(library, source.launches[0].entry)
         function.restype = ctypes.c_int32
