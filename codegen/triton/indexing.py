@@ -21,6 +21,9 @@ def over_position(expr: Expr, axes: Sequence[Axis], position: sympy.Symbol, rang
     expr = expr.subs({axis.symbol: 0 for axis in axes if axis.extent == 1})
     if not expr.free_symbols.intersection(axis.symbol for axis in kept):
         return expr
+    if any(axis.extent == 0 for axis in kept):
+        # No point exists; naming the position keeps the access behind its mask, which lets nothing through.
+        return expr.subs({axis.symbol: position for axis in kept})
     strides = [_stride(expr, axis.symbol) for axis in kept]
     runs = _runs(kept, strides)
     extents = [sympy.Mul(*[kept[k].extent for k in run]) for run in runs]

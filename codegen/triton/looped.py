@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
-from mkwrap.codegen.triton.loops import Loop, cut
+from mkwrap.codegen.triton.loops import Loop, cut, races_when_split
 from mkwrap.codegen.triton.module import formals_of, function, source
 from mkwrap.codegen.triton.pointwise import max_one
 from mkwrap.codegen.triton.rows import (
@@ -25,9 +25,8 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Tile shapes, warps, and whether loads of the next block are issued ahead."""
-    del device
     rows = rows_of(kernel)
-    if rows is None:
+    if rows is None or (_starved(rows, device) and not races_when_split(rows.nest, cut(rows.nest))):
         return ()
     shapes = _INNER if rows.inner else _OUTER
     length = None if rows.length is None else power_of_two(rows.length)
@@ -37,10 +36,22 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         x_block = x if most is None else min(x, most)
         # A loop of one round is the persistent kernel, so a short row still gets two.
         r_block = r if length is None else max(min(r, length // 2), 1)
-        fewest = max(min(warps, x_block * r_block // 32), 1)
+        fewest = max(min(warps, x_block * r_block // _LEAST_LANES), 1)
         found.append((("x", x_block), ("r", r_block), ("num_warps", fewest), ("stages", stages)))
     return tuple(dict.fromkeys(found))
 
+
+def _starved(rows: Rows, device: Device) -> bool:
+    """Whether so few programs would walk such long rows that measuring them takes longer than it is worth."""
+    if rows.rows is None or rows.length is None or rows.length < _LONG:
+        return False
+    return int(ceil_div(rows.rows, 1 if rows.inner else _OUTER[0][0])) * _SHARE <= device.units
+
+
+# A warp's work in a tile: four elements of each thread.
+_LEAST_LANES = 128
+_LONG = 65536
+_SHARE = 8
 
 # Each: rows and elements of the tile, warps, stages of loads ahead.
 _INNER = ((1, 2048, 8, 1), (1, 4096, 16, 1), (1, 1024, 4, 2), (2, 1024, 8, 1))

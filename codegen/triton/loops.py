@@ -78,6 +78,14 @@ def cut(nest: Nest) -> Loops:
     return Loops(tuple(loops), rest, row_stores)
 
 
+def races_when_split(nest: Nest, loops: Loops) -> bool:
+    """Whether, with rows cut into chunks, one program would read what another of the same row has overwritten."""
+    if not loops.loops or loops.loops[-1].reduces:
+        return False
+    stored = {store.buffer for store in loops.row_stores}
+    return any(isinstance(i, Load) and i.buffer in stored for i in nest.body)
+
+
 def _per_element(nest: Nest, store: Store, inner: frozenset[str]) -> bool:
     names = {symbol.name for expr in store.index for symbol in expr.free_symbols}
     return stores_elements(nest, store) or store.arg in inner or bool(names & inner)

@@ -20,6 +20,7 @@ from mkwrap.codegen.triton.rows import (
 )
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import loads
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Reduce, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
@@ -27,6 +28,7 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 _INNER_LIMIT = 32768
 _OUTER_LIMIT = 512
 _BLOCKS_PER_UNIT = 8
+_MANY_LOADS = 2
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
@@ -36,6 +38,9 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         return ()
     length = power_of_two(rows.length)
     shapes = _inner_shapes(length) if rows.inner else _outer_shapes(length)
+    if len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1:
+        # Several tiles at hand at once: more warps first, fewer registers for each thread.
+        shapes = (shapes[1], shapes[0], *shapes[2:])
     most = power_of_two(rows.rows) if rows.rows is not None else None
     found: list[Params] = []
     for x, warps in shapes:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.looped import write_loop
-from mkwrap.codegen.triton.loops import Loop, Loops, cut
+from mkwrap.codegen.triton.loops import Loop, Loops, cut, races_when_split
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
 from mkwrap.codegen.triton.pointwise import max_one
 from mkwrap.codegen.triton.rows import Rows, rows_of, write_collapsed, write_program, write_rows
 from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.nodes import Instruction, Load, Nest, Reduce
+from mkwrap.ir.nodes import Instruction, Reduce
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # (length of a row, elements of a chunk) below which a second launch costs more than it brings.
@@ -59,20 +59,12 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:
             found.append((("x", x_block), ("r", r), ("chunks", chunks), ("num_warps", warps)))
     nest = rows.nest
-    return tuple(dict.fromkeys(found)) if found and not _races(nest, cut(nest)) else ()
+    return tuple(dict.fromkeys(found)) if found and not races_when_split(nest, cut(nest)) else ()
 
 
 # (rows, elements, warps, blocks per multiprocessor)
 _INNER = ((1, 2048, 8, 2), (1, 4096, 8, 1), (1, 1024, 4, 4), (1, 4096, 16, 2))
 _OUTER = ((64, 32, 8, 2), (128, 16, 8, 2), (64, 16, 4, 4), (32, 64, 8, 2))
-
-
-def _races(nest: Nest, loops: Loops) -> bool:
-    """Whether the last launch would read, in one program of a row, what another of the same row has overwritten."""
-    if not loops.loops or loops.loops[-1].reduces:
-        return False
-    stored = {store.buffer for store in loops.row_stores}
-    return any(isinstance(i, Load) and i.buffer in stored for i in nest.body)
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:

@@ -150,3 +150,13 @@ class _Truncating:
 
     def __mod__(self, other: object) -> _Truncating:
         return _Truncating(self.value - (self // other).value * self._of(other))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_c20_accesses_of_no_points_stay_masked(shape: tuple[int, int]) -> None:
+    body = BodyBuilder()
+    body.store("arg1", (I0, I1), body.compute("neg", body.load("arg0", F32, (I0, I1))))
+    nest = Nest("none", axes((I0, shape[0]), (I1, shape[1])), (), body.body())
+    for source in sources(kernel(nest, [buffer("arg0", F32, shape)], [buffer("arg1", F32, shape)]), H100):
+        assert source.text.count("_mask, other=0)") == 1
+        assert source.text.count("_mask)\n") == 1
