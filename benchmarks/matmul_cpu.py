@@ -121,8 +121,8 @@ def _peak(target: Target, folder: Path, threads: int) -> float:
     lanes = target.device.vector_bytes // 4
     sums = 24 if lanes == 16 else 12
     # Runs shorter than a time slice: some are not interrupted.
-    steps, best = 5_000, 0.0
-    for _ in range(500):
+    steps, best = 40_000, 0.0
+    for _ in range(300):
         start = time.perf_counter()
         function(ctypes.c_void_p(data.ctypes.data), ctypes.c_int64(steps), ctypes.c_int(threads))
         best = max(best, 2 * threads * steps * sums * lanes / (time.perf_counter() - start) / 1e9)

@@ -18,6 +18,10 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # Multiply-adds below which threads cannot pay for being started.
 _SERIAL = 100_000
+# Multiply-adds above which only one variant is offered.
+_LARGE = 4_000_000
+# Depth that is summed in one go, as in gemm.h.
+_RUN = 256
 # Tasks per thread where rows alone give too few.
 _TASKS = 4
 
@@ -45,15 +49,20 @@ class _Form:
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
-    """Vectors along the columns or the depth, or none; also serial; () where the kernel is no product of static sizes."""
+    """Vectors along the columns or the depth where they fit, else none; () where the kernel is no product of static sizes.
+
+    One variant where the product is large: it is there to be safe, not to be measured beside the blocked ones.
+    """
     problem = problem_of(kernel)
     if problem is None or problem.dtype is DType.BOOL:
         return ()
     axes = [axis for axis in ("column", "depth") if _lanes(problem, axis, device) > 1]
     if problem.b.contiguous == DEPTH:
         axes.reverse()
+    axes = axes or ["none"]
     counts = (device.units, 1) if problem.products >= _SERIAL and device.units > 1 else (1,)
-    return tuple((("vector", axis), ("threads", count)) for axis in [*axes, "none"] for count in counts)
+    found = tuple((("vector", axis), ("threads", count)) for axis in axes for count in counts)
+    return found[:1] if problem.products >= _LARGE else found
 
 
 def _lanes(problem: Problem, axis: str, device: Device) -> int:
@@ -102,9 +111,7 @@ def _write_columns(writer: Writer, form: _Form) -> None:
     if form.axis == "column":
         span = ("columns.begin, columns.end", problem.n)
         with _sweep(writer, f"{form.width}, 1, false", span, "column"):
-            writer.line(f"auto sum = mkw::splat<{form.width}>({zero});")
-            with writer.block(f"for (int64_t depth = 0; depth < {problem.k}; ++depth)"):
-                _accumulate(writer, form, "sum")
+            _write_sum(writer, form, f"mkw::splat<{form.width}>({zero})")
             writer.line(f"const auto {result} = sum;")
             _epilogue(writer, form)
         return
@@ -116,11 +123,24 @@ def _write_columns(writer: Writer, form: _Form) -> None:
                 _accumulate(writer, form, "sums[which]", "mkw::active(lanes)")
             writer.line(f"const {CTYPES[problem.dtype]} {result} = mkw::gemm::total(sums);")
         else:
-            writer.line(f"{CTYPES[problem.dtype]} sum = {zero};")
-            with writer.block(f"for (int64_t depth = 0; depth < {problem.k}; ++depth)"):
-                _accumulate(writer, form, "sum")
+            _write_sum(writer, form, zero)
             writer.line(f"const {CTYPES[problem.dtype]} {result} = sum;")
         _epilogue(writer, form)
+
+
+def _write_sum(writer: Writer, form: _Form, zero: str) -> None:
+    """Write the sum over the depth; a long one as a sum of sums, so that its error does not grow with its length."""
+    k = form.problem.k
+    writer.line(f"auto sum = {zero};")
+    if k <= _RUN:
+        with writer.block(f"for (int64_t depth = 0; depth < {k}; ++depth)"):
+            _accumulate(writer, form, "sum")
+        return
+    with writer.block(f"for (int64_t start = 0; start < {k}; start += {_RUN})"):
+        writer.line(f"auto part = {zero};")
+        with writer.block(f"for (int64_t depth = start; depth < mkw::smaller(start + {_RUN}, {k}); ++depth)"):
+            _accumulate(writer, form, "part")
+        writer.line("sum = mkw::add(sum, part);")
 
 
 @contextmanager

@@ -28,37 +28,44 @@ MKW_INLINE T total(const Vec<T, N> (&sums)[4]) {
   return all;
 }
 
-/// c[i·NV·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j <
-/// NV·W, p < k.
+/// Depth that is summed in one go. Sums of sums: the error of a float sum in one go grows with its
+/// length.
+constexpr int64_t kRun = 256;
+
+/// c[i·NV·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j < NV·W, p < k; k > 0.
 template <int MR, int NV, int W, class T>
 MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb, int64_t k, T* c,
                      bool accumulate) {
-  Vec<T, W> sums[MR][NV];
-  const T* a[MR];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
-    a[i] = rows[i];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sums[i][v] = splat<W>(T(0));
-  }
-#pragma GCC unroll 4
-  for (int64_t p = 0; p < k; ++p) {
-    Vec<T, W> x[NV];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) x[v] = load(Full<W>{}, b + p * ldb + v * W);
+  for (int64_t start = 0; start < k; start += kRun) {
+    const int64_t end = smaller(k, start + kRun);
+    Vec<T, W> sums[MR][NV];
+    const T* a[MR];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const Vec<T, W> y = splat<W>(a[i][p * step]);
+      a[i] = rows[i];
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sums[i][v] = multiply_add(y, x[v], sums[i][v]);
+      for (int v = 0; v < NV; ++v) sums[i][v] = splat<W>(T(0));
     }
-  }
+#pragma GCC unroll 4
+    for (int64_t p = start; p < end; ++p) {
+      Vec<T, W> x[NV];
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
+      for (int v = 0; v < NV; ++v) x[v] = load(Full<W>{}, b + p * ldb + v * W);
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) {
-      T* out = c + (i * NV + v) * W;
-      store(Full<W>{}, out, accumulate ? add(load(Full<W>{}, out), sums[i][v]) : sums[i][v]);
+      for (int i = 0; i < MR; ++i) {
+        const Vec<T, W> y = splat<W>(a[i][p * step]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sums[i][v] = multiply_add(y, x[v], sums[i][v]);
+      }
+    }
+    const bool first = start == 0 && !accumulate;
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) {
+        T* out = c + (i * NV + v) * W;
+        store(Full<W>{}, out, first ? sums[i][v] : add(load(Full<W>{}, out), sums[i][v]));
+      }
     }
   }
 }

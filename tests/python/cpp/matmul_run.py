@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tests.python.cpp.running import F32, I, J, K, R, buffer, build, copies, entry_of, fill, target, whole
+from tests.python.cpp.running import F32, I, J, K, R, buffer, copies, fill, target, whole
 from tests.python.cpp.running import kernel as make_kernel
 
 from mkwrap.codegen.template import Template
@@ -17,7 +18,7 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
 from mkwrap.ir.numeric import Array, decode
-from mkwrap.stages import BufferArgument, ConstantData, Kernel, Params, Source, Variant, WorkspaceArgument
+from mkwrap.stages import Binary, BufferArgument, ConstantData, Kernel, Params, Source, Variant, WorkspaceArgument
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.packing import pack
 
@@ -64,6 +65,14 @@ class Product:
         return replace(made, parameters=parameters)
 
 
+@dataclass(frozen=True)
+class Built:
+    """A variant's source and its entry."""
+
+    source: Source
+    entry: ctypes._CFuncPtr
+
+
 def storage(array: Array) -> Array:
     """All elements from an array's first to its last, as bytes."""
     if array.size == 0:
@@ -92,6 +101,18 @@ def bound(source: Source, kernel: Kernel, memory: Mapping[str, Array]) -> tuple[
     return addresses, alive
 
 
+def build(template: Template, kernel: Kernel, params: Params, folder: Path, on: Target) -> Built:
+    """Compile and link one variant."""
+    binary = on.compile(template.render(kernel, Variant(kernel.name, template.name, params), on.device))
+    assert isinstance(binary, Binary), binary.reason
+    image = binary.images[0]
+    paths = [folder / f"{image.entry}.{ending}" for ending in ("o", "so")]
+    if not paths[1].exists():
+        paths[0].write_bytes(image.blob)
+        subprocess.run(["g++", "-shared", "-fopenmp", str(paths[0]), "-o", str(paths[1]), "-lm"], check=True)
+    return Built(binary.source, ctypes.CDLL(str(paths[1]))[image.entry])
+
+
 def call(function: ctypes._CFuncPtr, addresses: Sequence[int]) -> int:
     """Run a kernel once; returns its status."""
     return int(function((ctypes.c_void_p * len(addresses))(*addresses), None))
@@ -110,16 +131,15 @@ def check(
     interpret_nest(kernel.nest, expected)
     sources = []
     for params in distinct(template.space(kernel, on.device)):
-        variant = Variant(kernel.name, template.name, params)
-        binary = build(template, kernel, variant, on)
+        built = build(template, kernel, params, folder, on)
         actual = copies(memory)
-        addresses, _alive = bound(binary.source, kernel, actual)
-        assert call(entry_of(binary, folder), addresses) == 0
+        addresses, _alive = bound(built.source, kernel, actual)
+        assert call(built.entry, addresses) == 0
         for parameter in kernel.parameters:
             b = parameter.buffer
             pair = [decode(values[b.name], b.dtype) for values in (actual, expected)]
-            compare(*pair, tolerance, f"{variant.label} {b.name}")
-        sources.append(binary.source)
+            compare(*pair, tolerance, f"{built.source.variant.label} {b.name}")
+        sources.append(built.source)
     return sources
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.python.cpp.matmul_run import Product, check
+import torch
+from tests.python.cpp.matmul_run import Product, bound, build, call, check
 from tests.python.cpp.running import BF16, F16, F32, F64, I32, I64, fill, target
 
 from mkwrap.codegen.cpp.matmul import TEMPLATE as MATMUL
@@ -108,3 +109,17 @@ def test_other_vector_widths(template: Template, level: str, tmp_path: Path) -> 
 def test_one_thread(tmp_path: Path) -> None:
     on = target(threads=1)
     assert check(MATMUL, Product(3, 40, 50, 60).kernel, tmp_path, 2e-6, on)
+
+
+def test_error_is_comparable_with_eager(tmp_path: Path) -> None:
+    kernel = Product(1, 24, 40, 4096, epilogue=False).kernel
+    rng = np.random.default_rng(3)
+    memory = {p.buffer.name: fill(p.buffer, rng) for p in kernel.parameters}
+    exact = memory["a"].astype(np.float64) @ memory["b"].astype(np.float64)
+    eager = (torch.from_numpy(memory["a"]) @ torch.from_numpy(memory["b"])).numpy()
+    for template in (MATMUL, DOT):
+        for params in template.space(kernel, target().device):
+            built = build(template, kernel, params, tmp_path, target())
+            addresses, _alive = bound(built.source, kernel, memory)
+            assert call(built.entry, addresses) == 0
+            assert np.abs(memory["c"] - exact).max() <= 1.5 * np.abs(eager - exact).max()
