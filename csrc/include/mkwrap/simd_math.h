@@ -149,7 +149,7 @@ constexpr float kLn2Low = -0x1.05c61p-29f;
 /// e^r for |r| ≤ ln 2 / 2: fits (e^r − 1 − r) / r².
 template <int N>
 MKW_INLINE F<N> exp_reduced(F<N> r) {
-  const F<N> p = poly(r, 0.5f, 0.166666672f, 0.0416662544f, 0.00833326112f, 0.00139472121f, 0.000199199218f);
+  const F<N> p = poly(r, 0.5f, 0.166665122f, 0.0416661873f, 0.00836959854f, 0.00139517197f);
   return fma(mul(r, r), p, F<N>{r.v + 1.0f});
 }
 
@@ -168,16 +168,20 @@ MKW_INLINE F<N> clamp(F<N> x, float low, float high) {
   return smaller_or_second(splat<N>(high), larger_or_second(splat<N>(low), x));  // NaN stays
 }
 
+/// e^x for −104.5 ≤ x ≤ 89.5.
+template <int N>
+MKW_INLINE F<N> exp_bounded(F<N> x) {
+  native<int32_t, N> k;
+  const F<N> n = nearest(x, kLog2E, k);
+  const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), x));
+  return scale(exp_reduced(r), n, k);
+}
+
 }  // namespace detail
 
 template <int N>
 MKW_INLINE Vec<float, N> exp(Vec<float, N> x) {
-  using namespace detail;
-  native<int32_t, N> k;
-  x = clamp(x, -104.5f, 89.5f);
-  const F<N> n = nearest(x, kLog2E, k);
-  const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), x));
-  return scale(exp_reduced(r), n, k);
+  return detail::exp_bounded(detail::clamp(x, -104.5f, 89.5f));
 }
 
 template <int N>
@@ -264,17 +268,17 @@ MKW_INLINE Vec<float, N> tanh(Vec<float, N> x) {
   return where(lt(a, splat<N>(0.6f)), small, large);
 }
 
-/// x·P(x²) below 0.95, 1 − exp(Q(|x|)) above; fit erf(x) / x and log(erfc(x)). erf(4) rounds to 1.
+/// x·P(x²) below 0.84, 1 − exp(Q(|x|)) above; fit erf(x) / x and log(erfc(x)). erf(4) rounds to 1.
 template <int N>
 MKW_INLINE Vec<float, N> erf(Vec<float, N> x) {
   using namespace detail;
   const F<N> a = abs(x), z = mul(x, x);
-  const F<N> small = mul(x, poly(z, 1.12837923f, -0.376126319f, 0.112836637f, -0.0268577058f, 0.00519695226f,
-                                 -0.000809770369f, 8.18509361e-05f));
-  const F<N> q = poly(clamp(a, 0.0f, 4.0f), 0.000169203864f, -1.12948835f, -0.633400857f, -0.108220369f, 0.0250806045f,
-                      -0.00415625051f, 0.000431392546f, -2.08285255e-05f);
-  const F<N> large = copysign(F<N>{1.0f - exp(q).v}, x);
-  return where(lt(a, splat<N>(0.95f)), small, large);
+  const F<N> small = mul(x, poly(z, 1.12837911f, -0.376125783f, 0.112828091f, -0.0268065985f, 0.00505830161f,
+                                 -0.000635956065f));
+  const F<N> q = poly(smaller_or_second(splat<N>(4.0f), a), -8.54304963e-05f, -1.12814438f, -0.636371136f,
+                      -0.10466212f, 0.0225877427f, -0.00313582504f, 0.000205581324f);
+  const F<N> large = copysign(F<N>{1.0f - exp_bounded(q).v}, x);
+  return where(lt(a, splat<N>(0.84f)), small, large);
 }
 
 /// 1/(1 + e^−|x|), times e^−|x| for negative x: no overflow, and tiny results stay right.
