@@ -23,7 +23,9 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _STACK_BYTES = 64 << 10
 _STREAM_BYTES = 4 << 20
-_WIDE_COLUMNS = 32
+_WIDE_COLUMNS, _MANY_COLUMNS = 128, 8
+"""Vectors side by side: as wide a strip of each row as possible where it is read once; few, so that what lies between
+the loops stays in cache, where there are several loops."""
 _MAX_VARIANTS = 6
 
 
@@ -116,7 +118,7 @@ def _ranked_axes(nest: Nest, kernel: Kernel, device: Device) -> list[str]:
     names = [f"r{k}" for k, a in enumerate(nest.reduction_axes)] + [f"p{k}" for k, a in enumerate(nest.axes)]
     costs = {name: _cost(_values(nest, kernel, device, name), name) for name in names}
     ranked = sorted(names, key=lambda name: costs[name])
-    return [name for name in ranked if costs[name] <= 3 * costs[ranked[0]]]
+    return [name for name in ranked if costs[name] <= 1.5 * costs[ranked[0]]]
 
 
 def _cost(values: Values, name: str) -> float:
@@ -180,7 +182,8 @@ def _width(values: Values, name: str, threads: int) -> int:
     extent = estimate.number(axes[int(name[1:])].extent)
     vectors = max(1, -(-extent // values.lanes))
     if name[0] == "p":
-        return min(_WIDE_COLUMNS, max(1, -(-vectors // threads))) if vectors > 8 else min(4, vectors)
+        most = _WIDE_COLUMNS if Plan(values).loops == 1 else _MANY_COLUMNS
+        return min(most, max(1, -(-vectors // threads))) if vectors > 8 else min(4, vectors)
     weight = estimate.arithmetic(values.nest)
     return min(4 if weight <= 16 else 2, vectors)
 
