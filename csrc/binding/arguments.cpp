@@ -8,16 +8,6 @@
 namespace mkwrap::binding {
 namespace {
 
-DLTensor prototype(const CallSite& site, const mkw_tensor_info& info) {
-  DLTensor tensor{};
-  tensor.device = {static_cast<DLDeviceType>(site.api.device_type), site.device};
-  tensor.ndim = info.ndim;
-  tensor.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
-  tensor.shape = const_cast<std::int64_t*>(info.shape);
-  tensor.strides = const_cast<std::int64_t*>(info.strides);
-  return tensor;
-}
-
 std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
 
 // str(object.<name>), or nothing where it has none.
@@ -89,6 +79,16 @@ Extent extent(const DLTensor& tensor) {
 
 }  // namespace
 
+DLTensor wanted_tensor(const CallSite& site, const mkw_tensor_info& info) {
+  return {nullptr,
+          {static_cast<DLDeviceType>(site.api.device_type), site.device},
+          info.ndim,
+          {info.dtype.code, info.dtype.bits, info.dtype.lanes},
+          const_cast<std::int64_t*>(info.shape),
+          const_cast<std::int64_t*>(info.strides),
+          0};
+}
+
 bool Arguments::refuse(const mkw_tensor_info& info, const std::string& got) const {
   Object cause;
   std::string reason;
@@ -97,7 +97,7 @@ bool Arguments::refuse(const mkw_tensor_info& info, const std::string& got) cons
     reason = take_exception(cause);
   }
   char expected[256];
-  describe(prototype(site_, info), expected, sizeof expected);
+  describe(wanted_tensor(site_, info), expected, sizeof expected);
   std::string message = std::string(info.path) + ": expected a tensor " + expected + ", got " + got;
   if (!reason.empty()) message += ": " + reason;
   set_error("InputError", message);

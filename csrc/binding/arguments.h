@@ -28,7 +28,7 @@ class Array {
   T* data() { return data_; }
 
  private:
-  T inline_[kInline]{};
+  T inline_[kInline]{};  // NOLINT(bugprone-invalid-enum-default-initialization): filled before use
   T* data_;
 };
 
@@ -39,6 +39,9 @@ struct CallSite {
   int device;
   void* stream;
 };
+
+// A tensor as `info` asks for it, without memory; borrows shape and strides.
+DLTensor wanted_tensor(const CallSite& site, const mkw_tensor_info& info);
 
 // The tensors of a call that exist already. Borrows the Python objects it reads: they must outlive
 // it.
@@ -56,7 +59,7 @@ class Arguments {
   bool read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info);
   bool read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info);
   bool take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info);
-  bool refuse(const mkw_tensor_info& info, const std::string& got) const;
+  [[nodiscard]] bool refuse(const mkw_tensor_info& info, const std::string& got) const;
 
   const CallSite& site_;
   Array<DLTensor, 12> tensors_;
@@ -86,7 +89,9 @@ class Outputs {
   // Hand output k over as a Python tensor; null with a Python exception set.
   PyObject* finish(std::size_t k);
 
-  std::size_t count() const { return static_cast<std::size_t>(site_.api.output_count); }
+  [[nodiscard]] std::size_t count() const {
+    return static_cast<std::size_t>(site_.api.output_count);
+  }
 
  private:
   bool allocate_managed(std::size_t k, const mkw_tensor_info& info);

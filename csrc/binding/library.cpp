@@ -72,7 +72,7 @@ LoadedModel::~LoadedModel() {
 }
 
 mkw_context* LoadedModel::take_idle(Order order) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   for (const bool adopt : {false, true}) {
     for (std::size_t k = idle_.size(); k-- > 0;) {
       if (!(idle_[k].order == order ||
@@ -92,14 +92,14 @@ mkw_context* LoadedModel::acquire(Order order) {
   if (context != nullptr) return context;
   mkw_error error{};
   if (library_->api().context_create(model_, &context, &error) != MKW_OK) throw StatusError(error);
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   all_.push_back(context);
   idle_.reserve(all_.size());
   return context;
 }
 
 void LoadedModel::release(mkw_context* context, Order order) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   idle_.push_back({context, order});
 }
 
@@ -109,7 +109,7 @@ std::int64_t LoadedModel::workspace_bytes() const {
 }
 
 std::size_t LoadedModel::contexts() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   return all_.size();
 }
 

@@ -38,8 +38,8 @@ class Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  const mkw_api& api() const { return *api_; }
-  int file() const { return file_; }
+  [[nodiscard]] const mkw_api& api() const { return *api_; }
+  [[nodiscard]] int file() const { return file_; }
 
  private:
   int file_ = -1;

@@ -14,7 +14,7 @@ namespace {
 
 // Bytes moved by a run of a few microseconds: below, giving up the lock costs more than others gain
 // by it.
-constexpr std::int64_t kLongRunBytes = 32 * 1024;
+constexpr std::int64_t kLongRunBytes = std::int64_t{32} * 1024;
 
 bool is_dynamic(const mkw_tensor_info& info) {
   for (int k = 0; k < info.ndim; ++k) {

@@ -13,7 +13,9 @@
 
 namespace {
 
-void translate(std::exception_ptr pointer) {
+// pybind11 fixes the signature.
+void translate(std::exception_ptr pointer)  // NOLINT(performance-unnecessary-value-param)
+{
   try {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const mkwrap::timing::LoadError& error) {

@@ -60,7 +60,7 @@ struct StridedView {
   StridedView(const StridedView&) = delete;
   StridedView& operator=(const StridedView&) = delete;
 
-  DLManagedTensorVersioned managed{};
+  DLManagedTensorVersioned managed{};  // NOLINT(bugprone-invalid-enum-default-initialization)
   DLManagedTensorVersioned* base;
   std::vector<std::int64_t> shape;
   std::vector<std::int64_t> strides;
@@ -95,11 +95,12 @@ bool Outputs::allocate() {
 bool Outputs::allocate_managed(std::size_t k, const mkw_tensor_info& info) {
   const bool row_major = is_row_major(info);
   std::int64_t elements = row_major ? 0 : storage_elements(info);
-  DLTensor wanted{};
-  wanted.device = {static_cast<DLDeviceType>(site_.api.device_type), site_.device};
-  wanted.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
-  wanted.ndim = row_major ? info.ndim : 1;
-  wanted.shape = row_major ? const_cast<std::int64_t*>(info.shape) : &elements;
+  DLTensor wanted = wanted_tensor(site_, info);
+  if (!row_major) {
+    wanted.ndim = 1;
+    wanted.shape = &elements;
+    wanted.strides = nullptr;
+  }
   if (site_.torch.exchange()->managed_tensor_allocator(&wanted, &managed_[k], nullptr, report) !=
       0) {
     managed_[k] = nullptr;
@@ -112,13 +113,7 @@ bool Outputs::allocate_managed(std::size_t k, const mkw_tensor_info& info) {
 }
 
 bool Outputs::allocate_object(std::size_t k, const mkw_tensor_info& info) {
-  DLTensor wanted{};
-  wanted.device = {static_cast<DLDeviceType>(site_.api.device_type), site_.device};
-  wanted.dtype = {info.dtype.code, info.dtype.bits, info.dtype.lanes};
-  wanted.ndim = info.ndim;
-  wanted.shape = const_cast<std::int64_t*>(info.shape);
-  wanted.strides = const_cast<std::int64_t*>(info.strides);
-  objects_[k] = site_.torch.empty(wanted);
+  objects_[k] = site_.torch.empty(wanted_tensor(site_, info));
   if (objects_[k] == nullptr || !kept_.read(k, objects_[k], info)) return false;
   tensors_[k] = kept_.tensors()[k];
   return true;

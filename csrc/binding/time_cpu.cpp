@@ -18,7 +18,10 @@ namespace {
 
 using timing::CpuKernel;
 
-void* address(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
+// Python hands addresses over as integers.
+void* address(std::uintptr_t value) {
+  return reinterpret_cast<void*>(value);  // NOLINT(performance-no-int-to-ptr)
+}
 
 CpuKernel make_kernel(const std::string& path, const std::string& entry,
                       const std::vector<std::vector<std::uintptr_t>>& args,
@@ -27,11 +30,13 @@ CpuKernel make_kernel(const std::string& path, const std::string& entry,
   std::vector<std::vector<void*>> lists;
   for (const auto& list : args) {
     auto& pointers = lists.emplace_back();
+    pointers.reserve(list.size());
     for (const std::uintptr_t value : list) pointers.push_back(address(value));
   }
   std::vector<timing::Region> regions;
+  regions.reserve(zero.size());
   for (const auto& [start, bytes] : zero) regions.push_back({address(start), bytes});
-  return CpuKernel(path, entry, std::move(lists), std::move(sizes), std::move(regions));
+  return {path, entry, std::move(lists), std::move(sizes), std::move(regions)};
 }
 
 std::vector<std::vector<double>> time_kernels(

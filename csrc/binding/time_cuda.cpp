@@ -28,27 +28,26 @@ using timing::DeviceAddress;
 class HostMemory {
  public:
   HostMemory(const py::object& object, int flags) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, flags | PyBUF_C_CONTIGUOUS) != 0)
-      throw py::error_already_set();
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw py::error_already_set();
   }
   ~HostMemory() { PyBuffer_Release(&view_); }
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
-  void* data() const { return view_.buf; }
-  std::size_t bytes() const { return static_cast<std::size_t>(view_.len); }
+  [[nodiscard]] void* data() const { return view_.buf; }
+  [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(view_.len); }
 
  private:
   Py_buffer view_{};
 };
 
 void upload(CudaContext& context, DeviceAddress address, const py::object& data) {
-  const HostMemory memory(data, PyBUF_SIMPLE);
+  const HostMemory memory(data, PyBUF_C_CONTIGUOUS);
   const py::gil_scoped_release release;
   context.upload(address, memory.data(), memory.bytes());
 }
 
 void download(CudaContext& context, DeviceAddress address, const py::object& data) {
-  const HostMemory memory(data, PyBUF_WRITABLE);
+  const HostMemory memory(data, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
   const py::gil_scoped_release release;
   context.download(address, memory.data(), memory.bytes());
 }
@@ -139,7 +138,7 @@ void bind_time_cuda(py::module_& m) {
   m.attr("CudaDevice") = device;
   m.def("cuda_devices",
         [] { return list_devices(py::module_::import("mkwrap._C").attr("CudaDevice")); });
-  py::class_<CudaLaunch, std::shared_ptr<CudaLaunch>>(m, "CudaLaunch");
+  const py::class_<CudaLaunch, std::shared_ptr<CudaLaunch>> launch(m, "CudaLaunch");
   py::class_<CudaFunction, std::shared_ptr<CudaFunction>>(m, "CudaFunction")
       .def_property_readonly("registers", &CudaFunction::registers)
       .def_property_readonly("local_bytes", &CudaFunction::local_bytes)

@@ -24,7 +24,7 @@ class Object {
   Object& operator=(const Object&) = delete;
   ~Object() { Py_XDECREF(object_); }
 
-  PyObject* get() const { return object_; }
+  [[nodiscard]] PyObject* get() const { return object_; }
   PyObject* release() {
     PyObject* object = object_;
     object_ = nullptr;
@@ -53,7 +53,7 @@ class TorchTypes {
   int overrides_dispatch(PyObject* tensor) const;
 
   // The table, or null: then tensors go through __dlpack__ and outputs through torch.empty_strided.
-  const DLPackExchangeAPI* exchange() const { return exchange_; }
+  [[nodiscard]] const DLPackExchangeAPI* exchange() const { return exchange_; }
 
   // 1, 0, or -1 with a Python exception set.
   int is_negated(PyObject* tensor) const;
@@ -65,10 +65,12 @@ class TorchTypes {
   bool current_stream(int device, void** stream) const;
 
   // Make an uninitialised tensor; null with a Python exception set.
-  PyObject* empty(const DLTensor& prototype) const;
+  [[nodiscard]] PyObject* empty(const DLTensor& prototype) const;
 
  private:
-  PyTypeObject* tensor_type() const { return reinterpret_cast<PyTypeObject*>(tensor_.get()); }
+  [[nodiscard]] PyTypeObject* tensor_type() const {
+    return reinterpret_cast<PyTypeObject*>(tensor_.get());
+  }
 
   const DLPackExchangeAPI* exchange_ = nullptr;
   Object module_;

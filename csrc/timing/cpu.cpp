@@ -58,7 +58,7 @@ double batch(const CpuKernel& kernel, std::int64_t calls) {
 // How many calls last about `batch_us`, found by doubling so that one slow first call misleads
 // nobody.
 std::int64_t calls_for(const CpuKernel& kernel, double batch_us) {
-  constexpr std::int64_t kMost = 1 << 20;
+  constexpr std::int64_t kMost = 1'000'000;
   for (std::int64_t calls = 1;; calls *= 2) {
     const double elapsed = batch(kernel, calls);
     if (elapsed < batch_us / 4 && calls < kMost) continue;

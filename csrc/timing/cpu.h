@@ -40,7 +40,7 @@ class CpuKernel {
   // Call once with argument list `which` modulo their number; returns the kernel's status.
   std::int32_t operator()(std::size_t which) const;
 
-  std::size_t lists() const { return args_.size(); }
+  [[nodiscard]] std::size_t lists() const { return args_.size(); }
 
  private:
   struct Close {

@@ -47,9 +47,9 @@ class CudaContext {
   void fill(DeviceAddress address, unsigned char value, std::size_t bytes);
   void copy(DeviceAddress destination, DeviceAddress source, std::size_t bytes);
 
-  const Driver& driver() const { return *driver_; }
-  StreamHandle stream() const { return stream_; }
-  ContextHandle handle() const { return context_; }
+  [[nodiscard]] const Driver& driver() const { return *driver_; }
+  [[nodiscard]] StreamHandle stream() const { return stream_; }
+  [[nodiscard]] ContextHandle handle() const { return context_; }
 
  private:
   std::shared_ptr<const Driver> driver_;
@@ -80,13 +80,13 @@ class CudaFunction {
   CudaFunction(const CudaFunction&) = delete;
   CudaFunction& operator=(const CudaFunction&) = delete;
 
-  int registers() const { return attribute(kRegisters); }
-  int local_bytes() const { return attribute(kLocalBytes); }
-  FunctionHandle handle() const { return function_; }
-  const CudaContext& context() const { return *context_; }
+  [[nodiscard]] int registers() const { return attribute(kRegisters); }
+  [[nodiscard]] int local_bytes() const { return attribute(kLocalBytes); }
+  [[nodiscard]] FunctionHandle handle() const { return function_; }
+  [[nodiscard]] const CudaContext& context() const { return *context_; }
 
  private:
-  int attribute(FunctionAttribute which) const;
+  [[nodiscard]] int attribute(FunctionAttribute which) const;
   std::shared_ptr<CudaContext> context_;
   ModuleHandle module_ = nullptr;
   FunctionHandle function_ = nullptr;

@@ -93,7 +93,7 @@ class Event {
                             "cuEventRecord");
   }
   // Microseconds from `start` to this event, waiting for it.
-  double since(const Event& start) const {
+  [[nodiscard]] double since(const Event& start) const {
     float milliseconds = 0;
     context_.driver().check(context_.driver().event_wait(event_), "cuEventSynchronize");
     context_.driver().check(context_.driver().event_elapsed(&milliseconds, start.event_, event_),
