@@ -1,8 +1,10 @@
-// Elementary functions on scalars and vectors. float32 vectors of exp, exp2, expm1, log, log1p, tanh, erf, sigmoid, sin
-// and cos are polynomials (errors of 2 to 3 units in the last place, special values right); all else is libm, lane by lane.
+// Elementary functions on scalars and vectors. float32 vectors of exp, exp2, expm1, log, log1p,
+// tanh, erf, sigmoid, sin and cos are polynomials (errors of 2 to 3 units in the last place,
+// special values right); all else is libm, lane by lane.
 //
-// Reductions of the argument follow Cody and Waite, "Software Manual for the Elementary Functions" (1980). Polynomials are
-// minimax fits (Lawson's reweighted least squares on Chebyshev nodes) of the function named beside them.
+// Reductions of the argument follow Cody and Waite, "Software Manual for the Elementary Functions"
+// (1980). Polynomials are minimax fits (Lawson's reweighted least squares on Chebyshev nodes) of
+// the function named beside them.
 #pragma once
 
 #include "simd.h"
@@ -11,16 +13,16 @@ namespace mkw {
 
 // ── lane by lane ────────────────────────────────────────────────────────────────────────────────
 
-#define MKW_LIBM_SCALAR(NAME, LIBM)                                        \
-  MKW_INLINE float NAME(float x) { return __builtin_##LIBM##f(x); }        \
+#define MKW_LIBM_SCALAR(NAME, LIBM)                                 \
+  MKW_INLINE float NAME(float x) { return __builtin_##LIBM##f(x); } \
   MKW_INLINE double NAME(double x) { return __builtin_##LIBM(x); }
-#define MKW_LANES(NAME)                                                    \
-  template <class T, int N>                                                \
-  MKW_INLINE Vec<T, N> NAME(Vec<T, N> x) {                                 \
-    return each<T>([](T y) { return NAME(y); }, x);                        \
+#define MKW_LANES(NAME)                             \
+  template <class T, int N>                         \
+  MKW_INLINE Vec<T, N> NAME(Vec<T, N> x) {          \
+    return each<T>([](T y) { return NAME(y); }, x); \
   }
-#define MKW_LIBM(NAME)          \
-  MKW_LIBM_SCALAR(NAME, NAME)   \
+#define MKW_LIBM(NAME)        \
+  MKW_LIBM_SCALAR(NAME, NAME) \
   MKW_LANES(NAME)
 MKW_LIBM(sqrt)
 MKW_LIBM(floor)
@@ -53,12 +55,12 @@ MKW_LANES(round)
 #undef MKW_LANES
 #undef MKW_LIBM_SCALAR
 
-#define MKW_LIBM2(NAME)                                                                 \
-  MKW_INLINE float NAME(float x, float y) { return __builtin_##NAME##f(x, y); }         \
-  MKW_INLINE double NAME(double x, double y) { return __builtin_##NAME(x, y); }         \
-  template <class T, int N>                                                             \
-  MKW_INLINE Vec<T, N> NAME(Vec<T, N> x, Vec<T, N> y) {                                 \
-    return each<T>([](T a, T b) { return NAME(a, b); }, x, y);                          \
+#define MKW_LIBM2(NAME)                                                         \
+  MKW_INLINE float NAME(float x, float y) { return __builtin_##NAME##f(x, y); } \
+  MKW_INLINE double NAME(double x, double y) { return __builtin_##NAME(x, y); } \
+  template <class T, int N>                                                     \
+  MKW_INLINE Vec<T, N> NAME(Vec<T, N> x, Vec<T, N> y) {                         \
+    return each<T>([](T a, T b) { return NAME(a, b); }, x, y);                  \
   }
 MKW_LIBM2(atan2)
 MKW_LIBM2(pow)
@@ -134,7 +136,8 @@ MKW_INLINE F<N> power_of_two(native<int32_t, N> k) {
   return {(native<float, N>)((k + 127) << 23)};
 }
 
-/// The integer nearest to x·factor, both as float and as integer: 1.5·2^23 has a last place of 1. For |x| < 2^22.
+/// The integer nearest to x·factor, both as float and as integer: 1.5·2^23 has a last place of 1.
+/// For |x| < 2^22.
 template <int N>
 MKW_INLINE F<N> nearest(F<N> x, float factor, native<int32_t, N>& k) {
   const auto shifted = fma(x, splat<N>(factor), splat<N>(0x1.8p23f)).v;
@@ -153,11 +156,13 @@ MKW_INLINE F<N> exp_reduced(F<N> r) {
   return fma(mul(r, r), p, F<N>{r.v + 1.0f});
 }
 
-/// x·2^n, where k is n as integer: in two steps, so that subnormal results are right and 2^128 is not needed.
+/// x·2^n, where k is n as integer: in two steps, so that subnormal results are right and 2^128 is
+/// not needed.
 template <int N>
 MKW_INLINE F<N> scale(F<N> x, [[maybe_unused]] F<N> n, [[maybe_unused]] native<int32_t, N> k) {
 #if defined(__AVX512F__) && !defined(__clang__)
-  if constexpr (N == 16) return {__builtin_ia32_scalefps512_mask(x.v, n.v, x.v, (unsigned short)-1, 4)};
+  if constexpr (N == 16)
+    return {__builtin_ia32_scalefps512_mask(x.v, n.v, x.v, (unsigned short)-1, 4)};
 #endif
   const auto half = k >> 1;
   return mul(mul(x, power_of_two<N>(half)), power_of_two<N>(k - half));
@@ -201,7 +206,8 @@ MKW_INLINE Vec<float, N> expm1(Vec<float, N> x) {
   const F<N> y = clamp(x, -30.0f, 89.5f);
   const F<N> n = nearest(y, kLog2E, k);
   const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), y));
-  const F<N> p = poly(r, 0.166666672f, 0.0416664742f, 0.00833327975f, 0.00139342016f, 0.000199110553f);
+  const F<N> p =
+      poly(r, 0.166666672f, 0.0416664742f, 0.00833327975f, 0.00139342016f, 0.000199110553f);
   const F<N> m = fma(mul(r, r), fma(p, r, splat<N>(0.5f)), r);
   const F<N> s = power_of_two<N>(k - 1);
   const F<N> result = fma(s, m, F<N>{s.v - 0.5f});
@@ -210,16 +216,16 @@ MKW_INLINE Vec<float, N> expm1(Vec<float, N> x) {
 
 namespace detail {
 
-/// log(x) = e·ln 2 + log(1 + f) with 1 + f in [√½, √2): fits (log(1 + f) − f + f²/2) / f³. x is positive and normal;
-/// `exponent` is added to e, `correction` to the smaller terms.
+/// log(x) = e·ln 2 + log(1 + f) with 1 + f in [√½, √2): fits (log(1 + f) − f + f²/2) / f³. x is
+/// positive and normal; `exponent` is added to e, `correction` to the smaller terms.
 template <int N>
 MKW_INLINE F<N> log_positive(F<N> x, F<N> exponent, F<N> correction) {
   const auto all = (native<int32_t, N>)x.v;
   const auto e = (all - 0x3f3504f3) >> 23;
   const F<N> f = {(native<float, N>)(all - (e << 23)) - 1.0f};
   const F<N> n = {__builtin_convertvector(e, native<float, N>) + exponent.v};
-  const F<N> p = poly(f, 0.333333135f, -0.250000089f, 0.200021192f, -0.166679963f, 0.142195523f, -0.124055892f,
-                      0.118881628f, -0.116756514f, 0.0674663857f);
+  const F<N> p = poly(f, 0.333333135f, -0.250000089f, 0.200021192f, -0.166679963f, 0.142195523f,
+                      -0.124055892f, 0.118881628f, -0.116756514f, 0.0674663857f);
   const F<N> square = mul(f, f);
   F<N> small = fma(n, splat<N>(kLn2Low), correction);
   small = fma(mul(square, f), p, small);
@@ -243,7 +249,8 @@ MKW_INLINE Vec<float, N> log(Vec<float, N> x) {
   using namespace detail;
   const auto tiny = lt(x, splat<N>(0x1p-126f));  // subnormal: scaled by 2^25
   const F<N> y = where(tiny, F<N>{x.v * 0x1p25f}, x);
-  return log_special(x, log_positive(y, where(tiny, splat<N>(-25.0f), splat<N>(0.0f)), splat<N>(0.0f)));
+  return log_special(
+      x, log_positive(y, where(tiny, splat<N>(-25.0f), splat<N>(0.0f)), splat<N>(0.0f)));
 }
 
 /// log(u) + (x − (u − 1)) / u with u = 1 + x rounded: the quotient makes up for the rounding.
@@ -261,11 +268,12 @@ template <int N>
 MKW_INLINE Vec<float, N> tanh(Vec<float, N> x) {
   using namespace detail;
   const F<N> a = abs(x), z = mul(x, x);
-  const F<N> p = poly(z, -0.333333313f, 0.133332476f, -0.0539524741f, 0.0217344388f, -0.00826709066f, 0.00223106379f);
+  const F<N> p = poly(z, -0.333333313f, 0.133332476f, -0.0539524741f, 0.0217344388f,
+                      -0.00826709066f, 0.00223106379f);
   const F<N> small = fma(mul(x, z), p, x);
   const F<N> e = exp(F<N>{a.v + a.v});
-  const F<N> large = copysign(F<N>{1.0f - 2.0f / (e.v + 1.0f)}, x);
-  return where(lt(a, splat<N>(0.6f)), small, large);
+  const F<N> large = {1.0f - 2.0f / (e.v + 1.0f)};
+  return copysign(where(lt(a, splat<N>(0.6f)), small, large), x);
 }
 
 /// x·P(x²) below 0.84, 1 − exp(Q(|x|)) above; fit erf(x) / x and log(erfc(x)). erf(4) rounds to 1.
@@ -273,10 +281,10 @@ template <int N>
 MKW_INLINE Vec<float, N> erf(Vec<float, N> x) {
   using namespace detail;
   const F<N> a = abs(x), z = mul(x, x);
-  const F<N> small = mul(x, poly(z, 1.12837911f, -0.376125783f, 0.112828091f, -0.0268065985f, 0.00505830161f,
-                                 -0.000635956065f));
-  const F<N> q = poly(smaller_or_second(splat<N>(4.0f), a), -8.54304963e-05f, -1.12814438f, -0.636371136f,
-                      -0.10466212f, 0.0225877427f, -0.00313582504f, 0.000205581324f);
+  const F<N> small = mul(x, poly(z, 1.12837911f, -0.376125783f, 0.112828091f, -0.0268065985f,
+                                 0.00505830161f, -0.000635956065f));
+  const F<N> q = poly(smaller_or_second(splat<N>(4.0f), a), -8.54304963e-05f, -1.12814438f,
+                      -0.636371136f, -0.10466212f, 0.0225877427f, -0.00313582504f, 0.000205581324f);
   const F<N> large = copysign(F<N>{1.0f - exp_bounded(q).v}, x);
   return where(lt(a, splat<N>(0.84f)), small, large);
 }
@@ -298,8 +306,8 @@ MKW_INLINE double sigmoid(double x) {
 
 namespace detail {
 
-/// sin(x + quarter·π/2): x less a multiple of π/2 in three parts, then fits of (sin(r) − r) / r³ and
-/// (cos(r) − 1 + r²/2) / r⁴. Arguments above 2^16 go through libm.
+/// sin(x + quarter·π/2): x less a multiple of π/2 in three parts, then fits of (sin(r) − r) / r³
+/// and (cos(r) − 1 + r²/2) / r⁴. Arguments above 2^16 go through libm.
 template <int N>
 MKW_INLINE F<N> sin_shifted(F<N> x, int32_t quarter) {
   const F<N> n = {(x.v * 0x1.45f306p-1f + 0x1.8p23f) - 0x1.8p23f};
@@ -308,7 +316,8 @@ MKW_INLINE F<N> sin_shifted(F<N> x, int32_t quarter) {
   r = fma(n, splat<N>(0x1.777a5cp-25f), r);
   r = fma(n, splat<N>(0x1.ee59dap-50f), r);
   const F<N> z = mul(r, r);
-  const F<N> s = fma(mul(r, z), poly(z, -0.166666672f, 0.00833332911f, -0.000198392561f, 2.71756448e-06f), r);
+  const F<N> s =
+      fma(mul(r, z), poly(z, -0.166666672f, 0.00833332911f, -0.000198392561f, 2.71756448e-06f), r);
   const F<N> p = poly(z, 0.0416666679f, -0.00138888834f, 2.47994358e-05f, -2.72033049e-07f);
   const F<N> c = fma(mul(z, z), p, fma(z, splat<N>(-0.5f), splat<N>(1.0f)));
   const auto chosen = (q & 1) != 0 ? c.v : s.v;
@@ -321,13 +330,15 @@ template <int N>
 MKW_INLINE Vec<float, N> sin(Vec<float, N> x) {
   Vec<float, N> y = detail::sin_shifted(x, 0);
   y = where(eq(x, splat<N>(0.0f)), x, y);  // keeps −0
-  if (any(ge(abs(x), splat<N>(0x1p16f)))) y = each<float>([](float a) { return __builtin_sinf(a); }, x);
+  if (any(ge(abs(x), splat<N>(0x1p16f))))
+    y = each<float>([](float a) { return __builtin_sinf(a); }, x);
   return y;
 }
 template <int N>
 MKW_INLINE Vec<float, N> cos(Vec<float, N> x) {
   Vec<float, N> y = detail::sin_shifted(x, 1);
-  if (any(ge(abs(x), splat<N>(0x1p16f)))) y = each<float>([](float a) { return __builtin_cosf(a); }, x);
+  if (any(ge(abs(x), splat<N>(0x1p16f))))
+    y = each<float>([](float a) { return __builtin_cosf(a); }, x);
   return y;
 }
 
