@@ -14,8 +14,8 @@
 namespace {
 
 // pybind11 fixes the signature.
-void translate(std::exception_ptr pointer)  // NOLINT(performance-unnecessary-value-param)
-{
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
+void translate(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const mkwrap::timing::LoadError& error) {
