@@ -203,7 +203,7 @@ template <int N>
 MKW_INLINE Vec<float, N> expm1(Vec<float, N> x) {
   using namespace detail;
   native<int32_t, N> k;
-  const F<N> y = clamp(x, -30.0f, 89.5f);
+  const F<N> y = clamp(x, -30.0f, 88.9f);
   const F<N> n = nearest(y, kLog2E, k);
   const F<N> r = fma(n, splat<N>(-kLn2Low), fma(n, splat<N>(-kLn2High), y));
   const F<N> p =
