@@ -1,16 +1,17 @@
-// Arithmetic, comparisons and bits, on scalars and vectors alike, with torch's semantics. Part of simd.h.
+// Arithmetic, comparisons and bits, on scalars and vectors alike, with torch's semantics. Part of
+// simd.h.
 #pragma once
 
 namespace mkw {
 
-#define MKW_BINARY(NAME, OP)                                    \
-  template <class T, int N>                                     \
-  MKW_INLINE Vec<T, N> NAME(Vec<T, N> a, Vec<T, N> b) {         \
-    return {a.v OP b.v};                                        \
-  }                                                             \
-  template <class T>                                            \
-  MKW_INLINE T NAME(T a, T b) {                                 \
-    return (T)(a OP b);                                         \
+#define MKW_BINARY(NAME, OP)                            \
+  template <class T, int N>                             \
+  MKW_INLINE Vec<T, N> NAME(Vec<T, N> a, Vec<T, N> b) { \
+    return {a.v OP b.v};                                \
+  }                                                     \
+  template <class T>                                    \
+  MKW_INLINE T NAME(T a, T b) {                         \
+    return (T)(a OP b);                                 \
   }
 MKW_BINARY(add, +)
 MKW_BINARY(sub, -)
@@ -21,22 +22,37 @@ MKW_BINARY(bitor_, |)
 MKW_BINARY(bitxor_, ^)
 #undef MKW_BINARY
 
-#define MKW_COMPARE(NAME, OP)                                   \
-  template <class T, int N>                                     \
-  MKW_INLINE Vec<bool, N> NAME(Vec<T, N> a, Vec<T, N> b) {      \
-    return as_mask<N>(a.v OP b.v);                              \
-  }                                                             \
-  template <class T>                                            \
-  MKW_INLINE bool NAME(T a, T b) {                              \
-    return a OP b;                                              \
+#define MKW_COMPARE(NAME, OP)                              \
+  template <class T, int N>                                \
+  MKW_INLINE Vec<bool, N> NAME(Vec<T, N> a, Vec<T, N> b) { \
+    return as_mask<N>(a.v OP b.v);                         \
+  }                                                        \
+  template <class T>                                       \
+  MKW_INLINE bool NAME(T a, T b) {                         \
+    return a OP b;                                         \
   }
 MKW_COMPARE(eq, ==)
 MKW_COMPARE(ne, !=)
-MKW_COMPARE(lt, <)
-MKW_COMPARE(le, <=)
-MKW_COMPARE(gt, >)
-MKW_COMPARE(ge, >=)
 #undef MKW_COMPARE
+
+// A mask's lanes are 0 or −1, so that of two truth values the larger has the smaller lane.
+#define MKW_ORDER(NAME, OP)                                \
+  template <class T, int N>                                \
+  MKW_INLINE Vec<bool, N> NAME(Vec<T, N> a, Vec<T, N> b) { \
+    if constexpr (same<T, bool>)                           \
+      return as_mask<N>(b.v OP a.v);                       \
+    else                                                   \
+      return as_mask<N>(a.v OP b.v);                       \
+  }                                                        \
+  template <class T>                                       \
+  MKW_INLINE bool NAME(T a, T b) {                         \
+    return a OP b;                                         \
+  }
+MKW_ORDER(lt, <)
+MKW_ORDER(le, <=)
+MKW_ORDER(gt, >)
+MKW_ORDER(ge, >=)
+#undef MKW_ORDER
 
 template <class T, int N>
 MKW_INLINE Vec<T, N> bitnot(Vec<T, N> a) {
@@ -107,7 +123,8 @@ MKW_INLINE V abs(V a) {
   }
 }
 
-/// a > b ? a : b, hence b where either is NaN: one instruction on x86, which g++ does not find for vectors.
+/// a > b ? a : b, hence b where either is NaN: one instruction on x86, which g++ does not find for
+/// vectors.
 template <class T, int N>
 MKW_INLINE Vec<T, N> larger_or_second(Vec<T, N> a, Vec<T, N> b) {
 #if defined(__AVX512F__) && !defined(__clang__)
@@ -138,7 +155,8 @@ MKW_INLINE Vec<T, N> smaller_or_second(Vec<T, N> a, Vec<T, N> b) {
   return {a.v < b.v ? a.v : b.v};
 }
 
-/// The larger; NaN where either is NaN. A reduction's running value is `a`: the test for NaN is not on its path.
+/// The larger; NaN where either is NaN. A reduction's running value is `a`: the test for NaN is not
+/// on its path.
 template <class T, int N>
 MKW_INLINE Vec<T, N> maximum(Vec<T, N> a, Vec<T, N> b) {
   if constexpr (same<T, bool>)
@@ -172,19 +190,20 @@ template <class V>
 MKW_INLINE V sign(V a) {
   using T = element_of<V>;
   if constexpr (lanes_of<V> > 1) {
-    constexpr int N = V::lanes;
-    const V zero = splat<N>((T)0);
-    const V positive = where(gt(a, zero), splat<N>((T)1), zero);
+    constexpr int lanes = V::lanes;
+    const V zero = splat<lanes>((T)0);
+    const V positive = where(gt(a, zero), splat<lanes>((T)1), zero);
     if constexpr ((T)-1 > (T)0)
       return positive;
     else
-      return where(lt(a, zero), splat<N>((T)-1), positive);
+      return where(lt(a, zero), splat<lanes>((T)-1), positive);
   } else {
     return (T)((a > (T)0) - (a < (T)0));
   }
 }
 
-// Shifts by the width or more give 0, or the sign for a signed right shift, and so do negative ones, as in torch.
+// Shifts by the width or more give 0, or the sign for a signed right shift, and so do negative
+// ones, as in torch.
 template <class T>
 MKW_INLINE T shl(T a, T b) {
   const bool wide = b < (T)0 || (uint64_t)b >= 8 * sizeof(T);
@@ -196,8 +215,8 @@ MKW_INLINE T shr(T a, T b) {
   return wide ? (a < (T)0 ? (T)-1 : (T)0) : (T)(a >> b);
 }
 
-// A zero divisor is eager's error; here it gives an unspecified number, but never a fault: unused lanes hold zeros too.
-// The lowest integer over −1 wraps.
+// A zero divisor is eager's error; here it gives an unspecified number, but never a fault: unused
+// lanes hold zeros too. The lowest integer over −1 wraps.
 template <class T>
 MKW_INLINE T truncdiv(T a, T b) {
   if constexpr (is_float<T>)
@@ -222,7 +241,8 @@ MKW_INLINE T mod(T a, T b) {
   const T r = fmod(a, b);
   return r != 0 && (r < 0) != (b < 0) ? (T)(r + b) : r;
 }
-/// Python's //; for floats as CPython's float_floor_div: from the exact remainder, so that no quotient rounds up.
+/// Python's //; for floats as CPython's float_floor_div: from the exact remainder, so that no
+/// quotient rounds up.
 template <class T>
 MKW_INLINE T floordiv(T a, T b) {
   if constexpr (!is_float<T>) {
@@ -238,10 +258,10 @@ MKW_INLINE T floordiv(T a, T b) {
   }
 }
 
-#define MKW_LANES(NAME)                                                \
-  template <class T, int N>                                            \
-  MKW_INLINE Vec<T, N> NAME(Vec<T, N> a, Vec<T, N> b) {                \
-    return each<T>([](T x, T y) { return NAME(x, y); }, a, b);         \
+#define MKW_LANES(NAME)                                        \
+  template <class T, int N>                                    \
+  MKW_INLINE Vec<T, N> NAME(Vec<T, N> a, Vec<T, N> b) {        \
+    return each<T>([](T x, T y) { return NAME(x, y); }, a, b); \
   }
 MKW_LANES(shl)
 MKW_LANES(shr)
