@@ -17,8 +17,8 @@ struct f16 {
 
 namespace detail {
 
-// W is a vector of N unsigned 32-bit lanes, F one of N floats, S one of N signed lanes (what a comparison gives).
-// Vectors of 16-bit lanes are widened and narrowed by the caller.
+// W is a vector of N unsigned 32-bit lanes, F one of N floats, S one of N signed lanes (what a
+// comparison gives). Vectors of 16-bit lanes are widened and narrowed by the caller.
 
 template <class W, class F>
 inline __attribute__((always_inline)) F bf16_to_float(W bits) {
@@ -34,7 +34,8 @@ inline __attribute__((always_inline)) W float_to_bf16(F x) {
 
 template <class W, class F>
 inline __attribute__((always_inline)) F f16_to_float(W bits) {
-  // Moved into place, the exponent is 112 too small; a product by 2^112 is exact for normals and subnormals alike.
+  // Moved into place, the exponent is 112 too small; a product by 2^112 is exact for normals and
+  // subnormals alike.
   const W moved = (bits & 0x7fffu) << 13;
   const F scaled = (F)moved * 0x1p112f;
   const W special = (W)((bits & 0x7c00u) == 0x7c00u) & 0x7f800000u;

@@ -1,7 +1,9 @@
-// Vectors of N lanes over compiler vector types, and the scalar primitives of the IR on them and on plain scalars.
+// Vectors of N lanes over compiler vector types, and the scalar primitives of the IR on them and on
+// plain scalars.
 //
-// Every function has one spelling for both: `mkw::add(a, b)` takes two scalars or two vectors. No standard library, no
-// intrinsics but for fused multiply-add, so that a kernel compiles in a few tenths of a second on any architecture.
+// Every function has one spelling for both: `mkw::add(a, b)` takes two scalars or two vectors. No
+// standard library, no intrinsics but for fused multiply-add, so that a kernel compiles in a few
+// tenths of a second on any architecture.
 #pragma once
 
 #include <stdint.h>
@@ -41,8 +43,8 @@ using choose = typename Choose<C, A, B>::type;
 
 /// Signed and unsigned integers of a given size in bytes.
 template <int Bytes>
-using int_of = choose<Bytes == 8, int64_t,
-                      choose<Bytes == 4, int32_t, choose<Bytes == 2, int16_t, int8_t>>>;
+using int_of =
+    choose<Bytes == 8, int64_t, choose<Bytes == 4, int32_t, choose<Bytes == 2, int16_t, int8_t>>>;
 template <int Bytes>
 using uint_of = choose<Bytes == 8, uint64_t,
                        choose<Bytes == 4, uint32_t, choose<Bytes == 2, uint16_t, uint8_t>>>;
@@ -59,7 +61,7 @@ using lane_of = choose<is_half<T>, uint16_t, T>;
 /// Compiler vector of N lanes.
 template <class T, int N>
 struct NativeOf {
-  typedef T type __attribute__((vector_size(sizeof(T) * N)));
+  using type __attribute__((vector_size(sizeof(T) * N))) = T;
 };
 template <class T, int N>
 using native = typename NativeOf<T, N>::type;
@@ -79,9 +81,12 @@ struct Vec {
   }
 };
 
-/// Bytes of a mask lane: as wide as N lanes can be in one register, so that the widest type of a kernel needs no conversion.
+/// Bytes of a mask lane: as wide as N lanes can be in one register, so that the widest type of a
+/// kernel needs no conversion.
 template <int N>
-inline constexpr int mask_bytes = MKW_VECTOR_BYTES / N >= 8 ? 8 : MKW_VECTOR_BYTES / N < 1 ? 1 : MKW_VECTOR_BYTES / N;
+inline constexpr int mask_bytes = MKW_VECTOR_BYTES / N >= 8  ? 8
+                                  : MKW_VECTOR_BYTES / N < 1 ? 1
+                                                             : MKW_VECTOR_BYTES / N;
 
 /// N truth values: lanes are 0 or −1.
 template <int N>
@@ -134,8 +139,9 @@ namespace detail {
 template <class T>
 inline constexpr bool is_signed = (T)-1 < (T)0;
 
-/// Converts numbers lane by lane. In steps of twice the width, each of which is one instruction or two: g++ takes wider
-/// steps lane by lane. Floats become narrow integers by way of int32 (uint32: int64), so that they wrap as in torch.
+/// Converts numbers lane by lane. In steps of twice the width, each of which is one instruction or
+/// two: g++ takes wider steps lane by lane. Floats become narrow integers by way of int32 (uint32:
+/// int64), so that they wrap as in torch.
 template <class U, class T, int N>
 MKW_INLINE native<U, N> convert(native<T, N> x) {
   constexpr int from = sizeof(T), into = sizeof(U);
@@ -156,7 +162,8 @@ MKW_INLINE native<U, N> convert(native<T, N> x) {
     using Wide = choose<is_signed<T>, int_of<2 * from>, uint_of<2 * from>>;
     return convert<U, Wide, N>(__builtin_convertvector(x, native<Wide, N>));
   } else if constexpr (!is_float<T> && !is_float<U> && from > 2 * into) {
-    return convert<U, uint_of<from / 2>, N>(__builtin_convertvector(x, native<uint_of<from / 2>, N>));
+    return convert<U, uint_of<from / 2>, N>(
+        __builtin_convertvector(x, native<uint_of<from / 2>, N>));
   } else {
     return __builtin_convertvector(x, native<U, N>);
   }
@@ -169,7 +176,8 @@ MKW_INLINE native<U, N> convert(native<T, N> x) {
 /// A lane-wise comparison's result as a mask.
 template <int N, class M>
 MKW_INLINE Vec<bool, N> as_mask(M m) {
-  return {detail::convert<typename Vec<bool, N>::Lane, int_of<sizeof(M) / N>, N>((native<int_of<sizeof(M) / N>, N>)m)};
+  return {detail::convert<typename Vec<bool, N>::Lane, int_of<sizeof(M) / N>, N>(
+      (native<int_of<sizeof(M) / N>, N>)m)};
 }
 
 /// A mask with lanes as wide as T's, for the compiler's vector `?:`.

@@ -1,4 +1,5 @@
-// The loops that generated kernels are written with: vectors along an axis, blocks of vectors, shares of threads.
+// The loops that generated kernels are written with: vectors along an axis, blocks of vectors,
+// shares of threads.
 #pragma once
 
 #include "simd.h"
@@ -25,30 +26,33 @@ namespace detail {
 template <int N, int U, int I, class Body>
 MKW_INLINE void unrolled(int64_t at, Body& body) {
   if constexpr (I < U) {
-    body(Full<N>{}, at + I * N, Count<I>{});
+    body(Full<N>{}, at + (int64_t)I * N, Count<I>{});
     unrolled<N, U, I + 1>(at, body);
   }
 }
 
 }  // namespace detail
 
-/// Runs body(lanes, position, which) over begin … end − 1, U vectors of N lanes at a time; `which` counts those U.
-/// Singles: fewer than U vectors may be left over. Tail: fewer than N lanes may be.
+/// Runs body(lanes, position, which) over begin … end − 1, U vectors of N lanes at a time; `which`
+/// counts those U. Singles: fewer than U vectors may be left over. Tail: fewer than N lanes may be.
 template <int N, int U, bool Singles, bool Tail, class Body>
 MKW_INLINE void sweep(int64_t begin, int64_t end, Body body) {
+  constexpr int64_t step = (int64_t)N * U;
   int64_t i = begin;
-  for (; i + N * U <= end; i += N * U) detail::unrolled<N, U, 0>(i, body);
+  for (; i + step <= end; i += step) detail::unrolled<N, U, 0>(i, body);
   if constexpr (U > 1 && Singles)
     for (; i + N <= end; i += N) body(Full<N>{}, i, Count<0>{});
   if constexpr (Tail)
     if (i < end) body(Part<N>{(int)(end - i)}, i, Count<0>{});
 }
 
-/// Runs body(lanes, vectors, position) over begin … end − 1 in blocks of K vectors; what is left over goes one by one.
+/// Runs body(lanes, vectors, position) over begin … end − 1 in blocks of K vectors; what is left
+/// over goes one by one.
 template <int N, int K, bool Singles, bool Tail, class Body>
 MKW_INLINE void blocks(int64_t begin, int64_t end, Body body) {
+  constexpr int64_t step = (int64_t)N * K;
   int64_t i = begin;
-  for (; i + N * K <= end; i += N * K) body(Full<N>{}, Count<K>{}, i);
+  for (; i + step <= end; i += step) body(Full<N>{}, Count<K>{}, i);
   if constexpr (K > 1 && Singles)
     for (; i + N <= end; i += N) body(Full<N>{}, Count<1>{}, i);
   if constexpr (Tail)

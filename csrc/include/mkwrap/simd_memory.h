@@ -1,7 +1,9 @@
-// Vector loads and stores: contiguous, strided, gathered, masked; all lanes or the first few. Part of simd.h.
+// Vector loads and stores: contiguous, strided, gathered, masked; all lanes or the first few. Part
+// of simd.h.
 //
-// A load never touches memory for a lane that is not meant or whose mask is false; such lanes are 0.
-// The loops over lanes are written so that the compiler makes masked instructions of them where the machine has them.
+// A load never touches memory for a lane that is not meant or whose mask is false; such lanes are
+// 0. The loops over lanes are written so that the compiler makes masked instructions of them where
+// the machine has them.
 #pragma once
 
 namespace mkw {
@@ -68,7 +70,8 @@ MKW_INLINE Vec<T, N> load_masked(L lanes, Vec<bool, N> mask, const T* p) {
 template <class L, class T, int N = L::lanes>
 MKW_INLINE Vec<T, N> load_strided(L lanes, const T* p, int64_t step) {
   alignas(64) lane_of<T> t[N];
-  for (int i = 0; i < N; i++) t[i] = i < lanes.count ? detail::lane_in(p + i * step) : (lane_of<T>)0;
+  for (int i = 0; i < N; i++)
+    t[i] = i < lanes.count ? detail::lane_in(p + i * step) : (lane_of<T>)0;
   return detail::from_lanes<T, N>(t);
 }
 
@@ -76,7 +79,8 @@ MKW_INLINE Vec<T, N> load_strided(L lanes, const T* p, int64_t step) {
 template <class L, class T, class F, int N = L::lanes>
 MKW_INLINE Vec<T, N> gather(L lanes, const T* p, F offset) {
   alignas(64) lane_of<T> t[N];
-  for (int i = 0; i < N; i++) t[i] = i < lanes.count ? detail::lane_in(p + offset(i)) : (lane_of<T>)0;
+  for (int i = 0; i < N; i++)
+    t[i] = i < lanes.count ? detail::lane_in(p + offset(i)) : (lane_of<T>)0;
   return detail::from_lanes<T, N>(t);
 }
 template <class L, class T, class F, int N = L::lanes>

@@ -1,7 +1,9 @@
-// Accumulators of the IR's reductions over scalars or vectors: V is T or Vec<T, N>, one accumulator per lane.
+// Accumulators of the IR's reductions over scalars or vectors: V is T or Vec<T, N>, one accumulator
+// per lane.
 //
-// Each has an identity (its default value), `step` (take a value in; only the lanes that are meant), `merge` (take in
-// another accumulator of later elements) and `map` (the same accumulator over transformed fields). The results are fields.
+// Each has an identity (its default value), `step` (take a value in; only the lanes that are
+// meant), `merge` (take in another accumulator of later elements) and `map` (the same accumulator
+// over transformed fields). The results are fields.
 #pragma once
 
 #include "simd.h"
@@ -47,34 +49,36 @@ MKW_INLINE Vec<bool, N> either(Vec<bool, N> a, Vec<bool, N> b) {
   return {a.v | b.v};
 }
 
-#define MKW_FOLD(NAME, IDENTITY, COMBINE)                                     \
-  template <class V>                                                          \
-  struct NAME {                                                               \
-    V value = broadcast<V>(IDENTITY);                                         \
-                                                                              \
-    template <int N>                                                          \
-    MKW_INLINE void step(Full<N>, V x) {                                      \
-      value = COMBINE(value, x);                                              \
-    }                                                                         \
-    template <int N>                                                          \
-    MKW_INLINE void step(Part<N> lanes, V x) {                                \
-      value = where(active(lanes), COMBINE(value, x), value);                 \
-    }                                                                         \
-    MKW_INLINE void step(V x) { value = COMBINE(value, x); }                  \
+// NOLINTBEGIN(bugprone-macro-parentheses): NAME is the name of a type.
+#define MKW_FOLD(NAME, IDENTITY, COMBINE)                                             \
+  template <class V>                                                                  \
+  struct NAME {                                                                       \
+    V value = broadcast<V>(IDENTITY);                                                 \
+                                                                                      \
+    template <int N>                                                                  \
+    MKW_INLINE void step(Full<N>, V x) {                                              \
+      value = COMBINE(value, x);                                                      \
+    }                                                                                 \
+    template <int N>                                                                  \
+    MKW_INLINE void step(Part<N> lanes, V x) {                                        \
+      value = where(active(lanes), COMBINE(value, x), value);                         \
+    }                                                                                 \
+    MKW_INLINE void step(V x) { value = COMBINE(value, x); }                          \
     MKW_INLINE void merge(const NAME& later) { value = COMBINE(value, later.value); } \
-    template <class G>                                                        \
-    MKW_INLINE auto map(G g) const {                                          \
-      return NAME<decltype(g(value))>{g(value)};                              \
-    }                                                                         \
+    template <class G>                                                                \
+    [[nodiscard]] MKW_INLINE auto map(G g) const {                                    \
+      return NAME<decltype(g(value))>{g(value)};                                      \
+    }                                                                                 \
   };
 MKW_FOLD(Sum, (element_of<V>)0, add)
 MKW_FOLD(Prod, (element_of<V>)1, mul)
 MKW_FOLD(Maximum, lowest<element_of<V>>(), maximum)
 MKW_FOLD(Minimum, highest<element_of<V>>(), minimum)
 #undef MKW_FOLD
+// NOLINTEND(bugprone-macro-parentheses)
 
-/// The first NaN, else the largest (smallest) value, with its position: ties go to the lowest position.
-/// P is the integer type of positions, as wide as the value's lanes where that suffices.
+/// The first NaN, else the largest (smallest) value, with its position: ties go to the lowest
+/// position. P is the integer type of positions, as wide as the value's lanes where that suffices.
 template <class V, class P, bool Largest>
 struct ArgBest {
   using Positions = rebind<V, P>;
@@ -82,7 +86,7 @@ struct ArgBest {
   Positions position = broadcast<Positions>(highest<P>());
 
   /// Whether (x, at) comes before what is held.
-  MKW_INLINE auto beats(V x, Positions at) const {
+  [[nodiscard]] MKW_INLINE auto beats(V x, Positions at) const {
     const auto better = Largest ? gt(x, value) : lt(x, value);
     const auto tie = both(eq(x, value), lt(at, position));
     if constexpr (is_float<element_of<V>>) {
@@ -109,7 +113,7 @@ struct ArgBest {
   MKW_INLINE void step(V x, Positions at) { take(beats(x, at), x, at); }
   MKW_INLINE void merge(const ArgBest& later) { step(later.value, later.position); }
   template <class G>
-  MKW_INLINE auto map(G g) const {
+  [[nodiscard]] MKW_INLINE auto map(G g) const {
     return ArgBest<decltype(g(value)), P, Largest>{g(value), g(position)};
   }
 };
@@ -118,8 +122,9 @@ using ArgMax = ArgBest<V, P, true>;
 template <class V, class P>
 using ArgMin = ArgBest<V, P, false>;
 
-/// Mean and Σ(x − mean)² in one pass. Step: B. P. Welford, Technometrics 4 (1962). Merge: T. F. Chan, G. H. Golub and
-/// R. J. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
+/// Mean and Σ(x − mean)² in one pass. Step: B. P. Welford, Technometrics 4 (1962). Merge: T. F.
+/// Chan, G. H. Golub and R. J. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing
+/// Sample Variances" (1979).
 template <class V>
 struct Welford {
   using T = element_of<V>;
@@ -157,7 +162,7 @@ struct Welford {
     count = total;
   }
   template <class G>
-  MKW_INLINE auto map(G g) const {
+  [[nodiscard]] MKW_INLINE auto map(G g) const {
     return Welford<decltype(g(mean))>{g(mean), g(m2), g(count)};
   }
 };
