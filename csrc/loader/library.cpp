@@ -31,11 +31,11 @@ Library Library::open(const std::string& path) {
   std::shared_ptr<void> owner(handle, [](void* opened) { dlclose(opened); });
   auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle, "mkw_get_api"));
   if (get == nullptr) throw Error(MKW_ERROR_VERSION, -1, path + " is not a mkwrap library");
-  return Library(std::move(owner), checked(get(MKW_ABI_VERSION), path));
+  return {std::move(owner), checked(get(MKW_ABI_VERSION), path)};
 }
 
 Library Library::from(mkw_get_api_function get) {
-  return Library(nullptr, checked(get(MKW_ABI_VERSION), "the linked library"));
+  return {nullptr, checked(get(MKW_ABI_VERSION), "the linked library")};
 }
 
 Model::Model(const Library& library, std::int32_t device) : library_(library) {

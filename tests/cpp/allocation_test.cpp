@@ -8,12 +8,15 @@
 #include "fake_driver/fake_driver.h"
 #endif
 
+// glibc's names of the functions that are replaced.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" {
 void* __libc_malloc(std::size_t bytes);
 void* __libc_calloc(std::size_t count, std::size_t bytes);
 void* __libc_realloc(void* old, std::size_t bytes);
 void* __libc_memalign(std::size_t alignment, std::size_t bytes);
 }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 namespace {
 std::atomic<long> allocations{0};
@@ -54,6 +57,8 @@ long steady_state(const mkwrap::Library& library, const std::vector<mkwrap::Tens
   CHECK(allocations > before_context);  // the hook sees the library's allocations
   std::vector<mkw_tensor> in;
   std::vector<mkw_tensor> out;
+  in.reserve(inputs.size());
+  out.reserve(outputs.size());
   for (const auto& tensor : inputs) in.push_back(tensor.view());
   for (const auto& tensor : outputs) out.push_back(tensor.view());
   context.run(in.data(), out.data());

@@ -67,7 +67,7 @@ void dynamic_sizes(const std::string& folder) {
   const mkw_api& api = library.api();
   CHECK(api.inputs[0].shape[0] == MKW_DYNAMIC && api.outputs[0].shape[0] == MKW_DYNAMIC);
   const mkwrap::Model model(library);
-  CHECK(model.workspace_bytes() == 8 * 64);
+  CHECK(model.workspace_bytes() == std::uint64_t{8} * 64);
   mkwrap::Context context(model);
   context.run({Tensor(x, {3, 6})}, {Tensor(y, {6})});
   CHECK(y[0] == x[0]);

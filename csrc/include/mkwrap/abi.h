@@ -16,11 +16,13 @@
 extern "C" {
 #endif
 
+// NOLINTBEGIN(modernize-macro-to-enum): the preprocessor and array bounds of C users need them.
 #define MKW_ABI_VERSION 1u
 #define MKW_MESSAGE_BYTES 768
 
 // A size or stride that is only known at run time, in `mkw_tensor_info`.
 #define MKW_DYNAMIC (-1)
+// NOLINTEND(modernize-macro-to-enum)
 
 typedef int32_t mkw_status;
 enum {

@@ -16,6 +16,7 @@
 #define MKW_STATIC_ASSERT _Static_assert
 #endif
 
+// NOLINTBEGIN(bugprone-casting-through-void,modernize-avoid-c-style-cast): C has no other cast.
 #define MKW_SAME_FIELD(field)                                                          \
   MKW_STATIC_ASSERT(offsetof(DLTensor, field) == offsetof(mkw_tensor, field), #field); \
   MKW_STATIC_ASSERT(sizeof(((DLTensor*)0)->field) == sizeof(((mkw_tensor*)0)->field), #field)
@@ -40,5 +41,6 @@ MKW_STATIC_ASSERT(MKW_BFLOAT == (int)kDLBfloat && MKW_BOOL == (int)kDLBool, "dty
 static inline const mkw_tensor* mkw_tensors(const DLTensor* tensors) {
   return (const mkw_tensor*)(const void*)tensors;
 }
+// NOLINTEND(bugprone-casting-through-void,modernize-avoid-c-style-cast)
 
 #endif  // MKWRAP_DLPACK_H_

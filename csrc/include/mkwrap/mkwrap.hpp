@@ -28,8 +28,8 @@ class Error : public std::runtime_error {
       : std::runtime_error(message), status_(status), argument_(argument) {}
   explicit Error(const mkw_error& error) : Error(error.status, error.argument, error.message) {}
 
-  mkw_status status() const { return status_; }
-  std::int32_t argument() const { return argument_; }
+  [[nodiscard]] mkw_status status() const { return status_; }
+  [[nodiscard]] std::int32_t argument() const { return argument_; }
 
  private:
   mkw_status status_;
@@ -75,7 +75,7 @@ class Tensor {
       : Tensor(data, dtype_of<T>(), shape, strides, device) {}
 
   // The C view; valid while this object lives and is not moved.
-  mkw_tensor view() const {
+  [[nodiscard]] mkw_tensor view() const {
     mkw_tensor tensor = tensor_;
     tensor.shape = const_cast<std::int64_t*>(shape_.data());
     tensor.strides = has_strides_ ? const_cast<std::int64_t*>(strides_.data()) : nullptr;
@@ -100,8 +100,8 @@ class Library {
   // Use a library this program is linked with: Library::from(mkw_get_api).
   static Library from(mkw_get_api_function get);
 
-  const mkw_api& api() const { return *api_; }
-  std::string_view manifest() const {
+  [[nodiscard]] const mkw_api& api() const { return *api_; }
+  [[nodiscard]] std::string_view manifest() const {
     return {api_->manifest, static_cast<std::size_t>(api_->manifest_bytes)};
   }
 
@@ -119,10 +119,10 @@ class Model {
   // MKW_ERROR_ARGUMENT.
   explicit Model(const Library& library, std::int32_t device = 0);
 
-  const Library& library() const { return library_; }
-  mkw_model* get() const { return model_.get(); }
+  [[nodiscard]] const Library& library() const { return library_; }
+  [[nodiscard]] mkw_model* get() const { return model_.get(); }
   // Bytes of scratch memory that each context holds.
-  std::int64_t workspace_bytes() const;
+  [[nodiscard]] std::int64_t workspace_bytes() const;
 
  private:
   Library library_;
@@ -148,7 +148,7 @@ class Context {
     void operator()(mkw_context* context) const { library.api().context_destroy(context); }
   };
 
-  const mkw_api& api() const { return context_.get_deleter().library.api(); }
+  [[nodiscard]] const mkw_api& api() const { return context_.get_deleter().library.api(); }
 
   std::unique_ptr<mkw_context, Destroy> context_;
 };

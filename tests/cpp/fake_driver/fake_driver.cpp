@@ -21,7 +21,7 @@ struct CUmod_st {
 struct CUfunc_st {
   std::string name;
   CubinKernel kernel;
-  std::uint64_t shared_limit = 48 * 1024;
+  std::uint64_t shared_limit = std::uint64_t{48} << 10;
 };
 
 struct CUctx_st {};
@@ -29,7 +29,7 @@ struct CUstream_st {};
 
 namespace {
 
-constexpr std::uint64_t kSharedOptIn = 227 * 1024;  // sm_90: 227 KB a block
+constexpr std::uint64_t kSharedOptIn = std::uint64_t{227} << 10;  // sm_90: 227 KB a block
 constexpr unsigned kGridX = 2147483647;
 constexpr unsigned kGridYz = 65535;
 
@@ -43,7 +43,7 @@ FakeDriver initial_state() {
   FakeDriver made = {};
   made.devices = 1;
   const char* arch = std::getenv("FAKE_DRIVER_ARCH");
-  const int number = arch != nullptr ? std::atoi(arch) : 90;
+  const int number = arch != nullptr ? static_cast<int>(std::strtol(arch, nullptr, 10)) : 90;
   made.major = number / 10;
   made.minor = number % 10;
   made.fail_with = CUDA_ERROR_UNKNOWN;
@@ -83,11 +83,9 @@ bool plausible(std::uint64_t value) {
 
 CUresult check_parameters(const CUfunc_st& function, void** parameters) {
   const auto& sizes = function.kernel.parameter_bytes;
-  std::size_t given = 0;
-  while (parameters[given] != nullptr && given <= sizes.size()) ++given;
-  if (given != sizes.size())
-    return complain("%s takes %zu arguments, got %zu", function.name.c_str(), sizes.size(), given);
   for (std::size_t i = 0; i < sizes.size(); ++i) {
+    if (parameters[i] == nullptr)
+      return complain("%s takes %zu arguments, got %zu", function.name.c_str(), sizes.size(), i);
     std::uint64_t value = 0;
     if (sizes[i] > sizeof(value))
       return complain("%s: argument %zu has %u bytes", function.name.c_str(), i, sizes[i]);
@@ -96,6 +94,8 @@ CUresult check_parameters(const CUfunc_st& function, void** parameters) {
       return complain("%s: argument %zu is %#llx, which is no device memory", function.name.c_str(),
                       i, static_cast<unsigned long long>(value));
   }
+  if (parameters[sizes.size()] != nullptr)
+    return complain("%s takes %zu arguments, got more", function.name.c_str(), sizes.size());
   return CUDA_SUCCESS;
 }
 
@@ -123,15 +123,15 @@ bool inside(CUdeviceptr at, std::size_t bytes) {
 
 }  // namespace
 
-#define ENTER(name)                              \
-  const std::lock_guard<std::mutex> guard(lock); \
-  const CUresult injected = enter(#name);        \
+#define ENTER(name)                       \
+  const std::scoped_lock guard(lock);     \
+  const CUresult injected = enter(#name); \
   if (injected != CUDA_SUCCESS) return injected
 
 // Calls that give something up do so even when they report a failure, as the driver does for an
 // earlier call's error.
-#define ENTER_RELEASE(name)                      \
-  const std::lock_guard<std::mutex> guard(lock); \
+#define ENTER_RELEASE(name)           \
+  const std::scoped_lock guard(lock); \
   const CUresult injected = enter(#name)
 
 #define NEED_CONTEXT \
@@ -142,7 +142,7 @@ extern "C" {
 FakeDriver* fake_driver() { return &state; }
 
 void fake_driver_adopt(const void* memory, unsigned long bytes) {
-  const std::lock_guard<std::mutex> guard(lock);
+  const std::scoped_lock guard(lock);
   allocations[reinterpret_cast<CUdeviceptr>(memory)] = bytes;
 }
 
