@@ -17,7 +17,7 @@ from mkwrap.codegen.cpp.values import Values
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, stores
-from mkwrap.ir.index import axis_ranges, axis_symbol, delinearize, linearize, simplify
+from mkwrap.ir.index import FloorDiv, axis_ranges, axis_symbol, delinearize, linearize, simplify
 from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Expr, IndexValue, Instruction, Load, Nest, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
@@ -203,10 +203,7 @@ def _divides(number: int, extent: Expr) -> bool:
 
 
 def _quotient_up(a: Expr, b: Expr) -> Expr:
-    if a.is_Integer and b.is_Integer:
-        return sympy.Integer(-(-int(a) // int(b))) if int(b) else sympy.Integer(0)
-    from_index = simplify(a + b - 1, {})
-    return from_index // b
+    return FloorDiv(a + b - 1, b) if b != 0 else sympy.Integer(0)
 
 
 # ── choosing axes ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.cpp.statements import Accumulator, Statements
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import defined
+from mkwrap.ir.index import FloorDiv
 from mkwrap.ir.nodes import Axis, Expr, Instruction
 
 _PARTIAL_FIELD_BYTES = 8
@@ -60,8 +61,7 @@ class ReductionLoops:
         if not plan.by_rows:
             block = self.lanes * self.width
             extent = plan.vector.extent
-            count = sympy.Integer(-(-int(extent) // block)) if extent.is_Integer else sympy.ceiling(extent / block)
-            result.append(("piece", count))
+            result.append(("piece", FloorDiv(extent + block - 1, block)))
         return tuple(result)
 
     @property
@@ -216,7 +216,7 @@ class ReductionLoops:
     def _partial_offset(self, accumulator: Accumulator) -> Expr:
         earlier = [a.reduce.dests for n in range(self.plan.loops) for a in self.plan.accumulators(n)]
         at = earlier.index(accumulator.reduce.dests)
-        return sympy.expand(at * (sympy.ceiling(self._partial_bytes() / 64) * 64))
+        return sympy.expand(at * 64 * FloorDiv(self._partial_bytes() + 63, 64))
 
     def _declare(self, writer: Writer, accumulators: tuple[Accumulator, ...]) -> None:
         count = str(self.width) if self.plan.by_rows else "vectors"

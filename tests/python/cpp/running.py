@@ -112,8 +112,10 @@ def _images(text: str, entry: str, name: str, threads: int) -> tuple[Image, ...]
     return binary.images
 
 
-def call(function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[str, Array]) -> int:
-    """Run a kernel on arrays in memory (in place); returns its status."""
+def call(
+    function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[str, Array], sizes: Sequence[int] = ()
+) -> int:
+    """Run a kernel on arrays in memory (in place); returns its status. Dynamic kernels here take no workspace."""
     workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
     start = -workspace.ctypes.data % 64
     pointers: list[int] = []
@@ -122,7 +124,7 @@ def call(function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[
             pointers.append(memory[k.parameters[argument.parameter].buffer.name].ctypes.data)
         elif isinstance(argument, WorkspaceArgument):
             pointers.append(workspace.ctypes.data + start + int(argument.offset))
-    return int(function((ctypes.c_void_p * len(pointers))(*pointers), None))
+    return int(function((ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_int64 * len(sizes))(*sizes)))
 
 
 def fill(b: Buffer, rng: np.random.Generator, low: int = -50, high: int = 50) -> Array:
