@@ -191,4 +191,6 @@ def write_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> None:
         writer.line(f"const int64_t rest{k} = {rest} / ({size});")
         rest = f"rest{k}"
     if parts:
-        writer.line(f"const int64_t {parts[0][0]} = {rest};")
+        name, extent = parts[0]
+        unused = "[[maybe_unused]] " if extent == 1 else ""
+        writer.line(f"{unused}const int64_t {name} = {rest};")
