@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from mkwrap.errors import CacheError
+from pathlib import Path
+
+from mkwrap.errors import CacheError, LibraryFormatError
 from mkwrap.options import Options
 from mkwrap.stages import HostCode, Library, Program
 from mkwrap.toolchain.cache import digest
 from mkwrap.toolchain.cxx import compiler_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.link import link
+from mkwrap.toolchain.seal import verify
 
 
 def published(host: HostCode, program: Program, options: Options) -> Library:
@@ -25,9 +28,18 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
         *[image.digest for image in host.objects],
     ]
     path = options.cache_dir / "libraries" / f"{digest(*parts)}.so"
-    if path.exists():
+    if _is_whole(path):
         return Library(path, host.manifest)
     try:
         return link(host, program, options.cxx, path)
     except OSError as error:
         raise CacheError(f"cannot write the library to {path.parent}: {error.strerror or error}") from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            verify(file, str(path))
+    except (OSError, LibraryFormatError):
+        return False
+    return True
