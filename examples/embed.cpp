@@ -2,7 +2,8 @@
 //
 //   embed LIBRARY IDS MASK OUTPUT     IDS and MASK: int64, OUTPUT: float32, raw row-major files
 //
-// The shapes come from the library itself, so any library with two int64 inputs and one float32 output will do.
+// The shapes come from the library itself, so any library with two int64 inputs and one float32
+// output will do.
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -31,7 +32,8 @@ std::vector<std::int64_t> read(const std::string& path, std::size_t count) {
   std::ifstream file(path, std::ios::binary);
   file.read(reinterpret_cast<char*>(values.data()),
             static_cast<std::streamsize>(count * sizeof(std::int64_t)));
-  if (!file) throw std::runtime_error("cannot read " + std::to_string(count) + " numbers from " + path);
+  if (!file)
+    throw std::runtime_error("cannot read " + std::to_string(count) + " numbers from " + path);
   return values;
 }
 
@@ -55,8 +57,9 @@ void embed(const std::vector<std::string>& arguments) {
   std::vector<std::int64_t> ids = read(arguments[1], elements(shape));
   std::vector<std::int64_t> mask = read(arguments[2], elements(shape_of(api.inputs[1])));
   std::vector<float> result(elements(result_shape));
-  context.run({mkwrap::Tensor(ids.data(), shape), mkwrap::Tensor(mask.data(), shape_of(api.inputs[1]))},
-              {mkwrap::Tensor(result.data(), result_shape)});
+  context.run(
+      {mkwrap::Tensor(ids.data(), shape), mkwrap::Tensor(mask.data(), shape_of(api.inputs[1]))},
+      {mkwrap::Tensor(result.data(), result_shape)});
   write(arguments[3], result);
 }
 

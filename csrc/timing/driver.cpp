@@ -12,11 +12,13 @@ std::shared_ptr<const Driver> Driver::open() {
   if (handle == nullptr)
     throw DriverError(std::string("no CUDA driver on this machine: ") + dlerror());
   auto driver = std::make_shared<Driver>();
+  // NOLINTBEGIN(bugprone-macro-parentheses): types take none.
 #define MKW_TIMING_RESOLVE(name, symbol, parameters)                         \
   driver->name = reinterpret_cast<int(*) parameters>(dlsym(handle, symbol)); \
   if (driver->name == nullptr) throw DriverError("the CUDA driver is too old: it has no " symbol);
   MKW_TIMING_FUNCTIONS(MKW_TIMING_RESOLVE)
 #undef MKW_TIMING_RESOLVE
+  // NOLINTEND(bugprone-macro-parentheses)
   driver->check(driver->init(0), "cuInit");
   return driver;
 }

@@ -91,9 +91,11 @@ class Driver {
   // Throw DriverError naming the call and its error, unless result is 0.
   void check(int result, const char* call) const;
 
+  // NOLINTBEGIN(bugprone-macro-parentheses): names and types take none.
 #define MKW_TIMING_MEMBER(name, symbol, parameters) int(*name) parameters = nullptr;
   MKW_TIMING_FUNCTIONS(MKW_TIMING_MEMBER)
 #undef MKW_TIMING_MEMBER
+  // NOLINTEND(bugprone-macro-parentheses)
 };
 
 }  // namespace mkwrap::timing

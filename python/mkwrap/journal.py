@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from mkwrap.errors import CacheError
 from mkwrap.ir.printer import print_nest
-from mkwrap.stages import Candidates, CapturedGraph, HostCode, Program, Schedule, Selection, Source
+from mkwrap.stages import Binary, Candidates, CapturedGraph, HostCode, Program, Rejected, Schedule, Selection, Source
 
 Value = TypeVar("Value")
 
@@ -58,10 +58,24 @@ def _texts(value: object) -> list[tuple[str, str]]:
             return [(".txt", "".join(f"{k}: {d.only.source.variant.label}\n" for k, d in value.winners.items()))]
         case HostCode():
             return [(".cpp", value.text), (".json", value.manifest)]
-        case tuple() if value and all(isinstance(item, Source) for item in value):
-            return [(_source_name(item, k), item.text) for k, item in enumerate(value)]
+        case Mapping():
+            return _texts_of_variants([item for items in value.values() for item in items])
         case _:
             return []
+
+
+def _texts_of_variants(items: Sequence[Source | Binary | Rejected]) -> list[tuple[str, str]]:
+    """Return each source as a text of its own, and one line for each variant that is built or rejected."""
+    texts = [(_source_name(item, k), item.text) for k, item in enumerate(items) if isinstance(item, Source)]
+    lines = [_line(item) for item in items if not isinstance(item, Source)]
+    return texts + ([(".txt", "".join(lines))] if lines else [])
+
+
+def _line(item: Binary | Rejected) -> str:
+    if isinstance(item, Rejected):
+        return f"{item.variant.kernel}: {item.variant.label}: {item.reason}\n"
+    images = ", ".join(f"{image.entry}, {len(image.blob)} bytes" for image in item.images)
+    return f"{item.source.variant.kernel}: {item.source.variant.label}: {images}\n"
 
 
 def _source_name(source: Source, k: int) -> str:

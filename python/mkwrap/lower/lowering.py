@@ -20,7 +20,7 @@ Index: TypeAlias = tuple[Expr, ...]
 Scalar: TypeAlias = bool | int | float
 Operand: TypeAlias = TensorValue | Scalar
 RuleArg: TypeAlias = (
-    TensorValue | Scalar | str | None | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format
+    TensorValue | Scalar | str | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format | None
 )
 Rule: TypeAlias = Callable[..., "TensorValue | tuple[TensorValue | None, ...]"]
 """`rule(low, *args, **kwargs)`: the op's arguments as torch passes them, tensors as TensorValue, sizes as Expr or int.

@@ -1,0 +1,90 @@
+"""Writes C++ that the compiler emits, for the static checks: kernels of a CPU model, host code of a CPU and a CUDA model.
+
+Usage: emit_sources.py OUTPUT_FOLDER. Writes a compile_commands.json beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import mkwrap
+from mkwrap.toolchain.cxx import KERNEL_FLAGS
+from mkwrap.toolchain.headers import cuda_include, include_dir
+from mkwrap.toolchain.link import HOST_FLAGS
+
+
+def program(
+    x: torch.Tensor, w: torch.Tensor, table: torch.Tensor, index: torch.Tensor, half: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Use every template of a language: products, reductions, gathers, transposes, 16-bit floats, integers."""
+    y = torch.softmax(x @ w + 1, -1)
+    wide = half.float()
+    return (
+        y,
+        F.layer_norm(x, (x.shape[-1],)).relu(),
+        x.sum(0),
+        x.argmax(1),
+        table[index],
+        F.gelu(half),
+        wide @ w,
+        torch.var_mean(wide, 1)[0],
+        (x.t() + 1).contiguous(),
+        (index + 1) // 3,
+    )
+
+
+def emit(target: str, output: Path) -> None:
+    """Compile for a target; keep its host code and, of each kernel, the first source in C++ of each template."""
+    inputs = (
+        torch.randn(48, 64),
+        torch.randn(64, 64),
+        torch.randn(10, 64),
+        torch.tensor([3, 0, 9]),
+        torch.randn(48, 64).to(torch.bfloat16),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder)
+        options = mkwrap.Options(tune="off", progress=False, dump_dir=dump)
+        mkwrap.compile(program, inputs, target=target, options=options)
+        kind = target.partition(":")[0]
+        shutil.copy(next(dump.glob("*-wrap.cpp")), output / f"host-{kind}.cpp")
+        seen = set()
+        for path in sorted(dump.glob("*-render-*.cpp")):
+            name = path.stem.split("-", 3)[3]
+            if name not in seen:
+                shutil.copy(path, output / f"kernel-{name}.cpp")
+                seen.add(name)
+
+
+def compile_commands(output: Path) -> list[dict[str, object]]:
+    """Say how each source is compiled; clang-tidy reads it."""
+    include = ["-I", str(include_dir().resolve()), "-I", str(cuda_include())]
+    flags = {"kernel": [*KERNEL_FLAGS, "-march=x86-64-v3"], "host": [*HOST_FLAGS]}
+    return [
+        {
+            "directory": str(output),
+            "file": str(path),
+            "arguments": ["g++", *flags[path.stem.partition("-")[0]], *include, "-c", str(path)],
+        }
+        for path in sorted(output.glob("*.cpp"))
+    ]
+
+
+def main() -> None:
+    """Write the sources and the commands."""
+    output = Path(sys.argv[1]).resolve()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    for target in ("cpu:x86-64-v3", "cuda:sm_90"):
+        emit(target, output)
+    (output / "compile_commands.json").write_text(json.dumps(compile_commands(output), indent=1))
+
+
+main()
