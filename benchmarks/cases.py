@@ -52,7 +52,7 @@ def _short(dtype: torch.dtype) -> str:
 def _minilm(batch: int, length: int) -> Case:
     def make(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
         # Imported here: the models are optional, the other cases run without them.
-        from transformers import BertConfig, BertModel
+        from transformers import BertConfig, BertModel  # noqa: PLC0415
 
         torch.manual_seed(0)
         config = BertConfig(

@@ -100,7 +100,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         peak = _peak(target, Path(folder), options.threads)
         print(f"peak {peak:.0f} GFLOP/s on {options.threads} threads")
-        rows = {c.name: _measure(c, target, Path(folder), options.rounds, peak) for c in CASES if options.only in c.name}
+        rows = {
+            c.name: _measure(c, target, Path(folder), options.rounds, peak) for c in CASES if options.only in c.name
+        }
     result["peak_gflops"], result["cases"] = round(peak, 1), rows
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,18 @@ def main() -> None:
 
 def _library(target: Target, text: str, folder: Path, name: str) -> ctypes.CDLL:
     path = folder / f"{name}.so"
-    command = ["g++", "-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *target.flags, f"-I{include_dir()}", "-x", "c++"]
+    command = [
+        "g++",
+        "-std=c++20",
+        "-O3",
+        "-fopenmp",
+        "-fPIC",
+        "-shared",
+        *target.flags,
+        f"-I{include_dir()}",
+        "-x",
+        "c++",
+    ]
     subprocess.run([*command, "-", "-o", str(path)], input=text, text=True, check=True)
     return ctypes.CDLL(str(path))
 
@@ -235,7 +248,9 @@ def _call(
     subprocess.run(["g++", "-shared", "-fopenmp", str(paths[0]), "-o", str(paths[1]), "-lm"], check=True)
     entry = ctypes.CDLL(str(paths[1]))[image.entry]
     alive = [_argument(binary, number, kernel, memory) for number in range(len(binary.source.launches[0].args))]
-    addresses = (ctypes.c_void_p * len(alive))(*[-(-a.ctypes.data // 64) * 64 if k else a.ctypes.data for a, k in alive])
+    addresses = (ctypes.c_void_p * len(alive))(
+        *[-(-a.ctypes.data // 64) * 64 if k else a.ctypes.data for a, k in alive]
+    )
 
     def call() -> Sequence[object]:
         entry(addresses, None)

@@ -264,4 +264,3 @@ def _packed(writer: Writer, plan: Plan) -> Iterator[str]:
 
 TEMPLATE = Template("matmul", space, render)
 """For float32, float64 and the 16-bit floats; all sizes static and positive."""
-

@@ -65,7 +65,9 @@ def test_c1_every_forced_variant_equals_eager(name: str, dtype: torch.dtype, qui
     tolerance = 1e-3 if dtype is torch.float32 else 3e-2
     agree(measured(*inputs), expected, tolerance)
     for kernel in measured.manifest["kernels"]:
-        assert kernel["rejected"] == [] or all("resources" in r["reason"] for r in kernel["rejected"]), kernel["rejected"]
+        assert kernel["rejected"] == [] or all("resources" in r["reason"] for r in kernel["rejected"]), kernel[
+            "rejected"
+        ]
         labels = [timing["variant"] for timing in kernel["timings"]]
         assert len(labels) >= 2, kernel
         for label in labels:

@@ -114,7 +114,9 @@ def test_c24_squares_and_transposes_are_right(tmp_path: Path) -> None:
 
 
 def test_text_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
-    (kernel,) = products(lambda x, w, b: F.relu(F.linear(x, w, b)), torch.randn(50, 40), torch.randn(70, 40), torch.randn(70))
+    (kernel,) = products(
+        lambda x, w, b: F.relu(F.linear(x, w, b)), torch.randn(50, 40), torch.randn(70, 40), torch.randn(70)
+    )
     kernel = replace(kernel, nest=replace(kernel.nest, origins=()))
     device = Device("cpu", "x86-64-v3", vector_bytes=32, units=4)
     params = MATMUL.space(kernel, device)[0]
