@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,6 +37,7 @@ def capture(
     `DynamicShapeError` for any dynamic dim, `AliasingError` for mutated inputs that overlap others.
     """
     _refuse_dynamic(dynamic_shapes)
+    _register_dataclasses((args, kwargs))
     with_path, in_spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     leaves = [leaf for _, leaf in with_path]
     paths = [_spell_path(path) for path, _ in with_path]
@@ -44,7 +46,7 @@ def capture(
     out_specs: list[pytree.TreeSpec] = []
     module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    program = _export(module, samples)
+    program = _export(module, _apart(samples))
     signature = program.graph_signature
     user_inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     mutations = tuple(_mutations(program))
@@ -95,11 +97,28 @@ def _flat_call(
         remaining = iter(tensors)
         filled = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(filled, in_spec)
-        flat, out_spec = pytree.tree_flatten(fn(*args, **kwargs))
+        result = fn(*args, **kwargs)
+        _register_dataclasses(result)
+        flat, out_spec = pytree.tree_flatten(result)
         out_specs.append(out_spec)
         return flat
 
     return call
+
+
+def _register_dataclasses(value: object) -> None:
+    """Make torch's pytrees look into every plain dataclass in a value; those that are known already stay as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if type(value) not in pytree.SUPPORTED_NODES:
+            torch.export.register_dataclass(type(value))
+        for field in dataclasses.fields(value):
+            _register_dataclasses(getattr(value, field.name, None))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _register_dataclasses(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _register_dataclasses(item)
 
 
 def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
@@ -141,7 +160,7 @@ def _constant_args(leaves: Sequence[object], paths: Sequence[str]) -> dict[int, 
         if not isinstance(leaf, _PYTHON_VALUES):
             raise CaptureError(
                 f"{path} is a {type(leaf).__name__}; arguments must be tensors, numbers, strings, None, "
-                "or tuples, lists, dicts and registered dataclasses of them"
+                "or tuples, lists, dicts and dataclasses of them"
             )
         constants[k] = leaf
     return constants
@@ -182,6 +201,22 @@ def _extent(sample: torch.Tensor) -> tuple[int, int]:
         return 0, 0
     last = sum((n - 1) * s for n, s in zip(sample.shape, sample.stride(), strict=True))
     return sample.data_ptr(), sample.data_ptr() + (last + 1) * sample.element_size()
+
+
+def _apart(samples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Replace samples that overlap an earlier one by others like them.
+
+    A graph has one placeholder per argument; where two are one tensor that is changed, export fails without saying why.
+    """
+    apart: list[torch.Tensor] = []
+    ranges: list[tuple[int, int]] = []
+    for sample in samples:
+        begin, end = _extent(sample)
+        if any(begin < other_end and other_begin < end for other_begin, other_end in ranges):
+            sample = torch.empty_strided(sample.shape, sample.stride(), dtype=sample.dtype, device=sample.device)
+        apart.append(sample)
+        ranges.append((begin, end))
+    return apart
 
 
 def _refuse_overlap(inputs: Sequence[InputSpec], samples: Sequence[torch.Tensor]) -> None:
