@@ -5,8 +5,8 @@ from __future__ import annotations
 import sympy
 
 from mkwrap.codegen.cpp.values import Values
-from mkwrap.ir.nodes import Compute, IndexValue, Load, Nest, Store
-from mkwrap.ir.ops import OPS
+from mkwrap.ir.analysis import arithmetic_cost
+from mkwrap.ir.nodes import IndexValue, Load, Nest, Store
 from mkwrap.stages import Device
 
 DYNAMIC = 1 << 14
@@ -27,11 +27,6 @@ def points(nest: Nest) -> int:
     return number(sympy.Mul(*[axis.extent for axis in (*nest.axes, *nest.reduction_axes)]))
 
 
-def arithmetic(nest: Nest) -> int:
-    """Weight of one iteration's arithmetic, in vector instructions."""
-    return sum(OPS[i.op].cost for i in nest.body if isinstance(i, Compute))
-
-
 def traffic(values: Values) -> int:
     """Bytes that one iteration reads and writes."""
     return sum(values.buffers[i.buffer].dtype.itemsize for i in values.nest.body if isinstance(i, Load | Store))
@@ -42,7 +37,7 @@ def serial_us(values: Values) -> float:
     vectors = points(values.nest) / max(1, values.lanes)
     return max(
         points(values.nest) * traffic(values) / _BYTES_PER_US,
-        vectors * (arithmetic(values.nest) + len(values.nest.body)) / _VECTOR_OPS_PER_US,
+        vectors * (arithmetic_cost(values.nest) + len(values.nest.body)) / _VECTOR_OPS_PER_US,
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sympy
 
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.spelling import CTYPES, header
+from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import index_exprs
-from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Compute, Expr, Load, Nest, Reduce, Store
+from mkwrap.ir.nodes import BoundsCheck, Compute, Expr, Load, Nest, Reduce, Store
 from mkwrap.stages import (
     Argument,
     BufferArgument,
@@ -140,24 +140,6 @@ _PARAMETERS = "void* const* args, [[maybe_unused]] const int64_t* sizes, "
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).rstrip("\\")
-
-
-def buffers_of(kernel: Kernel) -> Mapping[str, Buffer]:
-    """Return a kernel's parameters by name."""
-    return {parameter.buffer.name: parameter.buffer for parameter in kernel.parameters}
-
-
-def size_symbols(nest: Nest, buffers: Sequence[Buffer]) -> tuple[sympy.Symbol, ...]:
-    """Return the dynamic sizes a nest depends on, by name."""
-    axes: tuple[Axis, ...] = (*nest.axes, *nest.reduction_axes)
-    exprs = [axis.extent for axis in axes] + [e for i in nest.body for e in index_exprs(i)]
-    exprs += [stride for buffer in buffers for stride in buffer.strides]
-    bound = {axis.symbol.name for axis in axes}
-    for i in nest.body:
-        if not isinstance(i, Store):
-            bound.update(i.dests if isinstance(i, Reduce) else (i.dest,))
-    free = {s for e in exprs for s in e.free_symbols if s.name not in bound}
-    return tuple(sorted(free, key=lambda s: s.name))
 
 
 def headers(nest: Nest) -> tuple[str, ...]:

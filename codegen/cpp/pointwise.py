@@ -10,13 +10,14 @@ import sympy
 
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index
-from mkwrap.codegen.cpp.kernel_text import Frame, buffers_of, write_unit
+from mkwrap.codegen.cpp.kernel_text import Frame, write_unit
 from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.statements import Statements, axis_names
 from mkwrap.codegen.cpp.values import Values
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import reduces, stores
+from mkwrap.ir.analysis import arithmetic_cost, reduces, stores
 from mkwrap.ir.index import FloorDiv, axis_ranges, axis_symbol, delinearize, linearize, simplify
 from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Expr, IndexValue, Instruction, Load, Nest, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
@@ -228,13 +229,13 @@ def _cost(values: Values, name: str) -> float:
     extent = estimate.number(axis.extent)
     vectors = -(-extent // values.lanes)
     empty = vectors * values.lanes / max(1, extent)
-    work = estimate.arithmetic(values.nest) + len(values.nest.body)
+    work = arithmetic_cost(values.nest) + len(values.nest.body)
     position = values.nest.axes.index(axis)
     return (work + 2 * values.lanes * estimate.irregularity(values)) * empty + (name == _FLAT) - 0.01 * position
 
 
 def _unroll(nest: Nest) -> int:
-    weight = estimate.arithmetic(nest)
+    weight = arithmetic_cost(nest)
     return 4 if weight <= _LIGHT else 2 if weight <= _HEAVY else 1
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mkwrap.codegen.cpp import estimate
-from mkwrap.codegen.cpp.kernel_text import Frame, buffers_of
+from mkwrap.codegen.cpp.kernel_text import Frame
 from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
 from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.statements import SUPPORTED_REDUCTIONS
 from mkwrap.codegen.cpp.two_pass import two_pass
 from mkwrap.codegen.cpp.values import Values
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
-from mkwrap.ir.analysis import reduces
+from mkwrap.ir.analysis import arithmetic_cost, reduces
 from mkwrap.ir.nodes import Nest
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
@@ -125,7 +126,7 @@ def _cost(values: Values, name: str) -> float:
     axes = values.nest.axes if name[0] == "p" else values.nest.reduction_axes
     extent = max(1, estimate.number(axes[int(name[1:])].extent))
     empty = -(-extent // values.lanes) * values.lanes / extent
-    work = estimate.arithmetic(values.nest) + len(values.nest.body)
+    work = arithmetic_cost(values.nest) + len(values.nest.body)
     # Along a row, lanes are merged at the end of each: some 20 instructions.
     ending = 20 * values.lanes / extent if name[0] == "r" else 0
     return (work + 2 * values.lanes * estimate.irregularity(values)) * empty + ending - 0.01 * int(name[1:])
@@ -184,7 +185,7 @@ def _width(values: Values, name: str, threads: int) -> int:
     if name[0] == "p":
         most = _WIDE_COLUMNS if Plan(values).loops == 1 else _MANY_COLUMNS
         return min(most, max(1, -(-vectors // threads))) if vectors > 8 else min(4, vectors)
-    weight = estimate.arithmetic(values.nest)
+    weight = arithmetic_cost(values.nest)
     return min(4 if weight <= 16 else 2, vectors)
 
 

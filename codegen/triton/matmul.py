@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from mkwrap.codegen.matmul_roles import Operand
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body, needs_int64
-from mkwrap.codegen.triton.module import buffers_of, formals_of, function, source
+from mkwrap.codegen.triton.module import formals_of, function, source
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import Product, product_of
 from mkwrap.codegen.triton.spelling import TYPES

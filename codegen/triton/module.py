@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import sympy
-
+from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.triton.prelude import definitions
 from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import index_exprs
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Buffer, Expr, Instruction, Load, Nest, Store
+from mkwrap.ir.nodes import Expr, Instruction, Load, Store
 from mkwrap.stages import (
     Argument,
     BufferArgument,
@@ -58,24 +56,6 @@ class Function:
     x·y − x·y must be 0."""
 
 
-def buffers_of(kernel: Kernel) -> dict[str, Buffer]:
-    """Geometry of a kernel's parameters by name."""
-    return {parameter.buffer.name: parameter.buffer for parameter in kernel.parameters}
-
-
-def size_symbols(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[sympy.Symbol, ...]:
-    """Symbols of dynamic sizes that a nest's extents, indices and strides name, by name."""
-    exprs: list[Expr] = [axis.extent for axis in (*nest.axes, *nest.reduction_axes)]
-    bound = {axis.symbol.name for axis in (*nest.axes, *nest.reduction_axes)}
-    for instruction in nest.body:
-        exprs.extend(index_exprs(instruction))
-        bound.update(getattr(instruction, "dests", (getattr(instruction, "dest", ""),)))
-    for buffer in buffers.values():
-        exprs.extend((*buffer.shape, *buffer.strides))
-    free = {symbol for expr in exprs for symbol in expr.free_symbols if symbol.name not in bound}
-    return tuple(sorted(free, key=lambda symbol: str(symbol.name)))
-
-
 def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[Formal, ...]:
     """Formals for the parameters that some instructions touch, in the kernel's order, and for all sizes."""
     touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
@@ -84,7 +64,7 @@ def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[For
         for k, p in enumerate(kernel.parameters)
         if p.buffer.name in touched
     ]
-    sizes = size_symbols(kernel.nest, buffers_of(kernel))
+    sizes = size_symbols(kernel.nest, [p.buffer for p in kernel.parameters])
     return (*formals, *(Formal(s.name, "i64", SizeArgument(s), False) for s in sizes))
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import sympy
 
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body, needs_int64
-from mkwrap.codegen.triton.module import Function, buffers_of, formals_of, function, source
+from mkwrap.codegen.triton.module import Function, formals_of, function, source
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two, static

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mkwrap.codegen.matmul_roles import MatmulRoles, matmul_roles, split_axes
-from mkwrap.codegen.triton.module import buffers_of
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.spelling import NARROW_FLOATS
 from mkwrap.codegen.triton.tile import static
 from mkwrap.ir.dtypes import DType

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
 from mkwrap.codegen.triton.loops import dtypes_of
-from mkwrap.codegen.triton.module import buffers_of
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access

@@ -12,11 +12,10 @@ from dataclasses import replace
 import sympy
 
 from mkwrap.fuse.graph import reads, writes
-from mkwrap.ir.analysis import loads, reduces, stores
+from mkwrap.ir.analysis import arithmetic_cost, loads, reduces, stores
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import axis_ranges
 from mkwrap.ir.nodes import Axis, Buffer, Compute, Expr, Load, Nest, Role, Store
-from mkwrap.ir.ops import OPS
 from mkwrap.ir.rewrite import Replay, live_body
 from mkwrap.stages import Program
 
@@ -57,11 +56,6 @@ def without_dead_nests(nests: list[Nest], buffers: Mapping[str, Buffer]) -> tupl
     return tuple(reversed(kept))
 
 
-def cost(nest: Nest) -> int:
-    """Weight of the arithmetic of one iteration."""
-    return sum(OPS[i.op].cost for i in nest.body if isinstance(i, Compute))
-
-
 def is_dot(nest: Nest) -> bool:
     """Whether a nest is a matrix product."""
     return any(reduce.op == "dot" for reduce in reduces(nest))
@@ -84,8 +78,8 @@ def _store_axes(nest: Nest, store: Store) -> dict[sympy.Symbol, int] | None:
 
 
 def _is_cheap(nest: Nest) -> bool:
-    count = len(loads(nest))
-    return (count <= 1 and cost(nest) <= _CHEAP_COST) or (count == 0 and cost(nest) <= _CHEAP_COST_WITHOUT_LOADS)
+    count, cost = len(loads(nest)), arithmetic_cost(nest)
+    return (count <= 1 and cost <= _CHEAP_COST) or (count == 0 and cost <= _CHEAP_COST_WITHOUT_LOADS)
 
 
 def _only_casts(nest: Nest) -> bool:
@@ -106,10 +100,10 @@ def _profitable(producer: Nest, consumer: Nest, users: int, mutated: frozenset[s
     if len(loads(producer)) + len(loads(consumer)) > _MAX_LOADS or len(consumer.body) > _MAX_INSTRUCTIONS:
         return False
     places = {load.index for load in loads(consumer) if load.buffer in writes(producer)}
-    if len(places) > 1 and cost(producer) * len(places) > _RECOMPUTE_COST:
+    if len(places) > 1 and arithmetic_cost(producer) * len(places) > _RECOMPUTE_COST:
         return False
     ratio = _points((*consumer.axes, *consumer.reduction_axes)) / sympy.Max(1, _points(producer.axes))
-    return cost(producer) <= _RECOMPUTE_COST or not surely(ratio >= _RECOMPUTE_RATIO)
+    return arithmetic_cost(producer) <= _RECOMPUTE_COST or not surely(ratio >= _RECOMPUTE_RATIO)
 
 
 def surely(relation: sympy.logic.boolalg.Boolean | bool) -> bool:

@@ -18,6 +18,7 @@ from mkwrap.ir.nodes import (
     Reduce,
     Store,
 )
+from mkwrap.ir.ops import OPS
 
 
 def defined(instruction: Instruction) -> tuple[str, ...]:
@@ -42,6 +43,11 @@ def index_exprs(instruction: Instruction) -> tuple[Expr, ...]:
             return (extent,)
         case _:
             return ()
+
+
+def arithmetic_cost(nest: Nest) -> int:
+    """Weight of one iteration's arithmetic, in vector instructions."""
+    return sum(OPS[i.op].cost for i in nest.body if isinstance(i, Compute))
 
 
 def used(instruction: Instruction) -> tuple[str, ...]:
