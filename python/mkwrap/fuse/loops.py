@@ -138,7 +138,8 @@ def _join_axes(nest: Nest, buffers: Mapping[str, Buffer]) -> Nest:
         k = 0
         while k + 1 < len(group):
             outer, inner = group[k], group[k + 1]
-            if all(_runs_as_one(expr, outer, inner) for expr in flat):
+            # An axis without iterations has no digits; it stands alone.
+            if inner.extent != 0 and all(_runs_as_one(expr, outer, inner) for expr in flat):
                 joined = Axis(axis_symbol(f"{outer.symbol.name}{inner.symbol.name}"), outer.extent * inner.extent)
                 digits = {
                     outer.symbol: FloorDiv(joined.symbol, inner.extent),

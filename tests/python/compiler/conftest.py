@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(shared_cache: Path) -> Options:
     """Default variants, nothing measured: for tests of results."""
     return Options(tune="off", cache_dir=shared_cache, progress=False)
+
+
+@pytest.fixture(scope="session")
+def two_threads(quick: Options) -> Options:
+    """Variants for two threads on every machine."""
+    return replace(quick, threads=2)

@@ -92,7 +92,7 @@ def test_c3_given_timings_decide(
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda data: b"",
+    "empty": lambda _: b"",
     "truncated": lambda data: data[: len(data) // 2],
     "garbage": lambda data: bytes((b * 7 + 13) % 256 for b in data[:5000]),
     "one bit": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :],

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,21 +13,11 @@ from tests.python.compiler.forced import candidates_of, forced_models, forcings,
 from tests.python.lower.differential import same
 
 import mkwrap
-from mkwrap import Model, Options
-from mkwrap.codegen.triton import LANGUAGE as TRITON
-from mkwrap.stages import BufferArgument, Source
-from mkwrap.targets import resolve
-from mkwrap.variants import render
+from mkwrap import Options
 
 pytestmark = pytest.mark.toolchain
 INF, NAN = float("inf"), float("nan")
 FLOATS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-
-
-@pytest.fixture(scope="session")
-def two_threads(quick: Options) -> Options:
-    """Variants for two threads on every machine."""
-    return replace(quick, threads=2)
 
 
 def agree(actual: object, expected: object, what: str, tolerance: float | None = None) -> None:
