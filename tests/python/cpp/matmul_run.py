@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from tests.python.cpp.running import F32, I, J, K, R, buffer, copies, fill, target, whole
-from tests.python.cpp.running import kernel as make_kernel
+from tests.python.cpp.running import F32, I, J, K, R, build, call, copies, entry_of, fill, target, whole
+from tests.python.nests import buffer
+from tests.python.nests import kernel as make_kernel
 
 from mkwrap.codegen.template import Template
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
-from mkwrap.ir.nodes import Buffer
 from mkwrap.ir.numeric import Array, decode
-from mkwrap.stages import Binary, BufferArgument, ConstantData, Kernel, Params, Source, Variant, WorkspaceArgument
+from mkwrap.stages import Kernel, Params, Source, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.packing import pack
 
 
 @dataclass(frozen=True)
@@ -65,61 +61,8 @@ class Product:
         return replace(made, parameters=parameters)
 
 
-@dataclass(frozen=True)
-class Built:
-    """A variant's source and its entry."""
-
-    source: Source
-    entry: ctypes._CFuncPtr
-
-
-def storage(array: Array) -> Array:
-    """All elements from an array's first to its last, as bytes."""
-    if array.size == 0:
-        return np.zeros(0, np.uint8)
-    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
-    return np.frombuffer((ctypes.c_uint8 * extent).from_address(array.ctypes.data), np.uint8)
-
-
-def bound(source: Source, kernel: Kernel, memory: Mapping[str, Array]) -> tuple[list[int], list[Array]]:
-    """Addresses of a launch's arguments, and what must stay alive for them."""
-    addresses: list[int] = []
-    alive: list[Array] = []
-    for argument in source.launches[0].args:
-        if isinstance(argument, BufferArgument):
-            b: Buffer = kernel.parameters[argument.parameter].buffer
-            array = memory[b.name]
-            if argument.packing is not None:
-                array = np.ascontiguousarray(pack(ConstantData(b.name, storage(array)), b, argument.packing))
-            alive.append(array)
-            addresses.append(array.ctypes.data)
-        else:
-            assert isinstance(argument, WorkspaceArgument)
-            workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
-            alive.append(workspace)
-            addresses.append(workspace.ctypes.data + -workspace.ctypes.data % 64 + int(argument.offset))
-    return addresses, alive
-
-
-def build(template: Template, kernel: Kernel, params: Params, folder: Path, on: Target) -> Built:
-    """Compile and link one variant."""
-    binary = on.compile(template.render(kernel, Variant(kernel.name, template.name, params), on.device))
-    assert isinstance(binary, Binary), binary.reason
-    image = binary.images[0]
-    paths = [folder / f"{image.entry}.{ending}" for ending in ("o", "so")]
-    if not paths[1].exists():
-        paths[0].write_bytes(image.blob)
-        subprocess.run(["g++", "-shared", "-fopenmp", str(paths[0]), "-o", str(paths[1]), "-lm"], check=True)
-    return Built(binary.source, ctypes.CDLL(str(paths[1]))[image.entry])
-
-
-def call(function: ctypes._CFuncPtr, addresses: Sequence[int]) -> int:
-    """Run a kernel once; returns its status."""
-    return int(function((ctypes.c_void_p * len(addresses))(*addresses), None))
-
-
 def check(
-    template: Template, kernel: Kernel, folder: Path, tolerance: float, on: Target | None = None,
+    template: Template, kernel: Kernel, tolerance: float, on: Target | None = None,
     memory: Mapping[str, Array] | None = None,
 ) -> list[Source]:  # fmt: skip
     """Run the distinct variants on random data and compare all written buffers with the interpreter's."""
@@ -131,15 +74,15 @@ def check(
     interpret_nest(kernel.nest, expected)
     sources = []
     for params in distinct(template.space(kernel, on.device)):
-        built = build(template, kernel, params, folder, on)
+        variant = Variant(kernel.name, template.name, params)
+        binary = build(template, kernel, variant, on)
         actual = copies(memory)
-        addresses, _alive = bound(built.source, kernel, actual)
-        assert call(built.entry, addresses) == 0
+        assert call(entry_of(binary), binary.source, kernel, actual) == 0
         for parameter in kernel.parameters:
             b = parameter.buffer
             pair = [decode(values[b.name], b.dtype) for values in (actual, expected)]
-            compare(*pair, tolerance, f"{built.source.variant.label} {b.name}")
-        sources.append(built.source)
+            compare(*pair, tolerance, f"{variant.label} {b.name}")
+        sources.append(binary.source)
     return sources
 
 

@@ -12,30 +12,31 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import sympy
+from tests.python.nests import axes
 
 from mkwrap import targets
 from mkwrap.codegen.template import Template
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import axis_symbol, contiguous_strides
+from mkwrap.ir.index import axis_symbol
 from mkwrap.ir.interpret import allocate, interpret_nest
-from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
-from mkwrap.ir.numeric import Array, decode, storage_type
+from mkwrap.ir.nodes import Buffer, Nest
+from mkwrap.ir.numeric import Array, decode, encode
 from mkwrap.options import Options
 from mkwrap.stages import (
-    Access,
     Binary,
     BufferArgument,
+    ConstantData,
     Image,
     Kernel,
     Launch,
-    Parameter,
     Params,
     Source,
     Variant,
     WorkspaceArgument,
 )
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.packing import pack
 
 F32, F64, BF16, F16, I64, I32, BOOL = (
     DType.FLOAT32, DType.FLOAT64, DType.BFLOAT16, DType.FLOAT16, DType.INT64, DType.INT32, DType.BOOL
@@ -46,23 +47,6 @@ I, J, K, R, Q = (axis_symbol(name) for name in ("i0", "i1", "i2", "q0", "q1"))  
 @cache
 def target(name: str = "cpu", threads: int = 2) -> Target:
     return targets.resolve(name, Options(threads=threads))
-
-
-def axes(*pairs: tuple[sympy.Symbol, int]) -> tuple[Axis, ...]:
-    return tuple(Axis(symbol, sympy.Integer(extent)) for symbol, extent in pairs)
-
-
-def buffer(name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> Buffer:
-    sizes = tuple(sympy.Integer(n) for n in shape)
-    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.Integer(s) for s in strides)
-    return Buffer(name, dtype, sizes, steps, Role.INPUT)
-
-
-def kernel(nest: Nest, reads: Sequence[Buffer], writes: Sequence[Buffer], updates: Sequence[Buffer] = ()) -> Kernel:
-    parameters = [Parameter(b, Access.READ) for b in reads]
-    parameters += [Parameter(b, Access.READ_WRITE) for b in updates]
-    parameters += [Parameter(b, Access.WRITE) for b in writes]
-    return Kernel(nest.name, nest, tuple(parameters))
 
 
 def whole(name: str, *dims: tuple[sympy.Symbol, int], body: BodyBuilder, reduce: int = 0) -> Nest:
@@ -112,19 +96,38 @@ def _images(text: str, entry: str, name: str, threads: int) -> tuple[Image, ...]
     return binary.images
 
 
+def storage(array: Array) -> Array:
+    """View all elements from an array's first to its last, as bytes."""
+    if array.size == 0:
+        return np.zeros(0, np.uint8)
+    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
+    return np.frombuffer((ctypes.c_uint8 * extent).from_address(array.ctypes.data), np.uint8)
+
+
+def bound(source: Source, k: Kernel, memory: Mapping[str, Array]) -> tuple[list[int], list[Array]]:
+    """Return the addresses of a launch's arguments, and what must stay alive for them; constants are packed."""
+    workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
+    addresses: list[int] = []
+    alive: list[Array] = [workspace]
+    for argument in source.launches[0].args:
+        if isinstance(argument, BufferArgument):
+            b = k.parameters[argument.parameter].buffer
+            array = memory[b.name]
+            if argument.packing is not None:
+                array = np.ascontiguousarray(pack(ConstantData(b.name, storage(array)), b, argument.packing))
+            alive.append(array)
+            addresses.append(array.ctypes.data)
+        elif isinstance(argument, WorkspaceArgument):
+            addresses.append(workspace.ctypes.data + -workspace.ctypes.data % 64 + int(argument.offset))
+    return addresses, alive
+
+
 def call(
     function: ctypes._CFuncPtr, source: Source, k: Kernel, memory: Mapping[str, Array], sizes: Sequence[int] = ()
 ) -> int:
     """Run a kernel on arrays in memory (in place); returns its status. Dynamic kernels here take no workspace."""
-    workspace = np.full(int(source.workspace_bytes) + 64, 0xFF, np.uint8)
-    start = -workspace.ctypes.data % 64
-    pointers: list[int] = []
-    for argument in source.launches[0].args:
-        if isinstance(argument, BufferArgument):
-            pointers.append(memory[k.parameters[argument.parameter].buffer.name].ctypes.data)
-        elif isinstance(argument, WorkspaceArgument):
-            pointers.append(workspace.ctypes.data + start + int(argument.offset))
-    return int(function((ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_int64 * len(sizes))(*sizes)))
+    addresses, _alive = bound(source, k, memory)
+    return int(function((ctypes.c_void_p * len(addresses))(*addresses), (ctypes.c_int64 * len(sizes))(*sizes)))
 
 
 def fill(b: Buffer, rng: np.random.Generator, low: int = -50, high: int = 50) -> Array:
@@ -135,16 +138,8 @@ def fill(b: Buffer, rng: np.random.Generator, low: int = -50, high: int = 50) ->
     elif b.dtype.is_integer:
         array[...] = rng.integers(low if b.dtype.is_signed else 0, high, array.shape)
     else:
-        array[...] = as_memory(rng.standard_normal(array.shape), b.dtype)
+        array[...] = encode(rng.standard_normal(array.shape), b.dtype)
     return array
-
-
-def as_memory(values: Array, dtype: DType) -> Array:
-    """Convert float64 values to elements in memory."""
-    if dtype is BF16:
-        bits = values.astype(np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return values.astype(storage_type(dtype))
 
 
 def copies(memory: Mapping[str, Array]) -> dict[str, Array]:
@@ -154,9 +149,7 @@ def copies(memory: Mapping[str, Array]) -> dict[str, Array]:
         if 0 in array.shape:
             result[name] = array.copy()
             continue
-        extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
-        base = np.empty(extent, np.uint8)
-        base[:] = np.frombuffer((ctypes.c_uint8 * extent).from_address(array.ctypes.data), np.uint8)
+        base = storage(array).copy()
         result[name] = np.ndarray(array.shape, array.dtype, base, 0, array.strides)
     return result
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sympy
-from tests.python.cpp.running import F32, I, R, build, call, compare, copies, entry_of, kernel, target, variants_of
+from tests.python.cpp.running import F32, I, R, build, call, compare, copies, entry_of, target, variants_of
+from tests.python.nests import kernel
 
 from mkwrap.codegen.cpp import pointwise, reduction
 from mkwrap.codegen.template import Template

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tests.python.cpp.running import F32, BodyBuilder, I, buffer, build, call, entry_of, kernel, target, whole
+from tests.python.cpp.running import F32, I, build, call, entry_of, target, whole
+from tests.python.nests import buffer, kernel
 
 from mkwrap.codegen.cpp import pointwise
+from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.numeric import Array
 from mkwrap.stages import Variant
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,18 +50,18 @@ class Block(torch.nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_encoder_block(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_encoder_block(dtype: torch.dtype) -> None:
     block = Block().to(dtype).eval()
     found = products(block, torch.randn(2, 19, 32, dtype=dtype), torch.zeros(2, 1, 1, 19, dtype=dtype))
     assert len(found) >= 5
     for kernel in found:
         for template in (MATMUL, DOT):
-            assert check(template, kernel, tmp_path, 3e-6 if dtype is torch.float32 else 1e-2)
+            assert check(template, kernel, 3e-6 if dtype is torch.float32 else 1e-2)
 
 
-def test_weights_are_packed_at_compile_time(tmp_path: Path) -> None:
+def test_weights_are_packed_at_compile_time() -> None:
     (kernel,) = products(torch.nn.Linear(40, 70), torch.randn(2, 9, 40))
-    (source,) = check(MATMUL, kernel, tmp_path, 3e-6)[:1]
+    (source,) = check(MATMUL, kernel, 3e-6)[:1]
     packings = [a.packing for a in source.launches[0].args if isinstance(a, BufferArgument) and a.packing is not None]
     assert len(packings) == 1
     assert packings[0].shape[1] == 40
@@ -70,7 +69,7 @@ def test_weights_are_packed_at_compile_time(tmp_path: Path) -> None:
     assert source.workspace_bytes == 0
 
 
-def test_prologues_and_masks(tmp_path: Path) -> None:
+def test_prologues_and_masks() -> None:
     w, x = torch.randn(24, 33), torch.randn(5, 17, 24)
     functions = [
         lambda x, w: torch.tanh(x) @ (w * 2 + 1),
@@ -82,16 +81,16 @@ def test_prologues_and_masks(tmp_path: Path) -> None:
     ]
     for fn in functions:
         for kernel in products(fn, x, w):
-            assert check(MATMUL, kernel, tmp_path, 3e-6)
-            assert check(DOT, kernel, tmp_path, 3e-6)
+            assert check(MATMUL, kernel, 3e-6)
+            assert check(DOT, kernel, 3e-6)
 
 
-def test_gathered_rows_are_checked(tmp_path: Path) -> None:
+def test_gathered_rows_are_checked() -> None:
     table, index, w = torch.randn(11, 16), torch.tensor([3, 10, 0, -1]), torch.randn(16, 20)
     for kernel in products(lambda t, i, w: t[i] @ w, table, index, w):
         rng = np.random.default_rng(0)
         memory = {p.buffer.name: fill(p.buffer, rng, -11, 11) for p in kernel.parameters}
-        assert check(DOT, kernel, tmp_path, 3e-6, memory=memory)
+        assert check(DOT, kernel, 3e-6, memory=memory)
 
 
 def test_every_product_has_a_safe_default() -> None:
@@ -107,10 +106,10 @@ def test_every_product_has_a_safe_default() -> None:
             assert DOT.space(kernel, target().device)
 
 
-def test_c24_squares_and_transposes_are_right(tmp_path: Path) -> None:
+def test_c24_squares_and_transposes_are_right() -> None:
     for fn in (lambda a: a @ a, lambda a: a @ a.T, lambda a: a.T @ a):
         for kernel in products(fn, torch.randn(37, 37)):
-            assert check(MATMUL, kernel, tmp_path, 3e-6)
+            assert check(MATMUL, kernel, 3e-6)
 
 
 def test_text_is_the_golden_one(golden: Callable[[str, str], None]) -> None:

@@ -16,18 +16,17 @@ from tests.python.cpp.running import (
     I,
     J,
     K,
-    buffer,
     build,
     call,
     check,
     copies,
     entry_of,
     fill,
-    kernel,
     target,
     variants_of,
     whole,
 )
+from tests.python.nests import buffer, kernel
 
 from mkwrap.codegen.cpp import pointwise
 from mkwrap.codegen.cpp.narrow import narrowed

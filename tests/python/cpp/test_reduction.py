@@ -19,18 +19,17 @@ from tests.python.cpp.running import (
     J,
     Q,
     R,
-    buffer,
     build,
     call,
     check,
     copies,
     entry_of,
     fill,
-    kernel,
     target,
     variants_of,
     whole,
 )
+from tests.python.nests import buffer, kernel
 
 from mkwrap.codegen.cpp import reduction
 from mkwrap.ir.build import BodyBuilder

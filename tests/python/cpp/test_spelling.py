@@ -8,17 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.python.cpp.running import (
-    I,
-    as_memory,
-    axes,
-    buffer,
-    call,
-    copies,
-    kernel,
-    link,
-    target,
-)
+from tests.python.cpp.running import I, call, copies, link, target
+from tests.python.nests import axes, buffer, kernel
 
 from mkwrap.codegen.cpp import pointwise
 from mkwrap.codegen.cpp.spelling import header, literal, spell
@@ -27,7 +18,7 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Nest
-from mkwrap.ir.numeric import Array, decode
+from mkwrap.ir.numeric import Array, decode, encode
 from mkwrap.ir.ops import OPS, Kind, Op
 from mkwrap.stages import Binary, Kernel, Source, Variant
 
@@ -80,7 +71,7 @@ def samples(dtype: DType, op: str, which: int, rng: np.random.Generator) -> Arra
         values[: LENGTH - 8] = np.abs(values[: LENGTH - 8]) + (1 if op == "acosh" else 0)
     if op not in MODERATE and op != "cast":
         values[-8:] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-39]
-    return as_memory(values, dtype)
+    return encode(values, dtype)
 
 
 def spelled(dtype: DType, result: DType, op: str) -> Kernel:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import sympy
 import torch
 import torch.utils._pytree as pytree
+from tests.python.lower.differential import to_memory, to_tensor
 
-from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import allocate, interpret_nest
 from mkwrap.ir.nodes import Buffer, Role
 from mkwrap.ir.numeric import Array
@@ -17,18 +16,6 @@ from mkwrap.ir.verify import verify
 from mkwrap.lower import RULES
 from mkwrap.lower.lowering import Lowering, dtype_of
 from mkwrap.lower.tensor import TensorValue, whole
-
-BITS = {torch.bfloat16: torch.uint16}
-
-
-def to_memory(tensor: torch.Tensor) -> Array:
-    array: Array = tensor.view(BITS.get(tensor.dtype, tensor.dtype)).numpy()
-    return array
-
-
-def to_tensor(memory: Array, dtype: DType) -> torch.Tensor:
-    plain = torch.from_numpy(np.array(memory, copy=True))
-    return plain.view(torch.bfloat16) if dtype is DType.BFLOAT16 else plain
 
 
 class Inputs:
@@ -82,6 +69,11 @@ def run_op(op: torch._ops.OpOverload, *args: object, **kwargs: object) -> list[t
 def whole_strides(value: TensorValue) -> tuple[sympy.Expr, ...]:
     meta = torch.empty([int(n) for n in value.shape], device="meta")
     return tuple(sympy.Integer(n) for n in meta.stride())
+
+
+def spell(value: object) -> str:
+    """Spell an argument in a test's name."""
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value)[:20]
 
 
 def check_op(

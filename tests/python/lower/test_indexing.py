@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.python.lower.differential import check, interpreted
-from tests.python.lower.single_op import check_op, lower_op, run_op
+from tests.python.lower.single_op import check_op, lower_op, run_op, spell
 
 from mkwrap.errors import IndexRangeError
 from mkwrap.lower.lowering import Unsupported
@@ -87,10 +87,6 @@ MADE = [
     (aten.eye.m, 2, 4),
     (aten.eye.default, 1),
 ]
-
-
-def spell(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value)[:20]
 
 
 @pytest.mark.parametrize("case", [*INDEXED, *MADE], ids=lambda case: " ".join(spell(part) for part in case))

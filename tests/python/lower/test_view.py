@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.python.lower.differential import check
-from tests.python.lower.single_op import check_op, lower_op
+from tests.python.lower.single_op import check_op, lower_op, spell
 
 from mkwrap.ir.nodes import Load
 from mkwrap.lower.lowering import Unsupported
@@ -130,10 +130,6 @@ JOINS = [
     (aten.select_scatter.default, X, t(3, 4) * 9, 0, 0),
     (aten.select_scatter.default, t(1, 2), t(2) * 5, 0, 0),
 ]
-
-
-def spell(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value)[:20]
 
 
 @pytest.mark.parametrize("case", [*VIEWS, *COPIES, *JOINS], ids=lambda case: " ".join(spell(part) for part in case))

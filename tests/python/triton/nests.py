@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sympy
 
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import axis_symbol, contiguous_strides
-from mkwrap.ir.nodes import Axis, Buffer, Nest, Origin, Role
+from mkwrap.ir.index import axis_symbol
+from mkwrap.ir.nodes import Buffer, Nest, Origin
 from mkwrap.ir.ops import OPS, Kind
-from mkwrap.stages import Access, Device, Kernel, Parameter
+from mkwrap.stages import Device, Kernel
+from tests.python.nests import axes, buffer, kernel
 
 I0, I1, I2, R0, R1 = (axis_symbol(name) for name in ("i0", "i1", "i2", "r0", "r1"))
 F32, F64, F16, BF16 = DType.FLOAT32, DType.FLOAT64, DType.FLOAT16, DType.BFLOAT16
 H100 = Device("cuda", "sm_90", vector_bytes=16, units=132, shared_bytes=227 * 1024, l2_bytes=50 * 2**20)
-
-
-def axes(*pairs: tuple[sympy.Symbol, int]) -> tuple[Axis, ...]:
-    return tuple(Axis(symbol, sympy.Integer(extent)) for symbol, extent in pairs)
-
-
-def buffer(name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> Buffer:
-    sizes = tuple(sympy.Integer(n) for n in shape)
-    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.Integer(s) for s in strides)
-    return Buffer(name, dtype, sizes, steps, Role.INPUT)
-
-
-def kernel(nest: Nest, reads: Sequence[Buffer], writes: Sequence[Buffer], updates: Sequence[Buffer] = ()) -> Kernel:
-    parameters = [Parameter(b, Access.READ) for b in reads]
-    parameters += [Parameter(b, Access.READ_WRITE) for b in updates]
-    parameters += [Parameter(b, Access.WRITE) for b in writes]
-    return Kernel(nest.name, nest, tuple(parameters))
 
 
 def scalar_op(op: str, dtype: DType, n: int, result: DType | None = None) -> Kernel:

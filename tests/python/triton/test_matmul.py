@@ -11,7 +11,8 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Nest
 from mkwrap.stages import Kernel
-from tests.python.triton.nests import BF16, F16, F32, F64, H100, I0, I1, R0, axes, buffer, kernel, product
+from tests.python.nests import axes, buffer, kernel
+from tests.python.triton.nests import BF16, F16, F32, F64, H100, I0, I1, R0, product
 from tests.python.triton.oracle import check, sources
 
 

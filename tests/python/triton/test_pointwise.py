@@ -14,8 +14,9 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import FloorDiv, Mod, axis_symbol
 from mkwrap.ir.nodes import Nest
+from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import BF16, F16, F32, H100, I0, I1, I2, axes, buffer, kernel, padded_gather, transpose
+from tests.python.triton.nests import BF16, F16, F32, H100, I0, I1, I2, padded_gather, transpose
 from tests.python.triton.oracle import check, fill, sources
 
 

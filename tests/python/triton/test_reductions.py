@@ -13,6 +13,7 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Nest
 from mkwrap.stages import Kernel
+from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
 from tests.python.triton.nests import (
     BF16,
@@ -22,10 +23,7 @@ from tests.python.triton.nests import (
     H100,
     I0,
     R0,
-    axes,
-    buffer,
     group_norm_sums,
-    kernel,
     layer_norm,
     matrix,
     reduction,

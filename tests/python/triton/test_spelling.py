@@ -16,8 +16,9 @@ from mkwrap.ir.nodes import Nest
 from mkwrap.ir.ops import OPS, Kind
 from mkwrap.stages import Binary, Kernel
 from mkwrap.toolchain.cubin import compile_source
+from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import F32, F64, H100, I0, axes, buffer, kernel, scalar_op
+from tests.python.triton.nests import F32, F64, H100, I0, scalar_op
 from tests.python.triton.oracle import answer, compare, copy, fill, sources
 
 INTEGERS = (DType.INT64, DType.INT32, DType.INT16, DType.INT8, DType.UINT8)

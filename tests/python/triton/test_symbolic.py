@@ -13,8 +13,9 @@ from mkwrap.ir.index import contiguous_strides, size_symbol
 from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
 from mkwrap.stages import Binary, Kernel, SizeArgument
 from mkwrap.toolchain.cubin import compile_source
+from tests.python.nests import kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import F32, H100, I0, R0, kernel
+from tests.python.triton.nests import F32, H100, I0, R0
 from tests.python.triton.oracle import sources
 
 ROWS, LENGTH = size_symbol("s0"), size_symbol("s1")
