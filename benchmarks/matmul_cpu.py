@@ -33,8 +33,8 @@ from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.options import Options
 from mkwrap.stages import Binary, BufferArgument, ConstantData, Kernel, Variant
-from mkwrap.targets.cpu import include_dir
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.headers import include_dir
 from mkwrap.toolchain.packing import pack
 
 Call = Callable[[], object]
@@ -221,8 +221,9 @@ def _variants(
             memory[parameter.buffer.name] = schedule.program.constants[name].data
         elif name in places:
             tensor = inputs[places.index(name)]
-            memory[parameter.buffer.name] = np.frombuffer(
-                (ctypes.c_uint8 * tensor.untyped_storage().nbytes()).from_address(tensor.data_ptr()), np.uint8
+            size = tensor.untyped_storage().nbytes()
+            memory[parameter.buffer.name] = np.ctypeslib.as_array(
+                (ctypes.c_uint8 * size).from_address(tensor.data_ptr())
             )
         else:
             size = int(parameter.buffer.storage_elements) * parameter.buffer.dtype.itemsize

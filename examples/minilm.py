@@ -122,7 +122,7 @@ def median_ms(call: Callable[[], object], seconds: float = 2.0) -> float:
     """Return the median milliseconds of a call, after a warm-up, over about `seconds`."""
     for _ in range(3):
         call()
-    samples = []
+    samples: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples) < 5:
         start = time.perf_counter()

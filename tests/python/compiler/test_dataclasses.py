@@ -36,7 +36,8 @@ def test_r10_plain_dataclasses_go_in_and_out(tmp_path: Path, quick: Options) -> 
     model.save(tmp_path / "run.so")
     for callee in (model, mkwrap.load(tmp_path / "run.so")):
         result = callee(batch)
-        assert type(result) is Result and result.note is None
+        assert type(result) is Result
+        assert result.note is None
         torch.testing.assert_close(result.scaled, batch.x * 3)
         torch.testing.assert_close(result.parts["halves"][1], batch.x[2:] + 1)
         assert result.parts["halves"][0].data_ptr() == batch.x.data_ptr()
