@@ -26,6 +26,7 @@ from mkwrap.stages import (
 )
 
 LANGUAGE_NAME = "cpp"
+_ENTRY = "entry"
 
 Body = Callable[[Writer], None]
 
@@ -50,11 +51,14 @@ class Frame:
     def source(self, body: Body) -> Source:
         """Write the whole file around the body."""
         inner = self._inner(body)
-        digest = hashlib.sha256("\n".join((self._head(), inner)).encode()).hexdigest()[:12]
-        entry = f"mkw_{self.variant.template}_{digest}"
+        writer = Writer(indent="  ")
+        self._write_entry(writer, _ENTRY)
+        # The comment is left out: a kernel stays the same when lines move in the user's file.
+        code = "\n".join((self._includes(), inner, writer.text()))
+        entry = f"mkw_{self.variant.template}_{hashlib.sha256(code.encode()).hexdigest()[:12]}"
         writer = Writer(indent="  ")
         self._write_entry(writer, entry)
-        text = "\n".join((self._head(), inner, writer.text()))
+        text = "\n".join((self._comment() + self._includes(), inner, writer.text()))
         return Source(self.variant, LANGUAGE_NAME, text, (Launch(entry, self.arguments()),), self.workspace_bytes)
 
     def arguments(self) -> tuple[Argument, ...]:
@@ -67,11 +71,14 @@ class Frame:
 
     # ── pieces ──
 
-    def _head(self) -> str:
+    def _comment(self) -> str:
         lines = [f"// {self.kernel.name}: {self.variant.label}"]
         for origin in self.nest.origins:
             lines.append(f"// {origin.op} at {_one_line(origin.location)}")
-        lines.append(f"#define MKW_VECTOR_BYTES {self.device.vector_bytes}")
+        return "\n".join(lines) + "\n"
+
+    def _includes(self) -> str:
+        lines = [f"#define MKW_VECTOR_BYTES {self.device.vector_bytes}"]
         lines.extend(f"#include <mkwrap/{name}>" for name in headers(self.nest))
         return "\n".join(lines) + "\n"
 

@@ -12,11 +12,13 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.traceback import preserve_node_meta
 
 from mkwrap.decompose import decompositions
 from mkwrap.errors import AliasingError, CaptureError, DynamicShapeError, UnsupportedOpError, UnsupportedUse
 from mkwrap.fold import fold_constants
 from mkwrap.lower.lowering import dtype_of
+from mkwrap.origins import SourceLines, source_location
 from mkwrap.stages import CapturedGraph, InputSpec
 
 Callee: TypeAlias = "Callable[..., object] | torch.nn.Module"
@@ -82,7 +84,8 @@ class _FlatModule(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> list[object]:
         """Call `fn` with the traced tensors in place of the examples; returns the flat result."""
-        return self._call(self.fn, tensors)
+        with SourceLines():
+            return self._call(self.fn, tensors)
 
 
 def _flat_call(
@@ -124,7 +127,7 @@ def _register_dataclasses(value: object) -> None:
 def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
     # Outside no_grad, export would record grad-mode switches and train-only state that inference has no use for.
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), preserve_node_meta(), warnings.catch_warnings():
             # torch's own passes use what torch deprecates; that is nothing a user could mend.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -212,11 +215,14 @@ def _apart(samples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     ranges: list[tuple[int, int]] = []
     for sample in samples:
         begin, end = _extent(sample)
-        if any(begin < other_end and other_begin < end for other_begin, other_end in ranges):
-            sample = torch.empty_strided(sample.shape, sample.stride(), dtype=sample.dtype, device=sample.device)
-        apart.append(sample)
+        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in ranges)
+        apart.append(_like(sample) if overlaps else sample)
         ranges.append((begin, end))
     return apart
+
+
+def _like(sample: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(sample.shape, sample.stride(), dtype=sample.dtype, device=sample.device)
 
 
 def _refuse_overlap(inputs: Sequence[InputSpec], samples: Sequence[torch.Tensor]) -> None:
@@ -244,22 +250,6 @@ def _constants(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]
             raise CaptureError(f"{spec.target} is a {type(value).__name__}; only tensors can be constants of a library")
         values[spec.arg.name] = value.detach()
     return values
-
-
-def source_location(node: torch.fx.Node) -> str:
-    """Return `file:line: code` of the user's line that made a node, or a note that none is known."""
-    trace = node.meta.get("stack_trace")
-    if not isinstance(trace, str):
-        return "(no source line known)"
-    lines = [line.strip() for line in trace.strip().splitlines()]
-    frames = [k for k, line in enumerate(lines) if line.startswith("File ")]
-    own = [k for k in frames if "site-packages/torch/" not in lines[k] and "mkwrap/capture.py" not in lines[k]]
-    if not (own or frames):
-        return "(no source line known)"
-    at = (own or frames)[-1]
-    name, line, *_ = lines[at].removeprefix("File ").split(", ")
-    code = lines[at + 1] if at + 1 < len(lines) and at + 1 not in frames else ""
-    return f"{name.strip(chr(34))}:{line.removeprefix('line ')}: {code}"
 
 
 def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:

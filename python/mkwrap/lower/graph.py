@@ -12,7 +12,6 @@ import numpy as np
 import sympy
 import torch
 
-from mkwrap.capture import source_location
 from mkwrap.errors import UnsupportedOpError, UnsupportedUse
 from mkwrap.ir.index import contiguous_strides
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
@@ -20,6 +19,7 @@ from mkwrap.ir.verify import verify_program
 from mkwrap.lower import RULES
 from mkwrap.lower.lowering import Lowering, Unsupported, dtype_of
 from mkwrap.lower.tensor import TensorValue, whole
+from mkwrap.origins import source_location
 from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, OutputSpec, Program
 
 

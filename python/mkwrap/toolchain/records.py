@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from mkwrap.stages import Binary, Image, Rejected, Source, Timing, Variant
 from mkwrap.toolchain.cache import Cache, digest, package_version
 
+_COMMENT = {"cpp": "//", "triton": "# "}
+
 
 def source_key(source: Source, toolchain: str) -> str:
-    """Key of a source's images: its text, launches and everything of the toolchain that decides the bytes."""
+    """Key of a source's images: its text, launches and everything of the toolchain that decides the bytes.
+
+    Lines of comment count as empty ones: they name lines of the user's file, which move.
+    """
+    lines = source.text.split("\n")
+    code = "\n".join("" if line.startswith(_COMMENT[source.language]) else line for line in lines)
     launches = "\n".join(
         repr((launch.entry, sorted(launch.options.items()), launch.signature, launch.divisible_by_16))
         for launch in source.launches
     )
-    return digest(package_version(), toolchain, source.language, launches, source.text)
+    return digest(package_version(), toolchain, source.language, launches, code)
 
 
 _IMAGE_NUMBERS = (

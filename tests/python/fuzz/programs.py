@@ -177,7 +177,10 @@ def _unary(a: str, pick: Pick) -> Step:
         name = UNARY_EXACT[pick(len(UNARY_EXACT))]
         return Step(f"torch.{name}({a})", wants_exact=name in JUMPING)
     names = UNARY_ROUNDED if which == 1 else AMPLIFYING
-    return Step(f"{_spelled(names[pick(len(names))])}({a})", wants_exact=which == 2, gives_exact=False)
+    name = names[pick(len(names))]
+    # Eager's gelu of +inf is NaN or inf, by the vector it happens to lie in.
+    operand = f"{a}.clamp(max=99)" if name == "F.gelu" else a
+    return Step(f"{_spelled(name)}({operand})", wants_exact=which == 2, gives_exact=False)
 
 
 def _binary(a: str, b: str, c: str, pick: Pick) -> Step:
@@ -304,7 +307,12 @@ def _product(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
         f"torch.outer({a}.reshape(-1), {b}.reshape(-1))",
     ]
     if x.dtype.is_floating_point:
-        texts += [f"F.scaled_dot_product_attention({a}, {a}, {a}{causal})" for causal in ("", ", is_causal=True")]
+        # Eager's fused attention loses NaN and infinities of masked keys.
+        finite = f"torch.where(torch.isfinite({a}), {a}, 1)"
+        texts += [
+            f"F.scaled_dot_product_attention({finite}, {finite}, {finite}{causal})"
+            for causal in ("", ", is_causal=True")
+        ]
     return Step(texts[pick(len(texts))], gives_exact=False)
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
+import pytest
 import torch
+import torch.utils._pytree as pytree
 from hypothesis import HealthCheck, Phase, assume, given, settings
+from tests.python.compiler.forced import drawn_model
 from tests.python.fuzz.programs import RandomProgram, programs
-from tests.python.lower.differential import BACKENDS, TOLERANCE, same
+from tests.python.lower.differential import TOLERANCE, Backend, Function, interpreted, same
+
+from mkwrap import Options
 
 STEPS = 10
 EXAMPLES = 100
 
 
-def compare(program: RandomProgram, backend: str) -> None:
+def compare(program: RandomProgram, backend: Backend) -> None:
     """Compare every result; the tolerance grows with the program's length and the size of its values."""
     expected = program.run(*[i.make() for i in program.inputs])
-    actual = BACKENDS[backend](program.run, [i.make() for i in program.inputs])
+    actual = backend(program.run, [i.make() for i in program.inputs])
     worst = max((TOLERANCE[i][0] for i in _float_types(program)), default=0.0)
     for k, (a, e) in enumerate(zip(actual, expected, strict=True)):
         tolerance = worst * len(program.steps) if e.dtype.is_floating_point else 0.0
@@ -28,7 +36,17 @@ def _float_types(program: RandomProgram) -> set[torch.dtype]:
     return {value.dtype for value in values if value.dtype in TOLERANCE}
 
 
-@settings(
+def compiled(options: Options, seed: str) -> Backend:
+    """Return the backend that compiles for the CPU, with a variant of each kernel drawn at random."""
+
+    def run(fn: Function, args: Sequence[object]) -> list[object]:
+        forced = drawn_model(fn, args, options, Random(seed))
+        return pytree.tree_leaves(forced.model(*args))
+
+    return run
+
+
+same_every_time = settings(
     max_examples=EXAMPLES,
     derandomize=True,
     database=None,
@@ -38,7 +56,18 @@ def _float_types(program: RandomProgram) -> set[torch.dtype]:
     phases=(Phase.generate,),
     print_blob=False,
 )
+
+
+@same_every_time
 @given(programs(STEPS))
 def test_random_programs_on_the_interpreter(program: RandomProgram) -> None:
     assume(program.results)
-    compare(program, "interpret")
+    compare(program, interpreted)
+
+
+@pytest.mark.toolchain
+@same_every_time
+@given(program=programs(STEPS))
+def test_random_programs_on_the_cpu(program: RandomProgram, two_threads: Options) -> None:
+    assume(program.results)
+    compare(program, compiled(two_threads, repr(program)))

@@ -1,0 +1,53 @@
+"""Notes the user's source line of every op while torch.export traces, and reads it back from the graph.
+
+torch keeps stack frames of functions called `forward` alone; here every op remembers the innermost line outside torch and
+mkwrap, as `file:line: code`.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch.fx import traceback
+from torch.overrides import TorchFunctionMode
+
+_KEY = "mkwrap_location"
+_INNER = tuple(f"{Path(file).parent}{os.sep}" for file in (str(torch.__file__), __file__))
+UNKNOWN = "(no source line known)"
+
+
+class SourceLines(TorchFunctionMode):
+    """While active, marks what is traced with the user's line; `traceback.preserve_node_meta` keeps the marks."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run one torch function under its line."""
+        del types
+        with traceback.annotate({_KEY: _users_line(sys._getframe(1))}):
+            return func(*args, **(kwargs or {}))
+
+
+def source_location(node: torch.fx.Node) -> str:
+    """Return `file:line: code` of the user's line that made a node, or a note that none is known."""
+    noted = node.meta.get("custom")
+    return str(noted.get(_KEY, UNKNOWN)) if isinstance(noted, dict) else UNKNOWN
+
+
+def _users_line(frame: FrameType | None) -> str:
+    while frame is not None and frame.f_code.co_filename.startswith(_INNER):
+        frame = frame.f_back
+    if frame is None:
+        return UNKNOWN
+    name, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{name}:{line}: {linecache.getline(name, line).strip()}"
