@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import mkwrap
 
 
 @pytest.mark.toolchain
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_every_stage_with_a_text_is_dumped(tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     options = mkwrap.Options(tune="off", cache_dir=tmp_path / "cache", dump_dir=dump)

@@ -27,19 +27,24 @@ extern "C" {
 typedef int32_t mkw_status;
 enum {
   MKW_OK = 0,
-  MKW_ERROR_INPUT =
-      1,  // an input or output tensor does not match the signature; `argument` says which
-  MKW_ERROR_INDEX_RANGE =
-      2,  // a data-dependent index was out of range; outputs and mutated inputs are unspecified
-  MKW_ERROR_DRIVER = 3,     // a CUDA driver call failed; the message names the call and its error
-  MKW_ERROR_NO_DRIVER = 4,  // libcuda.so.1 is missing, too old, or finds no device
-  MKW_ERROR_ARCHITECTURE =
-      5,  // the device is of another architecture than the library's kernels; names both
-  MKW_ERROR_ISA = 6,       // this CPU lacks instructions the library was compiled for; names them
-  MKW_ERROR_MEMORY = 7,    // host memory could not be allocated
-  MKW_ERROR_ARGUMENT = 8,  // a null pointer or a device ordinal that does not exist
-  MKW_ERROR_VERSION =
-      9  // header and library disagree on the ABI version (reported by mkwrap.hpp and loaders)
+  // An input or output tensor does not match the signature; `argument` says which.
+  MKW_ERROR_INPUT = 1,
+  // A data-dependent index was out of range; outputs and mutated inputs are unspecified.
+  MKW_ERROR_INDEX_RANGE = 2,
+  // A CUDA driver call failed; the message names the call and its error.
+  MKW_ERROR_DRIVER = 3,
+  // libcuda.so.1 is missing, too old, or finds no device.
+  MKW_ERROR_NO_DRIVER = 4,
+  // The device is of another architecture than the library's kernels; the message names both.
+  MKW_ERROR_ARCHITECTURE = 5,
+  // This CPU lacks instructions that the library was compiled for; the message names them.
+  MKW_ERROR_ISA = 6,
+  // Host memory could not be allocated.
+  MKW_ERROR_MEMORY = 7,
+  // A null pointer, or a device ordinal that does not exist.
+  MKW_ERROR_ARGUMENT = 8,
+  // Header and library disagree on the ABI version (reported by mkwrap.hpp and loaders).
+  MKW_ERROR_VERSION = 9
 };
 
 // Device types and dtype codes are DLPack's.

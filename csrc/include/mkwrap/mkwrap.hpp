@@ -1,7 +1,8 @@
 // Compiled models from C++17: RAII over the C ABI. Errors are exceptions here, and only here.
 //
-//   mkwrap::Library library = mkwrap::Library::open("model.so");   // or Library::from(mkw_get_api)
-//   for a linked one mkwrap::Model model(library, /*device=*/0); mkwrap::Context context(model);
+//   auto library = mkwrap::Library::open("model.so");  // a linked one: Library::from(mkw_get_api)
+//   mkwrap::Model model(library, /*device=*/0);
+//   mkwrap::Context context(model);
 //   context.run({mkwrap::Tensor(x, {8})}, {mkwrap::Tensor(y, {8})});
 #ifndef MKWRAP_MKWRAP_HPP_
 #define MKWRAP_MKWRAP_HPP_
