@@ -124,6 +124,22 @@ def test_c30_extrema_of_nan_ties_and_zeros_in_every_forced_variant(
         agree(forced.model(x), wanted(x), forced.label, 0.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64], ids=str)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_c30_extrema_of_integers_and_truth_values_in_every_forced_variant(
+    layout: str, dtype: torch.dtype, two_threads: Options
+) -> None:
+    x = (random(5, 77) * 3).abs().to(dtype)
+    x[1], x[2] = 0, 1
+    x = x if layout == "rows" else x.t().contiguous().t()
+
+    def functions(x: torch.Tensor) -> tuple[object, ...]:
+        return x.max(1), x.min(1), x.amax(1), x.amin(1), x < x.flip(1), x >= x.flip(0), torch.maximum(x, x.flip(0))
+
+    for forced in forced_models(functions, (x,), two_threads):
+        agree(forced.model(x), functions(x), forced.label)
+
+
 @FLOATS
 @pytest.mark.parametrize("length", [7, 1037])
 @pytest.mark.parametrize("dim", [1, 0], ids=["rows", "columns"])
