@@ -113,7 +113,7 @@ class CurrentContext {
   // For releasing: no query, and a second attempt, since a call may report the error of earlier
   // asynchronous work.
   static CurrentContext for_release(const Driver& driver, CUcontext context) {
-    return CurrentContext(driver, context, Release());
+    return {driver, context, Release()};
   }
   ~CurrentContext() {
     CUcontext popped = nullptr;
