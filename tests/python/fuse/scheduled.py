@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ import torch.utils._pytree as pytree
 from mkwrap.capture import capture
 from mkwrap.fuse import fuse
 from mkwrap.ir.interpret import allocate, interpret_nest
-from mkwrap.ir.nodes import Role
+from mkwrap.ir.nodes import Buffer, Role
 from mkwrap.ir.numeric import Array, storage_type
 from mkwrap.ir.verify import verify
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.stages import OutputKind, Schedule
+from mkwrap.stages import OutputKind, Program, Schedule
 from tests.python.lower.differential import Function, to_memory, to_tensor
 
 
@@ -66,15 +66,22 @@ def scheduled(fn: Function, args: Sequence[object]) -> list[object]:
     """Differential backend: the fused, scheduled program."""
     schedule, names = schedule_of(fn, args)
     tensors = [leaf for leaf in pytree.tree_leaves(tuple(args)) if isinstance(leaf, torch.Tensor)]
-    inputs = {name: to_memory(tensor) for name, tensor in zip(names, tensors, strict=True)}
-    memory = run_schedule(schedule, inputs)
+    inputs = dict(zip(names, tensors, strict=True))
+    memory = run_schedule(schedule, {name: to_memory(tensor) for name, tensor in inputs.items()})
+    return leaves_of(schedule.program, inputs, lambda buffer: to_tensor(memory[buffer.name], buffer.dtype))
+
+
+def leaves_of(
+    program: Program, inputs: Mapping[str, torch.Tensor], read: Callable[[Buffer], torch.Tensor]
+) -> list[object]:
+    """Return the leaves of the result; `read` gives an output buffer's tensor."""
     leaves: list[object] = []
-    for spec in schedule.program.outputs:
+    for spec in program.outputs:
         match spec.kind:
             case OutputKind.BUFFER:
-                leaves.append(to_tensor(memory[spec.buffer], spec.dtype))
+                leaves.append(read(program.buffers[spec.buffer]))
             case OutputKind.INPUT_VIEW:
-                source = tensors[names.index(spec.buffer)]
+                source = inputs[spec.buffer]
                 shape, strides = [int(n) for n in spec.shape], [int(s) for s in spec.strides]
                 leaves.append(source.as_strided(shape, strides, source.storage_offset() + int(spec.offset)).clone())
             case OutputKind.SAME:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 import torch.utils._pytree as pytree
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from tests.python.compiler.forced import drawn_model
+from tests.python.fuse.scheduled import leaves_of, schedule_of
 from tests.python.fuzz.programs import RandomProgram, programs
 from tests.python.lower.differential import TOLERANCE, Backend, Function, interpreted, same
+from tests.python.triton.oracle import view
+from tests.python.triton.test_programs import execute
 
 from mkwrap import Options
 
@@ -58,6 +62,26 @@ same_every_time = settings(
 )
 
 
+def emulated(folder: Path, seed: str) -> Backend:
+    """Return the backend that runs every kernel as Triton, by a template drawn at random, under Triton's interpreter."""
+
+    def run(fn: Function, args: Sequence[object]) -> list[object]:
+        random = Random(seed)
+        schedule, names = schedule_of(fn, args)
+        inputs = {name: tensor for name, tensor in zip(names, args, strict=True) if isinstance(tensor, torch.Tensor)}
+        flat = {name: _flat(tensor) for name, tensor in inputs.items()}
+        memory = execute(schedule, flat, folder, random.choice)
+        return leaves_of(schedule.program, inputs, lambda buffer: view(memory[buffer.name], buffer))
+
+    return run
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the memory of a tensor, from its first element on."""
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
+    return tensor.as_strided((last + 1,), (1,)) if tensor.numel() else tensor.new_empty(1)
+
+
 @same_every_time
 @given(programs(STEPS))
 def test_random_programs_on_the_interpreter(program: RandomProgram) -> None:
@@ -71,3 +95,12 @@ def test_random_programs_on_the_interpreter(program: RandomProgram) -> None:
 def test_random_programs_on_the_cpu(program: RandomProgram, two_threads: Options) -> None:
     assume(program.results)
     compare(program, compiled(two_threads, repr(program)))
+
+
+@settings(same_every_time, max_examples=30)
+@given(program=programs(6))
+def test_random_programs_as_triton_under_its_interpreter(
+    program: RandomProgram, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assume(program.results)
+    compare(program, emulated(tmp_path_factory.mktemp("triton"), repr(program)))

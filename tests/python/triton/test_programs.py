@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.ir.nodes import Buffer, Role
-from mkwrap.stages import OutputKind, Schedule, Variant
+from mkwrap.stages import OutputKind, Params, Schedule, Variant
 from tests.python.fuse.scheduled import schedule_of
 from tests.python.triton.emulate import run
 from tests.python.triton.nests import H100
@@ -42,8 +44,13 @@ def storage(buffer: Buffer) -> torch.Tensor:
     return torch.empty(max(int(buffer.storage_elements), 1), dtype=torch_dtype(buffer.dtype))
 
 
-def execute(schedule: Schedule, inputs: dict[str, torch.Tensor], folder: Path, last: bool) -> list[torch.Tensor]:
-    """Run every step with its kernel's first variant, or with its last template's."""
+Offered: TypeAlias = tuple[Template, Params]
+
+
+def execute(
+    schedule: Schedule, inputs: Mapping[str, torch.Tensor], folder: Path, choose: Callable[[Sequence[Offered]], Offered]
+) -> dict[str, torch.Tensor]:
+    """Run every step with the variant chosen of its templates' best guesses; returns every buffer's flat memory."""
     memory = dict(inputs)
     for name, buffer in schedule.program.buffers.items():
         if buffer.role is Role.CONSTANT:
@@ -54,12 +61,10 @@ def execute(schedule: Schedule, inputs: dict[str, torch.Tensor], folder: Path, l
     for step in schedule.steps:
         kernel = schedule.kernels[step.kernel]
         offered = [(t, params) for t in LANGUAGE.templates for params in t.space(kernel, H100)[:1]]
-        template, params = offered[-1 if last else 0]
+        template, params = choose(offered)
         source = template.render(kernel, Variant(kernel.name, template.name, params), H100)
         run(source, {k: memory[name] for k, name in enumerate(step.buffers)}, folder)
-    outputs = schedule.program.outputs
-    assert all(spec.kind is OutputKind.BUFFER for spec in outputs)
-    return [view(memory[spec.buffer], schedule.program.buffers[spec.buffer]) for spec in outputs]
+    return memory
 
 
 def norms(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -89,7 +94,10 @@ def test_program_equals_eager(name: str, last: bool, tmp_path: Path) -> None:
         expected = fn(*args)
     schedule, names = schedule_of(fn, args)
     inputs = {k: arg.clone().reshape(-1) for k, arg in zip(names, args, strict=True)}
-    results = execute(schedule, inputs, tmp_path, last)
+    memory = execute(schedule, inputs, tmp_path, lambda offered: offered[-1 if last else 0])
+    outputs = schedule.program.outputs
+    assert all(spec.kind is OutputKind.BUFFER for spec in outputs)
+    results = [view(memory[spec.buffer], schedule.program.buffers[spec.buffer]) for spec in outputs]
     room = 5e-2 if args[0].dtype is torch.bfloat16 else 1e-4
     leaves = expected if isinstance(expected, tuple) else (expected,)
     for got, want in zip(results, leaves, strict=True):
