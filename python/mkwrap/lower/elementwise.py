@@ -35,7 +35,8 @@ class Row:
     operands: int = 1
     promotion: Kind = DEFAULT
     exact_scalars: bool = False
-    """Numbers after the first operand are not rounded to a 16-bit common dtype (eager's kernels differ in this)."""
+    """Numbers and 0-d tensors after the first operand are not rounded to a 16-bit common dtype (eager's kernels differ in
+    this)."""
     wide: bool = True
     """Compute 16-bit floats in float32; False for ops that only move or select values."""
 
@@ -73,7 +74,8 @@ def elementwise(
     def write(writer: NestWriter, index: Index) -> list[str]:
         terms = []
         for k, operand in enumerate(operands):
-            via = compute if exact_scalars and k > 0 else common
+            exact = exact_scalars and k > 0 and not (isinstance(operand, TensorValue) and operand.rank)
+            via = compute if exact else common
             terms.append(read_operand(writer, operand, shape, index, via).cast(compute))
         return [formula(*terms).cast(result).name]
 

@@ -108,6 +108,13 @@ def test_arithmetic_is_bit_equal_to_eager(name: str, dtype: torch.dtype) -> None
         check_op(op, values(dtype), other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("op", [aten.mul.Tensor, aten.div.Tensor], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_integers_are_rounded_to_the_common_dtype_first(op: torch._ops.OpOverload, dtype: torch.dtype) -> None:
+    integers = torch.tensor([257, 1001, 2049, 4099, 771], dtype=torch.int32)
+    check_op(op, torch.tensor([3.0, 1.0, 3.0, 7.0, 5.0], dtype=dtype), integers, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", [None, "trunc", "floor"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_div_rounding_modes(dtype: torch.dtype, mode: str | None) -> None:
