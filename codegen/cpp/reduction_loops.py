@@ -155,7 +155,7 @@ class ReductionLoops:
         axis = self.plan.names[self.plan.vector.symbol]
         if self.width <= 8:
             writer.line("#pragma GCC unroll 8")
-        with writer.block("for (int k = 0; k < vectors; ++k)"):
+        with writer.block("for (int64_t k = 0; k < vectors; ++k)"):
             writer.line(f"[[maybe_unused]] const int64_t {axis} = base + k * {self.lanes};")
             yield
 
