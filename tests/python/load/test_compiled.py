@@ -19,11 +19,6 @@ pytestmark = pytest.mark.toolchain
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> mkwrap.Options:
-    return mkwrap.Options(tune="off", cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
 def add_one(options: mkwrap.Options) -> mkwrap.Model:
     return mkwrap.compile(lambda x: x + 1, (torch.zeros(8),), options=options)
 

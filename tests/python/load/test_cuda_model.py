@@ -14,11 +14,6 @@ from mkwrap import errors
 pytestmark = pytest.mark.cuda
 
 
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> mkwrap.Options:
-    return mkwrap.Options(tune="off", cache_dir=tmp_path_factory.mktemp("cache"))
-
-
 def chain(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """Several kernels with temporaries between them, so that a shared scratch memory would show."""
     for _ in range(4):
