@@ -79,7 +79,7 @@ def fold_of(reduce: Reduce, source: DType, wide: bool) -> Fold:
         accumulator = DType.INT32
     if reduce.op == "dot":
         accumulator = reduce.dtypes[0] if reduce.dtypes[0].itemsize >= 4 else accumulator
-    value = Part(accumulator, _neutral(reduce.op, accumulator))
+    value = Part(accumulator, _neutral(reduce.op, source if source is DType.BOOL else accumulator))
     parts: tuple[Part, ...] = (value,)
     if reduce.op in _POSITIONED:
         position = DType.INT64 if wide else DType.INT32
@@ -109,6 +109,8 @@ def _neutral(op: str, dtype: DType) -> str:
         return "1"
     if dtype.is_float:
         return float_literal(float("-inf") if op in _LARGEST else float("inf"))
+    if dtype is DType.BOOL:
+        return "0" if op in _LARGEST else "1"
     bits = 8 * dtype.itemsize
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.is_signed else (0, 2**bits - 1)
     return str(low if op in _LARGEST else high)

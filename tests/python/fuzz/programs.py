@@ -114,7 +114,6 @@ inputs = st.builds(
 )
 
 # ── Kinds of steps. `a`, `b`, `c` are operands as text, `x` the value of the first; `pick(n)` draws from 0 … n − 1. ───────
-
 Pick: TypeAlias = Callable[[int], int]
 
 UNARY_EXACT = [
@@ -230,7 +229,7 @@ def _view(a: str, x: torch.Tensor, pick: Pick) -> Step:
         f"{a}.chunk(2, {d})[0]",
         f"{a}.diagonal(0, {d}, {e})",
         f"{a}.contiguous()",
-        f"{a}.unfold({d}, {min(n, 2)}, 1)",
+        f"{a}.unfold({d}, {min(n, 2)}, 1).clone()",
     ]
     return Step(texts[pick(len(texts))])
 
@@ -316,12 +315,25 @@ def _product(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
     return Step(texts[pick(len(texts))], gives_exact=False)
 
 
+def _mutation(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
+    d = pick(max(x.dim(), 1))
+    texts = [
+        f"{a}.neg_()",
+        f"{a}.clamp_(-1, 2)",
+        f"{a}.copy_({b} + 0)",
+        f"{a}.masked_fill_({b} == 1, 2)",
+        f"{a}.select({d}, {x.shape[d] // 2 if x.dim() else 0}).fill_(1)",
+    ]
+    # Of elements that share memory nobody says which is written last. What is written is exact, as aliases may be.
+    return Step(texts[pick(5)] if torch._debug_has_internal_overlap(x) == 0 else f"{a}.clone()", wants_exact=True)
+
+
 def _draw_step(pick: Pick, v: Sequence[torch.Tensor]) -> tuple[Step, list[int]]:
     # The newest values are the likeliest operands, so that programs are chains rather than stars.
     at = [len(v) - 1 - min(pick(len(v)), pick(len(v))) for _ in range(3)]
     a, b, c = (f"v[{k}]" for k in at)
     x = v[at[0]]
-    kind = pick(12)
+    kind = pick(13)
     if kind <= 1:
         return _unary(a, pick), at[:1]
     if kind <= 4:
@@ -334,6 +346,8 @@ def _draw_step(pick: Pick, v: Sequence[torch.Tensor]) -> tuple[Step, list[int]]:
         return _join(a, b, x, pick), at[:2]
     if kind <= 10:
         return _reduction(a, x, pick), at[:1]
+    if kind == 11:
+        return _mutation(a, b, x, pick), at[:2]
     return _product(a, b, x, pick), at[:2]
 
 

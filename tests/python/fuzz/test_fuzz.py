@@ -24,13 +24,14 @@ EXAMPLES = 100
 
 
 def compare(program: RandomProgram, backend: Backend) -> None:
-    """Compare every result; the tolerance grows with the program's length and the size of its values."""
-    expected = program.run(*[i.make() for i in program.inputs])
-    actual = backend(program.run, [i.make() for i in program.inputs])
+    """Compare every result and argument; the tolerance grows with the program's length and the size of its values."""
+    theirs, ours = ([i.make() for i in program.inputs] for _ in range(2))
+    expected = [*program.run(*theirs), *theirs]
+    actual = [*backend(program.run, ours), *ours]
     worst = max((TOLERANCE[i][0] for i in _float_types(program)), default=0.0)
     for k, (a, e) in enumerate(zip(actual, expected, strict=True)):
         tolerance = worst * len(program.steps) if e.dtype.is_floating_point else 0.0
-        same(a, e, f"result {k} of {program!r}", rtol=tolerance, atol=tolerance * program.scale)
+        same(a, e, f"leaf {k} of {program!r}", rtol=tolerance, atol=tolerance * program.scale)
 
 
 def _float_types(program: RandomProgram) -> set[torch.dtype]:

@@ -14,7 +14,7 @@ import sympy
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
-from triton.runtime.interpreter import TensorHandle, interpreter_builder
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpreter_builder
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
@@ -75,6 +75,14 @@ def _widened(handle: TensorHandle) -> TensorHandle:
     return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
+def _cast(source: TensorHandle, target: tl.dtype) -> TensorHandle:
+    """The interpreter casts between bfloat16 and float32 alone as values, all others as the bits they are kept in."""
+    cast = InterpreterBuilder.cast_impl
+    if tl.bfloat16 in (source.dtype.scalar, target.scalar) and source.dtype.scalar != target.scalar:
+        source = cast(interpreter_builder, source, tl.float32)
+    return cast(interpreter_builder, source, target)
+
+
 def _patch_index(tensor: type[tl.tensor], *scope: Any) -> None:
     """Triton 3.6 takes `int` of an array of one element, which newer numpy refuses."""
     _PATCH_TENSOR(tensor, *scope)
@@ -90,11 +98,12 @@ def _interpreting() -> Iterator[None]:
     with knobs.runtime.scope():
         knobs.runtime.interpret = True
         interpreter._patch_lang_tensor = _patch_index
+        interpreter_builder.cast_impl = _cast
         interpreter_builder.create_dot = lambda a, b, *rest: dot(_widened(a), _widened(b), *rest)
         try:
             yield
         finally:
-            del interpreter_builder.create_dot
+            del interpreter_builder.create_dot, interpreter_builder.cast_impl
             interpreter._patch_lang_tensor = _PATCH_TENSOR
 
 

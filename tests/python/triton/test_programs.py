@@ -77,10 +77,15 @@ def indexing(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return x.gather(0, index), padded.flip(1), torch.cat([x, y.t().reshape(x.shape)], 1), torch.tril(x).roll(3, 1)
 
 
+def empties(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return x.any(0), (y > 0).all(0), x.sum(0), y.prod(0), (x > 0).any(1)
+
+
 CASES: dict[str, Callable[[], tuple[Callable[..., object], tuple[torch.Tensor, ...]]]] = {
     "block": lambda: (Block().eval(), (torch.randn(2, 12, 32),)),
     "block_bf16": lambda: (Block().eval().bfloat16(), (torch.randn(2, 12, 32).bfloat16(),)),
     "norms": lambda: (norms, (torch.randn(9, 40), torch.randn(9, 40))),
+    "empties": lambda: (empties, (torch.empty(0, 3), torch.empty(0, 5))),
     "indexing": lambda: (indexing, (torch.randn(9, 20), torch.randn(9, 20))),
 }
 
