@@ -13,7 +13,7 @@ import sympy
 import torch
 
 from mkwrap.errors import UnsupportedOpError, UnsupportedUse
-from mkwrap.ir.index import contiguous_strides
+from mkwrap.ir.index import contiguous_strides, recombine, simplify
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
 from mkwrap.ir.verify import verify_program
 from mkwrap.lower import RULES
@@ -32,8 +32,7 @@ def lower(captured: CapturedGraph) -> Program:
             spec.name, spec.dtype, spec.shape, spec.strides, Role.INPUT, alignment=spec.alignment
         )
     values = _lower_nodes(low, captured)
-    output_node = next(node for node in captured.graph_module.graph.nodes if node.op == "output")
-    leaves = list(output_node.args[0])
+    leaves = _leaves(captured)
     count = len(captured.mutations)
     low.origin = Origin("output", "")
     outputs = _outputs(low, captured, leaves[count:], leaves[:count], values)
@@ -61,12 +60,15 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
     values: dict[torch.fx.Node, TensorValue] = {}
     several: dict[torch.fx.Node, Sequence[TensorValue | None]] = {}
     refused: list[UnsupportedUse] = []
+    new_values = set(_leaves(captured)[: len(captured.mutations)])
     for node in captured.graph_module.graph.nodes:
         if node.op == "placeholder" and node.name in low.buffers:
             values[node] = whole(low.buffers[node.name])
         elif node.op == "call_function" and node.target is operator.getitem:
             item = several[node.args[0]][node.args[1]]
-            assert item is not None, f"{node.args[0].name} has no result {node.args[1]}"
+            if item is None:
+                refused.append(_absent(node))
+                item = _poison(low, node)
             values[node] = item
         elif node.op == "call_function":
             low.origin = Origin(str(node.target), source_location(node))
@@ -82,9 +84,32 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
                 values[node] = result
             else:
                 several[node] = result
+        if node in new_values and node.op == "call_function":
+            values[node] = _of_its_own(low, values[node])
     if refused:
         raise UnsupportedOpError(refused)
     return values
+
+
+def _leaves(captured: CapturedGraph) -> list[torch.fx.Node]:
+    """Return what the graph's output node holds: new values of mutated inputs, then the leaves of the result."""
+    output_node = next(node for node in captured.graph_module.graph.nodes if node.op == "output")
+    return list(output_node.args[0])
+
+
+def _absent(node: torch.fx.Node) -> UnsupportedUse:
+    """Refuse the use of a result that a rule does not give."""
+    source, position = node.args
+    assert isinstance(source, torch.fx.Node)
+    reason = f"its result {position} is used, which differs between devices or serves training alone"
+    return UnsupportedUse(str(source.target), reason, source_location(source))
+
+
+def _of_its_own(low: Lowering, value: TensorValue) -> TensorValue:
+    """Give a mutated input's new value a buffer in the input's shape: a view of it is then a view of the input."""
+    if value == whole(value.buffer) and value.buffer.role is Role.TEMPORARY:
+        return value
+    return low.pointwise(value.shape, [value.dtype], lambda writer, index: [writer.read(value, index)])[0]
 
 
 def _poison(low: Lowering, node: torch.fx.Node) -> TensorValue | tuple[TensorValue, ...]:
@@ -134,33 +159,41 @@ def _outputs(
         owner = owners.get(leaf) or (leaf.name if leaf.op == "placeholder" and leaf.name in inputs else None)
         viewed = inputs.get(new_value_of.get(value.buffer.name, value.buffer.name))
         if owner is not None:
-            specs.append(_input_view(whole(low.buffers[owner]), inputs[owner], identical=True))
-        elif viewed is not None and not value.fresh and _is_view_of(value):
-            specs.append(_input_view(value, viewed, identical=False))
+            specs.append(_input_itself(inputs[owner]))
+        elif viewed is not None and not value.fresh and (view := _input_view(value, viewed)) is not None:
+            specs.append(view)
         else:
             specs.append(_written(low, position, leaf, value))
     return tuple(specs)
 
 
-def _is_view_of(value: TensorValue) -> bool:
-    """Whether the flat index is affine in the view's axes, as the strides of a view must be."""
-    return all(
-        expr.is_polynomial(*value.axes) and sympy.Poly(expr, *value.axes).total_degree() <= 1
-        for expr in value.index
-        if expr.free_symbols
+def _input_itself(spec: InputSpec) -> OutputSpec:
+    return OutputSpec(
+        OutputKind.INPUT_VIEW,
+        buffer=spec.name,
+        dtype=spec.dtype,
+        shape=spec.shape,
+        strides=spec.strides,
+        identical=True,
     )
 
 
-def _input_view(value: TensorValue, spec: InputSpec, *, identical: bool) -> OutputSpec:
-    flat = sympy.expand(sympy.Add(*[i * s for i, s in zip(value.index, spec.strides, strict=True)]))
+def _input_view(value: TensorValue, spec: InputSpec) -> OutputSpec | None:
+    """Return a value that maps an input's elements as a view of its memory; None where no strides do."""
+    ranges = {axis: (sympy.Integer(0), extent - 1) for axis, extent in zip(value.axes, value.shape, strict=True)}
+    places = [i * s for i, s in zip(value.index, spec.strides, strict=True)]
+    flat = recombine(simplify(sympy.expand(sympy.Add(*places)), ranges))
+    strides = tuple(flat.coeff(axis) for axis in value.axes)
+    offset = sympy.expand(flat - sympy.Add(*[axis * s for axis, s in zip(value.axes, strides, strict=True)]))
+    if offset.free_symbols.union(*(stride.free_symbols for stride in strides)) & set(value.axes):
+        return None
     return OutputSpec(
         OutputKind.INPUT_VIEW,
         buffer=spec.name,
         dtype=spec.dtype,
         shape=value.shape,
-        strides=tuple(flat.coeff(axis) for axis in value.axes),
-        offset=flat.as_coefficients_dict().get(sympy.Integer(1), sympy.Integer(0)),
-        identical=identical,
+        strides=strides,
+        offset=offset,
     )
 
 

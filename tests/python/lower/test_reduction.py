@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.python.lower.differential import check, interpreted
+from tests.python.lower.differential import check, interpreted, lowered
 
 from mkwrap.errors import UnsupportedOpError, UserError
 
@@ -171,6 +171,13 @@ def test_bfloat16_input_with_float32_parameters() -> None:
 
 def test_statistics_of_layer_norm_are_results() -> None:
     check(lambda x: torch.native_layer_norm(x, (5,), None, None, 1e-5), torch.randn(3, 5))
+
+
+def test_statistics_that_differ_between_devices_are_refused_where_they_are_used() -> None:
+    x = torch.randn(3, 5).bfloat16()
+    check(lambda x: torch.native_layer_norm(x, (5,), None, None, 1e-5)[0], x)
+    with pytest.raises(UnsupportedOpError, match=r"native_layer_norm.*its result 1 is used"):
+        lowered(lambda x: torch.native_layer_norm(x, (5,), None, None, 1e-5), (x,))
 
 
 def test_reduction_over_views() -> None:

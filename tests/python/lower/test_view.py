@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.python.lower.differential import check
+from tests.python.lower.differential import check, lowered
 from tests.python.lower.single_op import check_op, lower_op, spell
 
 from mkwrap.ir.nodes import Load
 from mkwrap.lower.lowering import Unsupported
+from mkwrap.stages import OutputKind
 
 aten = torch.ops.aten
 END = 9223372036854775807
@@ -170,6 +171,31 @@ def test_inplace_writes_through_views() -> None:
         return z + x
 
     check(fn, torch.randn(2, 3, 4), torch.randn(2, 3, 4))
+
+
+def test_r10_views_of_inputs_stay_views() -> None:
+    def fn(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.view(-1), x.flatten(1), x.mT, x[1:, ::2], x.diagonal(), x.unfold(0, 1, 1), x.view(2, 2, 2, 3)]
+
+    program, _ = lowered(fn, (X.reshape(4, 6),))
+    assert {spec.kind for spec in program.outputs} == {OutputKind.INPUT_VIEW}
+    check(fn, X.reshape(4, 6))
+    program, _ = lowered(lambda x: x.mT.flatten(), (X.reshape(4, 6),))
+    assert [spec.kind for spec in program.outputs] == [OutputKind.BUFFER]
+
+
+def test_r10_views_beside_a_copy_into_an_input_are_of_their_own_inputs() -> None:
+    def fn(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x.copy_(y)
+        return x[0], y[1:], y
+
+    for y in (t(3), t(3, 3), t(3, 3).T):
+        x = torch.zeros(2, 3) if y.dim() == 1 else torch.zeros(3, 3)
+        program, names = lowered(fn, (x, y))
+        assert [(spec.kind, spec.buffer) for spec in program.outputs] == [
+            (OutputKind.INPUT_VIEW, names[k]) for k in (0, 1, 1)
+        ]
+        check(fn, x, y)
 
 
 def test_every_masked_load_of_cat_is_guarded_where_it_could_leave_its_tensor() -> None:
