@@ -218,9 +218,11 @@ def _write_scratch(writer: Writer, plan: Plan) -> None:
     own_a, own_b = (0, 0) if plan.shared else (plan.a_bytes, plan.b_bytes)
     parts = [("scratch", plan.stage_bytes), ("sums", plan.sum_bytes), ("own_a", own_a), ("own_b", own_b)]
     offset = plan.thread_offset
+    # A serial kernel has no team: there, the thread's number would be that in the caller's.
+    own = f" + mkw::thread_index() * {plan.thread_bytes}" if plan.cut.threads > 1 else ""
     for name, size in parts:
         if size:
-            place = f"workspace + {offset} + mkw::thread_index() * {plan.thread_bytes}"
+            place = f"workspace + {offset}{own}"
             writer.line(f"[[maybe_unused]] {ctype}* const {name} = ({ctype}*)({place});")
             offset += size
 

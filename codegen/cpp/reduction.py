@@ -87,7 +87,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         loops.units,
         choice.threads,
         collective=choice.split,
-        workspace_bytes=loops.workspace_bytes(choice.threads),
+        workspace_bytes=loops.workspace_bytes,
     )
     return frame.source(loops.write)
 
@@ -103,6 +103,7 @@ def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> Reduc
         parts=choice.threads if choice.split else 0,
         streaming=choice.stream,
         kept_in_workspace=choice.keep == "workspace",
+        threads=choice.threads,
     )
 
 

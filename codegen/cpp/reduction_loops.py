@@ -32,7 +32,8 @@ class ReductionLoops:
     """A plan in C++.
 
     `width`: by rows, how many accumulators take turns; by columns, how many vectors lie side by side. `parts` > 0: the
-    outermost loop over a reduction axis is cut in so many parts, whose partial results meet in the workspace.
+    outermost loop over a reduction axis is cut in so many parts, whose partial results meet in the workspace. `threads`
+    run the units, or all of them together where there are parts.
     """
 
     plan: Plan
@@ -40,6 +41,7 @@ class ReductionLoops:
     parts: int = 0
     streaming: bool = False
     kept_in_workspace: bool = False
+    threads: int = 1
 
     @property
     def lanes(self) -> int:
@@ -88,10 +90,11 @@ class ReductionLoops:
         vectors = 1 if self.plan.by_rows else self.lanes * self.width
         return self.units * self.parts * vectors * _PARTIAL_FIELDS * _PARTIAL_FIELD_BYTES
 
-    def workspace_bytes(self, threads: int) -> Expr:
+    @property
+    def workspace_bytes(self) -> Expr:
         """Bytes of workspace: row buffers of every thread, or partial results of every reduction."""
         if self.kept_in_workspace:
-            return sympy.Integer(threads * _up(self.kept_bytes()))
+            return sympy.Integer(self.threads * _up(self.kept_bytes()))
         if not self.parts:
             return sympy.Integer(0)
         count = sum(len(self.plan.accumulators(loop)) for loop in range(self.plan.loops))
@@ -361,11 +364,12 @@ class ReductionLoops:
 
     def _declare_kept(self, writer: Writer) -> None:
         offset = 0
-        base = f"workspace + mkw::thread_index() * {_up(self.kept_bytes())}" if self.kept_in_workspace else ""
+        # A serial kernel has no team: there, the thread's number would be that in the caller's.
+        own = f" + mkw::thread_index() * {_up(self.kept_bytes())}" if self.threads > 1 else ""
         for name in self.plan.kept:
             ctype = CTYPES[self.plan.values.dtypes[name]]
             if self.kept_in_workspace:
-                writer.line(f"{ctype}* const {name}_kept = ({ctype}*)({base} + {offset});")
+                writer.line(f"{ctype}* const {name}_kept = ({ctype}*)(workspace{own} + {offset});")
                 offset += _up(int(self._row_elements) * self.plan.values.dtypes[name].itemsize)
             else:
                 writer.line(f"alignas(64) {ctype} {name}_kept[{self._row_elements}];")

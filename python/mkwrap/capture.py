@@ -36,7 +36,7 @@ def capture(
     """Trace `fn(*args, **kwargs)` on fake tensors; the caller's tensors are not touched.
 
     Raises `CaptureError` where torch.export cannot trace, `UnsupportedOpError` with every op outside `lowered_ops`,
-    `DynamicShapeError` for any dynamic dim, `AliasingError` for mutated inputs that overlap others.
+    `DynamicShapeError` for any dynamic dim, `AliasingError` for mutated inputs that overlap others or themselves.
     """
     _refuse_dynamic(dynamic_shapes)
     _register_dataclasses((args, kwargs))
@@ -225,11 +225,28 @@ def _like(sample: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(sample.shape, sample.stride(), dtype=sample.dtype, device=sample.device)
 
 
+def _overlaps_itself(sample: torch.Tensor) -> bool:
+    """Whether two elements may share memory: unless each dim, by ascending stride, steps over all those before it."""
+    if sample.numel() == 0:
+        return False
+    reached = 0
+    for stride, size in sorted((s, n) for n, s in zip(sample.shape, sample.stride(), strict=True) if n > 1):
+        if stride <= reached:
+            return True
+        reached += (size - 1) * stride
+    return False
+
+
 def _refuse_overlap(inputs: Sequence[InputSpec], samples: Sequence[torch.Tensor]) -> None:
     ranges = [_extent(sample) for sample in samples]
     for k, spec in enumerate(inputs):
         if not spec.mutated:
             continue
+        if _overlaps_itself(samples[k]):
+            raise AliasingError(
+                f"{spec.path} is changed in place, but several of its elements share memory (an expanded tensor?); "
+                "pass a contiguous copy"
+            )
         for j, other in enumerate(inputs):
             if j != k and ranges[k][0] < ranges[j][1] and ranges[j][0] < ranges[k][1]:
                 raise AliasingError(

@@ -67,7 +67,7 @@ class UnsupportedDtypeError(UserError):
 
 
 class AliasingError(UserError):
-    """Inputs that overlap in memory are mutated; the result would depend on the order of writes."""
+    """An input is mutated that overlaps another, or itself, in memory; the result would depend on the order of writes."""
 
 
 class OptionError(UserError):

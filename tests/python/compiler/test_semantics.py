@@ -74,6 +74,16 @@ def test_c12_one_tensor_twice_is_refused_where_one_of_the_two_is_written(quick: 
         model(x, x)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4)], ids=str)
+def test_c13_an_input_whose_elements_share_memory_is_refused_where_it_is_written(
+    shape: tuple[int, int], quick: Options
+) -> None:
+    x = random(3, 1).expand(shape) if shape[0] == 3 else random(10).as_strided(shape, (2, 1))
+    with pytest.raises(AliasingError, match=r"args\[0\].*share memory"):
+        compiled(lambda x: x.add_(1), (x,), quick)
+    agree(compiled(lambda x: x + 1, (x,), quick)(x), x + 1, "read only")
+
+
 def test_c13_shifted_views_of_one_tensor_equal_eager(quick: Options) -> None:
     def shift(x: torch.Tensor) -> torch.Tensor:
         x[1:] = x[:-1].clone() + 1
