@@ -109,6 +109,15 @@ def test_one_thread() -> None:
     assert check(MATMUL, Product(3, 40, 50, 60).kernel, 2e-6, on)
 
 
+def test_serial_kernels_do_not_ask_which_thread_calls_them() -> None:
+    """Called from thread 3 of the caller's own OpenMP team, a kernel without a team still has but one workspace."""
+    serial = target(threads=1)
+    for product in (Product(1, 64, 48, 3000), Product(2, 40, 48, 33, **TRANSPOSED_A, **TRANSPOSED_B)):
+        sources = [MATMUL.render(product.kernel, v, serial.device) for v in variants_of(MATMUL, product.kernel, serial)]
+        assert any(source.workspace_bytes > 0 for source in sources)
+        assert not any("thread_index" in source.text for source in sources)
+
+
 def test_error_is_comparable_with_eager() -> None:
     kernel = Product(1, 24, 40, 4096, epilogue=False).kernel
     rng = np.random.default_rng(3)

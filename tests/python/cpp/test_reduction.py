@@ -245,6 +245,14 @@ def test_c17_persistent_variant_takes_no_workspace_and_stores_no_intermediate() 
     assert "_kept" not in looped.text
 
 
+def test_serial_kernels_do_not_ask_which_thread_calls_them() -> None:
+    k = softmax(4, 200)
+    params = (("axis", "r0"), ("width", 1), ("threads", 1), ("keep", "workspace"))
+    (source,) = check(TEMPLATE, k, filled(k), only=[params])
+    assert _takes_workspace(source)
+    assert "thread_index" not in source.text
+
+
 def _takes_workspace(source: Source) -> bool:
     return any(isinstance(a, WorkspaceArgument) for a in source.launches[0].args)
 
