@@ -1,7 +1,7 @@
 """Plans the arena: where each temporary lives.
 
 *Requires* steps in order. *Ensures* temporaries whose lives overlap share no bytes, except that a pointwise step may write
-over an input that dies in it, read at the very places it writes.
+over an input that dies in it, read at the very places it writes, before it writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sympy
 
 from mkwrap.fuse.kernels import kind_of
 from mkwrap.ir.analysis import loads, stores
-from mkwrap.ir.nodes import Buffer, Expr, Role
+from mkwrap.ir.nodes import Buffer, Expr, Load, Nest, Role, Store
 from mkwrap.stages import Kernel, Step
 
 ALIGNMENT = 64
@@ -107,6 +107,12 @@ def _owner(name: str, shared: Mapping[str, str]) -> str:
     return name
 
 
+def _loads_before(nest: Nest, bound: Mapping[str, str], target: str) -> list[str]:
+    """Return the buffers that loads of a nest read before its store to `target`, once per load."""
+    end = next(k for k, i in enumerate(nest.body) if isinstance(i, Store) and bound[i.buffer] == target)
+    return [bound[i.buffer] for i in nest.body[:end] if isinstance(i, Load)]
+
+
 def _in_place(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]) -> dict[str, str]:
     """Return temporary → the dying temporary it is written over."""
     last_use = {name: k for k, step in enumerate(steps) for name in step.buffers}
@@ -121,6 +127,7 @@ def _in_place(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Map
         for target, written in places.items():
             if not _is_temporary(target, buffers):
                 continue
+            before = _loads_before(kernel.nest, bound, target)
             for source in step.buffers:
                 indices = [load.index for load in loads(kernel.nest) if bound[load.buffer] == source]
                 fits = (
@@ -129,6 +136,7 @@ def _in_place(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Map
                     and source not in taken
                     and bool(indices)
                     and all(index == written for index in indices)
+                    and len(indices) == before.count(source)
                     and _bytes(buffers[source]) == _bytes(buffers[target])
                     and buffers[source].dtype.itemsize == buffers[target].dtype.itemsize
                 )
