@@ -177,16 +177,21 @@ def _mutations(program: torch.export.ExportedProgram) -> list[str]:
             names.append(spec.target)
         elif spec.kind is not OutputKind.USER_OUTPUT:
             raise CaptureError(
-                f"the module changes its own buffer {spec.target!r} when called; a library has no hidden state: "
+                f"the module changes its own buffer {_users_name(spec.target)!r} when called; a library has no hidden state: "
                 "put the module into eval() mode, or pass the buffer as an input"
             )
     return names
 
 
+def _users_name(target: str | None) -> str:
+    """Return a buffer's name in the user's module, without the attribute of `_FlatModule` that holds the module."""
+    return str(target).removeprefix("fn.")
+
+
 def _input_spec(name: str, path: str, sample: torch.Tensor, mutated: bool) -> InputSpec:
     if sample.layout is not torch.strided:
         raise CaptureError(f"{path} has layout {sample.layout}; only strided tensors are supported")
-    dtype = dtype_of(sample.dtype)
+    dtype = dtype_of(sample.dtype, path)
     return InputSpec(
         name=name,
         path=path,

@@ -62,6 +62,12 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"Options.{name} is {value!r}; expected an integer of at least 1")
+        if not isinstance(self.force, Mapping) or not all(
+            isinstance(x, str) for pair in self.force.items() for x in pair
+        ):
+            raise OptionError(
+                f"Options.force is {self.force!r}; expected a mapping from a kernel's name to a variant's label"
+            )
         object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
         if self.dump_dir is not None:
             object.__setattr__(self, "dump_dir", Path(self.dump_dir))

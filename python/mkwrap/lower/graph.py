@@ -12,7 +12,7 @@ import numpy as np
 import sympy
 import torch
 
-from mkwrap.errors import UnsupportedOpError, UnsupportedUse
+from mkwrap.errors import UnsupportedDtypeError, UnsupportedOpError, UnsupportedUse
 from mkwrap.ir.index import contiguous_strides, recombine, simplify
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
 from mkwrap.ir.verify import verify_program
@@ -80,6 +80,8 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
             except Unsupported as reason:
                 refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
                 result = _poison(low, node)
+            except UnsupportedDtypeError as error:
+                raise UnsupportedDtypeError(f"{low.origin.op} at {low.origin.location}: {error}") from None
             if isinstance(result, TensorValue):
                 values[node] = result
             else:

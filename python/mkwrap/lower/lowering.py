@@ -59,14 +59,15 @@ def scalar_dtype(value: Scalar) -> DType:
     return DType.INT64 if isinstance(value, int) else DType.FLOAT32
 
 
-def dtype_of(dtype: torch.dtype) -> DType:
-    """Convert torch's dtype; `UnsupportedDtypeError` for those mkwrap does not compile."""
+def dtype_of(dtype: torch.dtype, where: str = "") -> DType:
+    """Convert torch's dtype; for those mkwrap does not compile `UnsupportedDtypeError`, which says `where` if given."""
     name = str(dtype).removeprefix("torch.")
     try:
         return DType(name)
     except ValueError:
         known = ", ".join(d.value for d in DType)
-        raise UnsupportedDtypeError(f"dtype {name} is not supported; supported are {known}") from None
+        place = f"{where}: " if where else ""
+        raise UnsupportedDtypeError(f"{place}dtype {name} is not supported; supported are {known}") from None
 
 
 Write: TypeAlias = Callable[[NestWriter, Index], Sequence[str]]

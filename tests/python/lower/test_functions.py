@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.python.lower.differential import check
+from tests.python.lower.differential import check, lowered
+
+from mkwrap.errors import CaptureError, UnsupportedDtypeError
 
 Fn = Callable[..., Sequence[torch.Tensor]]
 
@@ -81,3 +83,15 @@ FUNCTIONS: list[tuple[Fn, Sequence[torch.Tensor]]] = [
 @pytest.mark.parametrize(("fn", "args"), FUNCTIONS, ids=lambda case: getattr(case, "__name__", ""))
 def test_function_equals_eager(fn: Fn, args: Sequence[torch.Tensor]) -> None:
     check(fn, *args)
+
+
+def test_a_dtype_that_is_not_compiled_is_blamed_on_its_argument_or_line() -> None:
+    with pytest.raises(UnsupportedDtypeError, match=r"^args\[1\]: dtype complex64 is not supported"):
+        lowered(lambda x, y: x + y.real, (torch.randn(3), torch.randn(3, dtype=torch.complex64)))
+    with pytest.raises(UnsupportedDtypeError, match=r"test_functions\.py:\d+: .*dtype float8_e4m3fn is not supported"):
+        lowered(lambda x: x.to(torch.float8_e4m3fn).float(), (torch.randn(3),))
+
+
+def test_a_module_that_changes_its_own_buffer_is_refused_by_the_buffer_s_name() -> None:
+    with pytest.raises(CaptureError, match="own buffer 'running_mean'"):
+        lowered(torch.nn.BatchNorm1d(3), (torch.randn(4, 3),))
