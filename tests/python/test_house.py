@@ -45,6 +45,13 @@ def tracked(*patterns: str) -> list[Path]:
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
+@pytest.mark.parametrize("path", tracked("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text())
+    missing = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    assert not missing
+
+
 def module_name(path: Path) -> str:
     base = ROOT if path.is_relative_to(ROOT / "codegen") else PACKAGE
     parts = path.relative_to(base).with_suffix("").parts
