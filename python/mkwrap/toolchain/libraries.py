@@ -10,7 +10,7 @@ from mkwrap.stages import HostCode, Library, Program
 from mkwrap.toolchain.cache import digest
 from mkwrap.toolchain.cxx import compiler_version
 from mkwrap.toolchain.headers import headers_digest
-from mkwrap.toolchain.link import link
+from mkwrap.toolchain.link import HOST_FLAGS, LINK_FLAGS, link
 from mkwrap.toolchain.seal import verify
 
 
@@ -25,6 +25,8 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
         host.manifest,
         compiler_version(options.cxx),
         headers_digest(),
+        *HOST_FLAGS,
+        *LINK_FLAGS,
         *[image.digest for image in host.objects],
     ]
     path = options.cache_dir / "libraries" / f"{digest(*parts)}.so"

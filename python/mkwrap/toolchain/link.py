@@ -27,7 +27,7 @@ HOST_FLAGS: tuple[str, ...] = (
 )
 """Flags of every model source. No -march: the host code must be able to refuse a CPU that the kernels do not run on."""
 
-_LINK_FLAGS: tuple[str, ...] = (
+LINK_FLAGS: tuple[str, ...] = (
     "-shared",
     "-static-libgcc",
     "-Wl,--as-needed",
@@ -37,6 +37,7 @@ _LINK_FLAGS: tuple[str, ...] = (
     "-Wl,--build-id=none",
     "-Wl,--version-script=exports.map",
 )
+"""Flags of the link of every model."""
 _EXPORTS = "{ global: mkw_get_api; local: *; };\n"
 _TIMEOUT_S = 300
 # Code reaches embedded bytes by 32-bit relative addresses.
@@ -89,7 +90,7 @@ def _command(host: HostCode, cxx: str) -> list[str]:
         includes += ["-I", str(cuda_include())]
     libraries = ["-fopenmp"] if host.objects else []
     objects = [_object(number) for number in range(len(host.objects))]
-    flags = [*HOST_FLAGS, *_LINK_FLAGS, "-Wa,-I,."]
+    flags = [*HOST_FLAGS, *LINK_FLAGS, "-Wa,-I,."]
     return [cxx, *flags, *includes, *libraries, "model.cpp", *objects, "-lm", "-ldl", "-o", "model.so"]
 
 

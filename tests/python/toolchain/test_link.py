@@ -15,8 +15,11 @@ from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_descr
 
 from mkwrap.codegen.wrapper import wrap
 from mkwrap.errors import CompilerError, LibrarySizeError
+from mkwrap.options import Options
 from mkwrap.stages import HostCode, Program
+from mkwrap.toolchain import libraries
 from mkwrap.toolchain import link as linking
+from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.link import link
 
 pytestmark = [
@@ -69,6 +72,16 @@ def test_one_library_is_published_and_nothing_else(tmp_path: Path) -> None:
     link(*_host(add_one(9)), "g++", path)
     assert path.read_bytes() != first
     assert [entry.name for entry in path.parent.iterdir()] == ["model.so"]
+
+
+def test_a_library_is_kept_by_all_that_decides_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options(cache_dir=tmp_path)
+    host, program = _host(add_one(8))
+    first = published(host, program, options)
+    written = first.path.stat().st_mtime_ns
+    assert published(host, program, options).path.stat().st_mtime_ns == written
+    monkeypatch.setattr(libraries, "HOST_FLAGS", (*linking.HOST_FLAGS, "-g"))
+    assert published(host, program, options).path != first.path
 
 
 def test_what_the_compiler_says_is_in_the_error(tmp_path: Path) -> None:
