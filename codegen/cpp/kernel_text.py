@@ -12,7 +12,7 @@ from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.spelling import CTYPES, header
 from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.nodes import BoundsCheck, Compute, Expr, Load, Nest, Reduce, Store
+from mkwrap.ir.nodes import Compute, Expr, Load, Nest, Reduce, Store
 from mkwrap.stages import (
     Argument,
     BufferArgument,
@@ -37,6 +37,7 @@ class Frame:
 
     The body is a function over units `first` … `last` − 1; threads share `units`. With `collective`, every thread runs all
     units together with the others (the body divides the work by `thread` and `threads` and puts up barriers).
+    `streaming`: the body has streaming stores, which are ordered before the kernel's end.
     """
 
     kernel: Kernel
@@ -47,6 +48,7 @@ class Frame:
     threads: int = 1
     collective: bool = False
     workspace_bytes: Expr | int = 0
+    streaming: bool = False
 
     def source(self, body: Body) -> Source:
         """Write the whole file around the body."""
@@ -90,6 +92,8 @@ class Frame:
             self._write_arguments(writer)
             writer.line("int32_t failed = 0;")
             body(writer)
+            if self.streaming:
+                writer.line("mkw::end_streaming();")
             writer.line("return failed;")
         writer.line()
         writer.line("}  // namespace")
@@ -156,11 +160,6 @@ def headers(nest: Nest) -> tuple[str, ...]:
     if any(isinstance(i, Reduce) for i in nest.body):
         names.add("simd_reduce.h")
     return tuple(sorted(names))
-
-
-def has_checks(nest: Nest) -> bool:
-    """Whether a nest may fail at run time."""
-    return any(isinstance(i, BoundsCheck) for i in nest.body)
 
 
 def write_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> None:

@@ -63,8 +63,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         return _render_scalar(kernel, nest, variant, device)
     values = _along(nest, name, buffers_of(kernel), device)
     loop = _Loop(values, int(params["unroll"]), int(params["threads"]), str(params.get("tile", "")))
-    frame = Frame(kernel, variant, device, values.nest, loop.units, loop.threads)
-    statements = Statements(values, streaming=bool(params.get("stream", False)))
+    streaming = bool(params.get("stream", False))
+    frame = Frame(kernel, variant, device, values.nest, loop.units, loop.threads, streaming=streaming)
+    statements = Statements(values, streaming=streaming)
     return frame.source(lambda writer: loop.write(writer, statements))
 
 

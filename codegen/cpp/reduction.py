@@ -88,6 +88,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         choice.threads,
         collective=choice.split,
         workspace_bytes=loops.workspace_bytes,
+        streaming=choice.stream,
     )
     return frame.source(loops.write)
 

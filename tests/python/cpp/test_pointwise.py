@@ -163,6 +163,19 @@ def test_in_place() -> None:
     run(kernel(whole("in_place", (I, 100), body=body), [], [], [buffer("arg0", F32, [100])]))
 
 
+def test_streaming_stores_are_ordered_before_the_kernel_s_end() -> None:
+    body = BodyBuilder()
+    body.store("arg1", (I,), body.compute("neg", body.load("arg0", F32, (I,))))
+    k = kernel(
+        whole("large", (I, 1 << 21), body=body), [buffer("arg0", F32, [1 << 21])], [buffer("arg1", F32, [1 << 21])]
+    )
+    texts = [TEMPLATE.render(k, v, target().device).text for v in variants_of(TEMPLATE, k, target())]
+    assert any("store_streaming" in text for text in texts)
+    for text in texts:
+        assert ("store_streaming" in text) == ("mkw::end_streaming();\n  return failed;" in text)
+    run(k)
+
+
 def test_no_axes() -> None:
     body = BodyBuilder()
     body.store("arg1", (), body.compute("sqrt", body.compute("abs", body.load("arg0", F64, ()))))

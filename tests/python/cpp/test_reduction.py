@@ -245,6 +245,13 @@ def test_c17_persistent_variant_takes_no_workspace_and_stores_no_intermediate() 
     assert "_kept" not in looped.text
 
 
+def test_streaming_stores_are_ordered_before_the_kernel_s_end() -> None:
+    k = softmax(4, 200)
+    (source,) = check(TEMPLATE, k, filled(k), only=[(("axis", "r0"), ("width", 2), ("threads", 2), ("stream", True))])
+    assert "store_streaming" in source.text
+    assert "mkw::end_streaming();\n  return failed;" in source.text
+
+
 def test_serial_kernels_do_not_ask_which_thread_calls_them() -> None:
     k = softmax(4, 200)
     params = (("axis", "r0"), ("width", 1), ("threads", 1), ("keep", "workspace"))
