@@ -13,7 +13,6 @@ from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges, axis_ranges
 from mkwrap.ir.nodes import (
-    Axis,
     BoundsCheck,
     Buffer,
     Expr,
@@ -129,8 +128,3 @@ class Values:
                 chosen.append(i)
                 wanted.update(name for name in dependencies(i, set(self.dtypes)) if name not in known)
         return tuple(reversed(chosen))
-
-
-def static_extent(axis: Axis) -> int | None:
-    """Extent of an axis as a number, None where it is dynamic."""
-    return int(axis.extent) if axis.extent.is_Integer else None

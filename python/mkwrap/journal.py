@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mkwrap.errors import CacheError
-from mkwrap.ir.printer import print_nest
+from mkwrap.ir.printer import print_nest, print_program
 from mkwrap.stages import Binary, Candidates, CapturedGraph, HostCode, Program, Rejected, Schedule, Selection, Source
 
 Value = TypeVar("Value")
@@ -46,7 +46,7 @@ def _texts(value: object) -> list[tuple[str, str]]:
         case CapturedGraph():
             return [(".txt", str(value.graph_module.graph) + "\n")]
         case Program():
-            return [(".txt", "\n".join(print_nest(nest) for nest in value.nests))]
+            return [(".txt", print_program(value))]
         case Schedule():
             steps = "".join(f"{step.kernel}({', '.join(step.buffers)})\n" for step in value.steps)
             kernels = "\n".join(print_nest(kernel.nest) for kernel in value.kernels.values())

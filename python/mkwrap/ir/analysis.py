@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import sympy
-
 from mkwrap.ir.nodes import (
     BoundsCheck,
     Compute,
@@ -119,8 +117,3 @@ def stores(nest: Nest) -> tuple[Store, ...]:
 def reduces(nest: Nest) -> tuple[Reduce, ...]:
     """All reductions, in order."""
     return tuple(i for i in nest.body if isinstance(i, Reduce))
-
-
-def extent_product(extents: Iterator[Expr] | tuple[Expr, ...]) -> Expr:
-    """Product of extents."""
-    return sympy.Mul(*extents)

@@ -96,6 +96,8 @@ def test_an_index_out_of_range_reads_nothing_outside(quick: Options) -> None:
     table, ids = torch.randn(10, 64, device="cuda"), torch.tensor([0, 9, 3], device="cuda")
     model = mkwrap.compile(F.embedding, (ids, table), options=quick)
     torch.testing.assert_close(model(ids, table), table[ids])
+    wild = torch.tensor([2**40, -4, 10], device="cuda")
+    torch.testing.assert_close(model(wild, table), table[torch.tensor([9, 0, 9])])
 
 
 def test_an_unaligned_view_runs_where_it_was_compiled_for_and_is_refused_elsewhere(quick: Options) -> None:

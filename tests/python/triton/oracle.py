@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.products import product_of
 from mkwrap.codegen.triton.split import SPLIT
-from mkwrap.ir.analysis import extent_product
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
@@ -106,7 +106,7 @@ def check(
 def short_split(kernel: Kernel) -> Iterator[Source]:
     """Cut rows of a reduction into up to three chunks of 32 elements or more."""
     if SPLIT in LANGUAGE.templates and kernel.nest.reduction_axes and not product_of(kernel):
-        length = int(extent_product(tuple(axis.extent for axis in kernel.nest.reduction_axes)))
+        length = math.prod(int(axis.extent) for axis in kernel.nest.reduction_axes)
         if length > 32:
             params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
             yield SPLIT.render(kernel, Variant(kernel.name, "split", params), H100)
