@@ -32,11 +32,11 @@ def write_checks(writer: Writer, program: Program) -> None:
     writer.line()
     arguments = f"mkw_device device, const mkw_tensor* inputs, const mkw_tensor* outputs, {_ERROR}"
     with writer.block(f"mkw_status check_outputs({arguments})"):
-        writer.line("static_cast<void>(inputs);")
         _write_table_check(writer, "outputs", len(outputs), len(inputs))
         symbols_read(writer, program)
         _write_dynamic(writer, outputs, "outputs", "kOutputs", len(inputs))
-        writer.line("return MKW_OK;")
+        tables = f"inputs, {_table('inputs', len(inputs))}, outputs, {_table('outputs', len(outputs))}"
+        writer.line(f"return runtime::check_apart<{len(inputs)}, {len(outputs)}>({tables}, error);")
 
 
 def write_output_shapes(writer: Writer, program: Program, device_type: str) -> None:
@@ -58,9 +58,12 @@ def write_output_shapes(writer: Writer, program: Program, device_type: str) -> N
 
 
 def _write_table_check(writer: Writer, array: str, count: int, first: int) -> None:
-    table = f"k{array.capitalize()}" if count else "nullptr"
-    call = f"runtime::check({array}, {table}, {count}, {first}, device, error)"
+    call = f"runtime::check({array}, {_table(array, count)}, {count}, {first}, device, error)"
     writer.line(f"if (const mkw_status status = {call}) return status;")
+
+
+def _table(array: str, count: int) -> str:
+    return f"k{array.capitalize()}" if count else "nullptr"
 
 
 def _write_dynamic(writer: Writer, signatures: Sequence[Signature], array: str, table: str, first: int) -> None:

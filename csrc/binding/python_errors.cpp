@@ -9,6 +9,8 @@ const char* error_class(mkw_status status) {
   switch (status) {
     case MKW_ERROR_INPUT:
       return "InputError";
+    case MKW_ERROR_ALIASING:
+      return "AliasingError";
     case MKW_ERROR_INDEX_RANGE:
       return "IndexRangeError";
     case MKW_ERROR_DRIVER:

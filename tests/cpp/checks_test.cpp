@@ -6,6 +6,7 @@
 #include "check.h"
 #include "mkwrap/check.h"
 #include "mkwrap/mkwrap.hpp"
+#include "mkwrap/overlap.h"
 
 namespace {
 
@@ -14,7 +15,7 @@ constexpr std::int64_t kStrides[] = {3, 1};
 constexpr mkw_tensor_info kInfo = {"x", "args[1]", {MKW_FLOAT, 32, 1}, 2, kShape, kStrides, 16, 0};
 constexpr mkw_device kCpu = {MKW_DEVICE_CPU, 0};
 
-alignas(64) float data[16];
+alignas(64) float data[32];
 
 struct Subject {
   std::int64_t shape[3] = {2, 3, 1};
@@ -123,6 +124,72 @@ void test_what_does_not_matter() {
   accepted(empty, kEmpty);
 }
 
+// Two inputs, of which the second is written to if `mutated`, and two outputs, by their first
+// elements.
+mkw_error apart(std::int64_t (&starts)[4], int mutated) {
+  static std::int64_t shape[] = {2, 3};
+  mkw_tensor_info infos[4];
+  mkw_tensor tensors[4];
+  const char* const paths[] = {"args[0]", "args[1]", "output[0]", "output[1]"};
+  for (int i = 0; i < 4; ++i) {
+    infos[i] = kInfo;
+    infos[i].path = paths[i];
+    tensors[i] = {data, kCpu, 2, {MKW_FLOAT, 32, 1}, shape, nullptr, 0};
+    tensors[i].byte_offset = static_cast<std::uint64_t>(starts[i]) * sizeof(float);
+  }
+  infos[1].mutated = mutated;
+  mkw_error error = {};
+  const mkw_status status =
+      mkwrap::runtime::check_apart<2, 2>(tensors, infos, tensors + 2, infos + 2, &error);
+  CHECK(status == error.status);
+  return error;
+}
+
+void test_what_is_written_shares_no_memory() {
+  constexpr struct {
+    std::int64_t starts[4];
+    int mutated;
+    mkw_status status;
+    int argument;
+    const char* message;
+  } kCases[] = {
+      {{0, 0, 6, 12}, 0, MKW_OK, 0, ""},  // inputs that are only read may be one
+      {{0, 5, 11, 17}, 0, MKW_OK, 0, ""},
+      {{0, 5, 11, 17},
+       1,
+       MKW_ERROR_ALIASING,
+       1,
+       "args[1] is written to, and shares memory with args[0]"},
+      {{0, 6, 6, 12},
+       0,
+       MKW_ERROR_INPUT,
+       2,
+       "output[0]: expected memory of its own, got memory shared with args[1]"},
+      {{0, 6, 6, 12}, 1, MKW_ERROR_INPUT, 2, "output[0]: expected memory of its own"},
+      {{0, 6, 17, 12}, 0, MKW_ERROR_INPUT, 3, "shared with output[0]"},
+      {{0, 6, 12, 5}, 0, MKW_ERROR_INPUT, 3, "shared with args[0]"},
+  };
+  for (const auto& row : kCases) {
+    std::int64_t starts[4];
+    std::memcpy(starts, row.starts, sizeof(starts));
+    const mkw_error error = apart(starts, row.mutated);
+    CHECK(error.status == row.status);
+    CHECK(error.argument == row.argument);
+    CHECK_HAS(error.message, row.message);
+  }
+}
+
+void test_spans() {
+  using mkwrap::runtime::span_of;
+  std::int64_t shape[] = {2, 3};
+  std::int64_t strides[] = {-4, 1};
+  mkw_tensor tensor = {data, kCpu, 2, {MKW_FLOAT, 32, 1}, shape, strides, 16};
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  CHECK(span_of(tensor).low == begin && span_of(tensor).high == begin + sizeof(float) * 7);
+  shape[1] = 0;
+  CHECK(span_of(tensor).low == 0 && span_of(tensor).high == 0);
+}
+
 // A long shape must not run over the message.
 void test_long_message() {
   std::int64_t shape[64];
@@ -149,11 +216,30 @@ void print_cost() {
   std::printf("one check of a 2-d tensor: %.1f ns\n", spent.count() / kCalls);
 }
 
+void print_cost_of_overlap() {
+  constexpr int kCalls = 1000000;
+  std::int64_t shape[] = {2, 3};
+  const mkw_tensor input = {data, kCpu, 2, {MKW_FLOAT, 32, 1}, shape, nullptr, 0};
+  const mkw_tensor output = {data, kCpu, 2, {MKW_FLOAT, 32, 1}, shape, nullptr, 32};
+  const auto start = std::chrono::steady_clock::now();
+  mkw_status all = MKW_OK;
+  for (int i = 0; i < kCalls; ++i) {
+    asm volatile("" : : "r"(&input), "r"(&output) : "memory");
+    all |= mkwrap::runtime::check_apart<1, 1>(&input, &kInfo, &output, &kInfo, nullptr);
+  }
+  const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - start;
+  CHECK(all == MKW_OK);
+  std::printf("an output apart from one input: %.1f ns\n", spent.count() / kCalls);
+}
+
 }  // namespace
 
 int main() {
   test_r1_refused();
   test_what_does_not_matter();
+  test_what_is_written_shares_no_memory();
+  test_spans();
   test_long_message();
   print_cost();
+  print_cost_of_overlap();
 }

@@ -27,7 +27,8 @@ extern "C" {
 typedef int32_t mkw_status;
 enum {
   MKW_OK = 0,
-  // An input or output tensor does not match the signature; `argument` says which.
+  // An input or output tensor does not match the signature, or an output shares memory with another
+  // tensor; `argument` says which.
   MKW_ERROR_INPUT = 1,
   // A data-dependent index was out of range; outputs and mutated inputs are unspecified.
   MKW_ERROR_INDEX_RANGE = 2,
@@ -44,7 +45,9 @@ enum {
   // A null pointer, or a device ordinal that does not exist.
   MKW_ERROR_ARGUMENT = 8,
   // Header and library disagree on the ABI version (reported by mkwrap.hpp and loaders).
-  MKW_ERROR_VERSION = 9
+  MKW_ERROR_VERSION = 9,
+  // An input that the run writes to shares memory with another input.
+  MKW_ERROR_ALIASING = 10
 };
 
 // Device types and dtype codes are DLPack's.
@@ -90,8 +93,8 @@ typedef struct mkw_tensor_info {
 
 typedef struct mkw_error {
   mkw_status status;
-  int32_t argument;  // MKW_ERROR_INPUT: index of the input, or input_count + index of the output;
-                     // else -1
+  int32_t argument;  // MKW_ERROR_INPUT, MKW_ERROR_ALIASING: index of the input, or input_count +
+                     // index of the output; else -1
   char message[MKW_MESSAGE_BYTES];
 } mkw_error;
 
@@ -128,7 +131,8 @@ typedef struct mkw_api {
   void (*context_destroy)(mkw_context* context);
 
   // Run once: `inputs` has input_count tensors, `outputs` output_count tensors that the caller
-  // allocated. CUDA: work is enqueued on `stream` (a CUstream; NULL is the legacy default stream)
+  // allocated. What is written, outputs and mutated inputs, must share memory with no other tensor.
+  // CUDA: work is enqueued on `stream` (a CUstream; NULL is the legacy default stream)
   // and not waited for. CPU: `stream` is ignored and results are complete on return. After a
   // failure the context is usable again.
   mkw_status (*run)(mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs,

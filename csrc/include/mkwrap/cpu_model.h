@@ -7,6 +7,7 @@
 
 #include "mkwrap/check.h"
 #include "mkwrap/cpu_features.h"
+#include "mkwrap/overlap.h"
 
 struct mkw_model {
   int32_t references;  // the caller's, and one per context

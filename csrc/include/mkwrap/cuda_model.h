@@ -7,6 +7,7 @@
 
 #include "mkwrap/check.h"
 #include "mkwrap/driver.h"
+#include "mkwrap/overlap.h"
 
 namespace mkwrap::runtime {
 

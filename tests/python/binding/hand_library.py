@@ -100,6 +100,9 @@ mkw_status run(mkw_context* c, const mkw_tensor* inputs, const mkw_tensor* outpu
   if (mkw_status s = check(inputs, k_inputs, {len(library.inputs)}, 0, kHost, &c->error)) return s;
   if (mkw_status s = check(outputs, k_outputs, {len(library.outputs)}, {len(library.inputs)}, kHost, &c->error))
     return s;
+  if (mkw_status s = check_apart<{len(library.inputs)}, {len(library.outputs)}>(inputs, k_inputs, outputs, k_outputs,
+                                                                              &c->error))
+    return s;
   float* in[{len(library.inputs) + 1}];
   float* out[{len(library.outputs) + 1}];
   for (int k = 0; k < {len(library.inputs)}; ++k) in[k] = reinterpret_cast<float*>(address(inputs[k]));
