@@ -60,7 +60,7 @@ def compile(
         captured = stage("capture", lambda: capture(fn, args, kwargs, dynamic_shapes, RULES))
         program = stage("lower", lambda: lower(captured))
         schedule = stage("fuse", lambda: fuse(program))
-        candidates = stage("variants", lambda: variants(schedule, chosen))
+        candidates = stage("variants", lambda: variants(schedule, chosen, settings.force))
         sources = stage("render", lambda: render(candidates, chosen))
         binaries = stage("build", lambda: build_all(sources, _wanted(chosen, settings), compiler, advance))
         selection = stage("tune", lambda: tune(candidates, binaries, chosen, settings, cache=cache, advance=advance))

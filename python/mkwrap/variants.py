@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from mkwrap.errors import InternalError, MkwrapError
+from mkwrap.errors import InternalError, MkwrapError, OptionError
 from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
 
@@ -12,12 +13,26 @@ MOST = 16
 """Variants of a kernel that are built; templates come best first, so that what lies beyond is unlikely to win."""
 
 
-def variants(schedule: Schedule, target: Target) -> Candidates:
+def variants(schedule: Schedule, target: Target, force: Mapping[str, str] = MappingProxyType({})) -> Candidates:
     """Return each kernel's variants in the order of the language's templates: distinct, and at most `MOST`.
 
-    Every template that fits a kernel has its best guess among them. Raises `InternalError` where no template fits.
+    Every template that fits a kernel has its best guess among them. Raises `InternalError` where no template fits,
+    `OptionError` where `force` (see `Options.force`) names a kernel or a variant that does not exist.
     """
-    return Candidates(schedule, {name: _variants(kernel, target) for name, kernel in schedule.kernels.items()})
+    candidates = Candidates(schedule, {name: _variants(kernel, target) for name, kernel in schedule.kernels.items()})
+    _check_force(candidates, force)
+    return candidates
+
+
+def _check_force(candidates: Candidates, force: Mapping[str, str]) -> None:
+    for kernel, label in force.items():
+        if kernel not in candidates.variants:
+            known = ", ".join(candidates.variants)
+            raise OptionError(f"Options.force names the kernel {kernel!r}; the kernels are: {known}")
+        labels = [variant.label for variant in candidates.variants[kernel]]
+        if label not in labels:
+            listing = ", ".join(labels)
+            raise OptionError(f"Options.force names the variant {label!r} of {kernel}; its variants are: {listing}")
 
 
 def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mkwrap.errors import OptionError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection
 from mkwrap.targets.target import Target
@@ -26,10 +25,9 @@ def tune(
     """Choose one binary per kernel: the forced, the cached, the measured, or else the first.
 
     `binaries` holds, per kernel, what became of its variants, in order; variants that nobody measures may be missing.
-    Raises `OptionError` for a forced kernel or label that does not exist, `NoVariantError` for a kernel of which every
-    variant (or the forced one) is rejected.
+    Forced kernels and labels exist. Raises `NoVariantError` for a kernel of which every variant (or the forced one) is
+    rejected.
     """
-    _check_force(candidates, options.force)
     entrants = {name: _entrants(kernel, binaries[name]) for name, kernel in candidates.schedule.kernels.items()}
     decisions: dict[str, Decision] = {}
     with Matches(candidates.schedule, target, options, cache) as matches:
@@ -52,17 +50,6 @@ def _entrants(kernel: Kernel, binaries: Sequence[Binary | Rejected]) -> Entrants
     if not built:
         raise no_variant(kernel, rejected)
     return Entrants(kernel, built, rejected)
-
-
-def _check_force(candidates: Candidates, force: Mapping[str, str]) -> None:
-    for kernel, label in force.items():
-        if kernel not in candidates.variants:
-            known = ", ".join(candidates.variants)
-            raise OptionError(f"Options.force names the kernel {kernel!r}; the kernels are: {known}")
-        labels = [variant.label for variant in candidates.variants[kernel]]
-        if label not in labels:
-            listing = ", ".join(labels)
-            raise OptionError(f"Options.force names the variant {label!r} of {kernel}; its variants are: {listing}")
 
 
 def _settled(entrants: Entrants, target: Target, options: Options) -> Decision | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.python.tune.kernels import LOOP, SLOW, built, options_in, plus_one, source_of, target_of
 
-from mkwrap.errors import NoVariantError, OptionError
+from mkwrap.errors import NoVariantError
 from mkwrap.stages import Binary, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import Cache
@@ -279,14 +279,6 @@ def test_a_forced_variant_wins_unmeasured(tmp_path: Path, no_measuring: Callable
     for label in ("slow", "fast"):
         options = options_in(tmp_path, force={"kernel0": label})
         assert _labels(tune(candidates, binaries, target_of(), options)) == (label, "forced")
-
-
-def test_forcing_what_does_not_exist_lists_what_does(tmp_path: Path) -> None:
-    candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
-    with pytest.raises(OptionError, match="slow, fast"):
-        tune(candidates, binaries, target_of(), options_in(tmp_path, force={"kernel0": "faster"}))
-    with pytest.raises(OptionError, match="the kernels are: kernel0"):
-        tune(candidates, binaries, target_of(), options_in(tmp_path, force={"kernel7": "fast"}))
 
 
 def test_forcing_a_variant_that_does_not_build_says_why(tmp_path: Path) -> None:

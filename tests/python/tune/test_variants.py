@@ -8,7 +8,7 @@ import pytest
 from tests.python.tune.kernels import plus_one, schedule_of, target_of
 
 from mkwrap.codegen.template import Language, Template
-from mkwrap.errors import InternalError, UnsupportedDtypeError
+from mkwrap.errors import InternalError, OptionError, UnsupportedDtypeError
 from mkwrap.stages import Device, Kernel, Params, Rejected, Source, Variant
 from mkwrap.targets.target import Target
 from mkwrap.variants import MOST, render, variants
@@ -51,6 +51,15 @@ def test_the_cap_keeps_the_best_guess_of_every_template() -> None:
 def test_a_kernel_that_no_template_fits_is_a_defect() -> None:
     with pytest.raises(InternalError, match=r"kernel0 \(aten.add\)"):
         variants(schedule_of(plus_one()), _target(_template("unfit")))
+
+
+def test_forcing_what_does_not_exist_lists_what_does_before_anything_is_built() -> None:
+    target = _target(_template("slow", ()), _template("fast", ()))
+    variants(schedule_of(plus_one()), target, {"kernel0": "fast"})
+    with pytest.raises(OptionError, match="'faster' of kernel0; its variants are: slow, fast"):
+        variants(schedule_of(plus_one()), target, {"kernel0": "faster"})
+    with pytest.raises(OptionError, match="the kernels are: kernel0"):
+        variants(schedule_of(plus_one()), target, {"kernel7": "fast"})
 
 
 def test_render_writes_every_variant_and_rejects_what_a_template_refuses() -> None:
