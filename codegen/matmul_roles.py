@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 
 import sympy
 
-from mkwrap.ir.analysis import defined, dependencies, index_exprs, reduces, stores, stores_elements
+from mkwrap.ir.analysis import defined, dependencies, index_exprs, reduces, results, stores, stores_elements
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, simplify
 from mkwrap.ir.nodes import (
     Axis,
-    BoundsCheck,
     Buffer,
     Compute,
     Expr,
@@ -166,11 +165,7 @@ def _symbols(axes: Sequence[Axis]) -> frozenset[sympy.Symbol]:
 
 def _operand(nest: Nest, value: str, varies: Mapping[str, frozenset[sympy.Symbol]]) -> Operand:
     body = closure(nest, [value])
-    return Operand(value, _dtype(body[-1]), body, varies[value])
-
-
-def _dtype(instruction: Instruction) -> DType:
-    return DType.INT64 if isinstance(instruction, BoundsCheck | Reduce | Store) else instruction.dtype
+    return Operand(value, results(body[-1])[0][1], body, varies[value])
 
 
 def _innermost(nest: Nest, buffers: Mapping[str, Buffer]) -> sympy.Symbol | None:

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mkwrap.ir.nodes import Instruction, Scan, Sort
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 Space: TypeAlias = Callable[[Kernel, Device], tuple[Params, ...]]
 Render: TypeAlias = Callable[[Kernel, Variant, Device], Source]
+
+
+WHOLE_ROW: frozenset[type[Instruction]] = frozenset({Scan, Sort})
+"""Instructions that need the row in order, which takes a template made for them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Template:
     name: str
     space: Space
     render: Render
+    also: frozenset[type[Instruction]] = frozenset()
+    """Of `WHOLE_ROW`, the instructions that it can write; a kernel with others is not offered to it."""
 
 
 @dataclass(frozen=True)

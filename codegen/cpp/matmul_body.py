@@ -11,7 +11,19 @@ from mkwrap.codegen.cpp.spelling import CTYPES, literal, spell
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges
-from mkwrap.ir.nodes import BoundsCheck, Compute, Constant, Expr, IndexValue, Instruction, Load, Reduce, Store
+from mkwrap.ir.nodes import (
+    BoundsCheck,
+    Compute,
+    Constant,
+    Expr,
+    IndexValue,
+    Instruction,
+    Load,
+    Reduce,
+    Scan,
+    Sort,
+    Store,
+)
 
 
 class Body:
@@ -40,7 +52,7 @@ class Body:
         for instruction in instructions:
             if isinstance(instruction, Store):
                 self._store(instruction)
-            elif not isinstance(instruction, Reduce) and instruction.dest not in self._dtypes:
+            elif not isinstance(instruction, Reduce | Scan | Sort) and instruction.dest not in self._dtypes:
                 self._define(instruction)
 
     def value(self, name: str, dtype: DType) -> str:

@@ -9,17 +9,18 @@ from functools import cached_property
 import sympy
 
 from mkwrap.codegen.cpp.indexing import step_along
-from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs, phases
+from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs, phases, value_dtypes
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges, axis_ranges
 from mkwrap.ir.nodes import (
-    BoundsCheck,
     Buffer,
     Expr,
     Instruction,
     Load,
     Nest,
     Reduce,
+    Scan,
+    Sort,
     Store,
 )
 
@@ -43,18 +44,7 @@ class Values:
     @cached_property
     def dtypes(self) -> Mapping[str, DType]:
         """Dtype of each value."""
-        found: dict[str, DType] = {}
-        for i in self.nest.body:
-            match i:
-                case Reduce(dests=dests, dtypes=dtypes):
-                    found.update(zip(dests, dtypes, strict=True))
-                case Store():
-                    pass
-                case BoundsCheck(dest=dest):
-                    found[dest] = DType.INT64
-                case _:
-                    found[i.dest] = i.dtype
-        return found
+        return value_dtypes(self.nest)
 
     @cached_property
     def axes_of(self) -> Mapping[str, frozenset[sympy.Symbol]]:
@@ -66,7 +56,7 @@ class Values:
             symbols = frozenset[sympy.Symbol]().union(*(e.free_symbols & every for e in index_exprs(i)))
             symbols = symbols.union(*(found[name] for name in dependencies(i, found.keys() | set())))
             for name in defined(i):
-                found[name] = parallel if isinstance(i, Reduce) else symbols
+                found[name] = parallel if isinstance(i, Reduce) else every if isinstance(i, Scan | Sort) else symbols
         return found
 
     @cached_property

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mkwrap.ir.analysis import defined, dependencies, element_level, phases, stores_elements
-from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import BoundsCheck, Instruction, Load, Nest, Reduce, Store
+from mkwrap.ir.nodes import Instruction, Load, Nest, Reduce, Store
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,6 @@ class Loops:
     loops: tuple[Loop, ...]
     rows: tuple[Instruction, ...]
     row_stores: tuple[Store, ...]
-
-
-def dtypes_of(nest: Nest) -> dict[str, DType]:
-    """Dtype of every value."""
-    found: dict[str, DType] = {}
-    for instruction in nest.body:
-        match instruction:
-            case Reduce(dests=dests, dtypes=dtypes):
-                found.update(zip(dests, dtypes, strict=True))
-            case BoundsCheck(dest=dest):
-                found[dest] = DType.INT64
-            case Store():
-                pass
-            case _:
-                found[instruction.dest] = instruction.dtype
-    return found
 
 
 def cut(nest: Nest) -> Loops:

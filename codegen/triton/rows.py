@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
-from mkwrap.codegen.triton.loops import dtypes_of
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import reduces
+from mkwrap.ir.analysis import reduces, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce
 from mkwrap.stages import Kernel
 
@@ -35,7 +34,7 @@ class Rows:
 
     def fold(self, reduce: Reduce) -> Fold:
         """The fold of one of the nest's reductions."""
-        return fold_of(reduce, dtypes_of(self.nest)[reduce.args[0]], self.wide)
+        return fold_of(reduce, value_dtypes(self.nest)[reduce.args[0]], self.wide)
 
     def tile(self, x_block: int, r_block: int) -> Tile:
         """A tile of `x_block` rows by `r_block` elements."""

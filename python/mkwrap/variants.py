@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mkwrap.errors import InternalError, MkwrapError, OptionError
+from mkwrap.codegen.template import WHOLE_ROW, Template
+from mkwrap.errors import InternalError, MkwrapError, OptionError, UnsupportedOpError, UnsupportedUse
 from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
 
@@ -16,8 +17,9 @@ MOST = 16
 def variants(schedule: Schedule, target: Target, force: Mapping[str, str] = MappingProxyType({})) -> Candidates:
     """Return each kernel's variants in the order of the language's templates: distinct, and at most `MOST`.
 
-    Every template that fits a kernel has its best guess among them. Raises `InternalError` where no template fits,
-    `OptionError` where `force` (see `Options.force`) names a kernel or a variant that does not exist.
+    Every template that fits a kernel has its best guess among them. Raises `UnsupportedOpError` where the language has no
+    template yet for an instruction of the kernel, `InternalError` where no template fits for another reason, `OptionError`
+    where `force` (see `Options.force`) names a kernel or a variant that does not exist.
     """
     candidates = Candidates(schedule, {name: _variants(kernel, target) for name, kernel in schedule.kernels.items()})
     _check_force(candidates, force)
@@ -38,7 +40,7 @@ def _check_force(candidates: Candidates, force: Mapping[str, str]) -> None:
 def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:
     spaces = [
         [Variant(kernel.name, template.name, params) for params in dict.fromkeys(template.space(kernel, target.device))]
-        for template in target.language.templates
+        for template in _templates(kernel, target)
     ]
     every = [variant for space in spaces for variant in space]
     if not every:
@@ -55,6 +57,17 @@ def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:
             kept.append(variant)
             spare -= 1
     return tuple(kept)
+
+
+def _templates(kernel: Kernel, target: Target) -> list[Template]:
+    """Return the templates that can write every instruction of a kernel."""
+    asked = {type(i) for i in kernel.nest.body} & WHOLE_ROW
+    able = [template for template in target.language.templates if asked <= template.also]
+    if not able:
+        words = " and a ".join(sorted(kind.__name__.lower() for kind in asked))
+        reason = f"the {target.name} target has no kernel for a {words} as it stands here, fused with what surrounds it"
+        raise UnsupportedOpError([UnsupportedUse(o.op, reason, o.location) for o in kernel.nest.origins])
+    return able
 
 
 def render(candidates: Candidates, target: Target) -> Mapping[str, tuple[Source | Rejected, ...]]:

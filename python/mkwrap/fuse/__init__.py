@@ -9,7 +9,7 @@ from mkwrap.fuse.inline import inline_pointwise
 from mkwrap.fuse.kernels import make_kernels
 from mkwrap.fuse.memory import plan_memory
 from mkwrap.fuse.merge import merge_nests
-from mkwrap.ir.verify import verify_program
+from mkwrap.ir.verify_program import verify_program
 from mkwrap.stages import Program, Schedule
 
 PASSES: tuple[Callable[[Program], Program], ...] = (

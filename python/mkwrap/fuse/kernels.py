@@ -13,7 +13,7 @@ import sympy
 
 from mkwrap.fuse.inline import is_dot
 from mkwrap.fuse.loops import simplify_loops
-from mkwrap.ir.analysis import loads, reduces, stores
+from mkwrap.ir.analysis import loads, reduces, scans, sorts, stores
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import axis_ranges, axis_symbol
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Instruction, Load, Nest, Role, Store
@@ -42,9 +42,11 @@ def make_kernels(program: Program) -> tuple[Mapping[str, Kernel], tuple[Step, ..
 
 
 def kind_of(nest: Nest) -> str:
-    """Return what family of templates a nest asks for: "matmul", "reduction" or "pointwise"."""
+    """Return what family of templates a nest asks for: "matmul", "scan", "sort", "reduction" or "pointwise"."""
     if is_dot(nest):
         return "matmul"
+    if scans(nest) or sorts(nest):
+        return "scan" if scans(nest) else "sort"
     return "reduction" if reduces(nest) else "pointwise"
 
 

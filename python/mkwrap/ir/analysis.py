@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import (
     BoundsCheck,
     Compute,
@@ -14,6 +15,8 @@ from mkwrap.ir.nodes import (
     Load,
     Nest,
     Reduce,
+    Scan,
+    Sort,
     Store,
 )
 from mkwrap.ir.ops import OPS
@@ -21,13 +24,25 @@ from mkwrap.ir.ops import OPS
 
 def defined(instruction: Instruction) -> tuple[str, ...]:
     """Names of the values an instruction defines."""
+    return tuple(name for name, _ in results(instruction))
+
+
+def results(instruction: Instruction) -> tuple[tuple[str, DType], ...]:
+    """Names and dtypes of the values an instruction defines."""
     match instruction:
-        case Reduce(dests=dests):
-            return dests
+        case Reduce() | Scan() | Sort():
+            return tuple(zip(instruction.dests, instruction.dtypes, strict=True))
+        case BoundsCheck(dest=dest):
+            return ((dest, DType.INT64),)
         case Store():
             return ()
         case _:
-            return (instruction.dest,)
+            return ((instruction.dest, instruction.dtype),)
+
+
+def value_dtypes(nest: Nest) -> dict[str, DType]:
+    """Dtype of every value of a nest."""
+    return {name: dtype for instruction in nest.body for name, dtype in results(instruction)}
 
 
 def index_exprs(instruction: Instruction) -> tuple[Expr, ...]:
@@ -45,15 +60,17 @@ def index_exprs(instruction: Instruction) -> tuple[Expr, ...]:
 
 def arithmetic_cost(nest: Nest) -> int:
     """Weight of one iteration's arithmetic, in vector instructions."""
-    return sum(OPS[i.op].cost for i in nest.body if isinstance(i, Compute))
+    combines = [i.combine for i in scans(nest) if i.combine is not None]
+    every = [*nest.body, *(i for combine in combines for i in combine.body)]
+    return sum(OPS[i.op].cost for i in every if isinstance(i, Compute))
 
 
 def used(instruction: Instruction) -> tuple[str, ...]:
     """Names of the values an instruction reads, those inside index expressions not included."""
     match instruction:
-        case Compute(args=args) | Reduce(args=args):
+        case Compute(args=args) | Reduce(args=args) | Scan(args=args):
             return args
-        case Store(arg=arg):
+        case Store(arg=arg) | Sort(arg=arg):
             return (arg,)
         case BoundsCheck(arg=arg, mask=mask):
             return (arg,) if mask is None else (arg, mask)
@@ -81,8 +98,10 @@ def element_level(nest: Nest) -> frozenset[str]:
         names.update(defined(instruction))
         if isinstance(instruction, Reduce | Store):
             continue
-        if any(expr.free_symbols & symbols for expr in index_exprs(instruction)) or any(
-            name in inner for name in dependencies(instruction, names)
+        if (
+            isinstance(instruction, Scan | Sort)
+            or any(expr.free_symbols & symbols for expr in index_exprs(instruction))
+            or any(name in inner for name in dependencies(instruction, names))
         ):
             inner.update(defined(instruction))
     return frozenset(inner)
@@ -95,12 +114,15 @@ def stores_elements(nest: Nest, store: Store) -> bool:
 
 
 def phases(nest: Nest) -> dict[str, int]:
-    """Loop number in which each value is complete: 0 for what needs no reduction, n for what needs n loops before it."""
+    """Loop number in which each value is complete: 0 for what needs no reduction, n for what needs n loops before it.
+
+    The results of a Scan are complete element by element in the loop of its args, those of a Sort after that loop.
+    """
     phase: dict[str, int] = {}
     for instruction in nest.body:
         depth = max((phase[name] for name in dependencies(instruction, phase.keys() | set())), default=0)
         for name in defined(instruction):
-            phase[name] = depth + 1 if isinstance(instruction, Reduce) else depth
+            phase[name] = depth + 1 if isinstance(instruction, Reduce | Sort) else depth
     return phase
 
 
@@ -117,3 +139,13 @@ def stores(nest: Nest) -> tuple[Store, ...]:
 def reduces(nest: Nest) -> tuple[Reduce, ...]:
     """All reductions, in order."""
     return tuple(i for i in nest.body if isinstance(i, Reduce))
+
+
+def scans(nest: Nest) -> tuple[Scan, ...]:
+    """All scans, in order."""
+    return tuple(i for i in nest.body if isinstance(i, Scan))
+
+
+def sorts(nest: Nest) -> tuple[Sort, ...]:
+    """All sorts, in order."""
+    return tuple(i for i in nest.body if isinstance(i, Sort))

@@ -9,6 +9,7 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol
 from mkwrap.ir.nodes import (
     BoundsCheck,
+    Combine,
     Compute,
     Constant,
     Expr,
@@ -16,9 +17,11 @@ from mkwrap.ir.nodes import (
     Instruction,
     Load,
     Reduce,
+    Scan,
+    Sort,
     Store,
 )
-from mkwrap.ir.ops import OPS, REDUCTIONS, Kind
+from mkwrap.ir.ops import OPS, REDUCTIONS, SCANS, Kind
 
 _Make: TypeAlias = Callable[[str], Instruction]
 
@@ -97,6 +100,29 @@ class BodyBuilder:
         self._body.append(Reduce(dests, dtypes, op, args))
         self._known[key] = " ".join(dests)
         return dests
+
+    def scan(self, op: str, *args: str, combine: Combine | None = None) -> tuple[str, ...]:
+        """Scan over all reduction axes of the nest: a row of `SCANS`, or any op with the function that combines."""
+        key = ("scan", op, args, combine)
+        if key in self._known:
+            return tuple(self._known[key].split())
+        given = tuple(self._dtypes[arg] for arg in args)
+        dtypes = SCANS[op].results(given[0]) if combine is None else given
+        dests = tuple(self._fresh(dtype) for dtype in dtypes)
+        self._body.append(Scan(dests, dtypes, op, args, combine))
+        self._known[key] = " ".join(dests)
+        return dests
+
+    def sort(self, arg: str, descending: bool = False) -> tuple[str, str]:
+        """Sort the row of all reduction axes of the nest: the values in order, and the positions they had."""
+        key = ("sort", arg, descending)
+        if key not in self._known:
+            dtypes = (self._dtypes[arg], DType.INT64)
+            dests = (self._fresh(dtypes[0]), self._fresh(dtypes[1]))
+            self._body.append(Sort(dests, dtypes, arg, descending))
+            self._known[key] = " ".join(dests)
+        values, positions = self._known[key].split()
+        return values, positions
 
     def store(self, buffer: str, index: Sequence[Expr], value: str) -> None:
         """Write buffer[index] = value."""

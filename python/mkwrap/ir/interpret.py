@@ -27,9 +27,12 @@ from mkwrap.ir.nodes import (
     Nest,
     Reduce,
     Role,
+    Scan,
+    Sort,
     Store,
 )
 from mkwrap.ir.numeric import REDUCE, SCALAR, Array, contract, convert, decode, encode, storage_type, value_type
+from mkwrap.ir.prefix import SCAN, associative, sort
 
 Sizes: TypeAlias = Mapping[sympy.Symbol, int]
 Leaf: TypeAlias = "Array | bool | int | float | str | None"
@@ -205,6 +208,10 @@ class _Run:
                 results = self._reduce(instruction)
                 for dest, kind, result in zip(instruction.dests, instruction.dtypes, results, strict=True):
                     self._define(dest, kind, result)
+            case Scan() | Sort():
+                rows = self._scan(instruction) if isinstance(instruction, Scan) else self._sort(instruction)
+                for dest, kind, row in zip(instruction.dests, instruction.dtypes, rows, strict=True):
+                    self._define(dest, kind, self._from_rows(row))
             case Store():
                 self._store(instruction)
 
@@ -295,6 +302,23 @@ class _Run:
             convert(np.asarray(r).reshape(*r.shape, *ones), dtype.compute, dtype)
             for r, dtype in zip(results, reduce.dtypes, strict=True)
         )
+
+    def _scan(self, scan: Scan) -> tuple[Array, ...]:
+        rows = [self._rows(arg) for arg in scan.args]
+        if scan.combine is None:
+            return SCAN[scan.op](rows[0])
+        return associative(scan.combine, scan.dtypes, np.broadcast_arrays(*rows))
+
+    def _sort(self, instruction: Sort) -> tuple[Array, ...]:
+        return sort(self._rows(instruction.arg), instruction.descending)
+
+    def _rows(self, name: str) -> Array:
+        """Give a value the reduction axes as one axis, in row-major order."""
+        value = self._whole_rows(self.values[name])
+        return value.reshape(*value.shape[: self.rows], self._depth)
+
+    def _from_rows(self, value: Array) -> Array:
+        return value.reshape(*value.shape[: self.rows], *self.extents[self.rows :])
 
     @property
     def _depth(self) -> int:

@@ -5,11 +5,11 @@ Index expressions are sympy integer expressions over axis symbols, size symbols 
 (a data-dependent index is written with the symbol of the value that holds it).
 
     Nest        := name axes* reduction_axes* Instruction* origins*
-    Instruction := Constant | IndexValue | Load | BoundsCheck | Compute | Reduce | Store
+    Instruction := Constant | IndexValue | Load | BoundsCheck | Compute | Reduce | Scan | Sort | Store
 
 Values depend on the parallel axes; those computed before any `Reduce` from a reduction axis also depend on the
-reduction axes ("element level"). The results of `Reduce` and what is computed from them alone are at "row level".
-`analysis.element_level` tells which is which.
+reduction axes ("element level"). The results of `Reduce` and what is computed from them alone are at "row level"; those of
+`Scan` and `Sort` are at element level. `analysis.element_level` tells which is which.
 """
 
 from __future__ import annotations
@@ -144,6 +144,49 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Combine:
+    """An associative function of two tuples of scalars, in SSA form; its names are known inside it alone.
+
+    `results` = body(`left`, `right`), where `left` stands for what comes earlier in the row. The three tuples are equally long,
+    and their dtypes agree position by position.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    body: tuple[Constant | Compute, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """dests = inclusive scan of args over the nest's reduction axes taken in row-major order.
+
+    A row of `ops.SCANS`, or `ops.ASSOCIATIVE` with a `combine`. Dests have one value per element, and are known in the same
+    walk over the row as the args. The row is walked in order: no reduction axis of such a nest may change its place.
+    """
+
+    dests: tuple[str, ...]
+    dtypes: tuple[DType, ...]
+    op: str
+    args: tuple[str, ...]
+    combine: Combine | None = None
+
+
+@dataclass(frozen=True)
+class Sort:
+    """dests = (the values of arg along the row in order, the int64 position each had), one of each per element.
+
+    The row is the nest's reduction axes taken in row-major order, of at most `ops.SORT_LIMIT` elements. Equal values keep their
+    order, also where `descending`; NaN counts as larger than any number. All of the row is read before anything is known.
+    """
+
+    dests: tuple[str, str]
+    dtypes: tuple[DType, DType]
+    arg: str
+    descending: bool = False
+
+
+@dataclass(frozen=True)
 class Store:
     """buffer[index] = arg, converted by nobody: the value has the buffer's dtype."""
 
@@ -152,12 +195,12 @@ class Store:
     arg: str
 
 
-Instruction: TypeAlias = Constant | IndexValue | Load | BoundsCheck | Compute | Reduce | Store
+Instruction: TypeAlias = Constant | IndexValue | Load | BoundsCheck | Compute | Reduce | Scan | Sort | Store
 
 
 @dataclass(frozen=True)
 class Nest:
-    """Axes around a body. Parallel axes outermost first; every Reduce runs over all `reduction_axes`."""
+    """Axes around a body. Parallel axes outermost first; every Reduce, Scan and Sort runs over all `reduction_axes`."""
 
     name: str
     axes: tuple[Axis, ...]

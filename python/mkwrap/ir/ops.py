@@ -1,4 +1,4 @@
-"""The scalar primitives and reductions: one row each, the only list of what a nest may compute."""
+"""The scalar primitives, reductions and scans: one row each, the only list of what a nest may compute."""
 
 from __future__ import annotations
 
@@ -110,3 +110,35 @@ REDUCTIONS: Mapping[str, Reduction] = {
         Reduction("dot", 2, _accumulator),
     )
 }
+
+
+@dataclass(frozen=True)
+class ScanOp:
+    """An inclusive scan of one argument; `results` maps the argument dtype to the dtypes of the results.
+
+    Arguments are integers, float32 or float64, for `logaddexp` float32 or float64. `sum` and `prod` of integers wrap.
+    `cummax`/`cummin` give (value, int64 linear position over the reduction axes): of equal values the latest wins; once a
+    NaN was met the value stays NaN, and a later NaN takes the position. `logaddexp` is log Σ exp: of −inf alone it is −inf.
+    """
+
+    name: str
+    results: Callable[[DType], tuple[DType, ...]]
+    floats_only: bool = False
+
+
+SCANS: Mapping[str, ScanOp] = {
+    scan.name: scan
+    for scan in (
+        ScanOp("sum", _same),
+        ScanOp("prod", _same),
+        ScanOp("cummax", _position),
+        ScanOp("cummin", _position),
+        ScanOp("logaddexp", _same, floats_only=True),
+    )
+}
+
+ASSOCIATIVE = "associative"
+"""The op of a Scan that brings its own `Combine`; its arguments have any dtypes but the 16-bit floats."""
+
+SORT_LIMIT = 4096
+"""Elements of the longest row a Sort takes: it is sorted inside one block. Its argument has a dtype a scan's may have."""

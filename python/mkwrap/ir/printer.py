@@ -18,6 +18,7 @@ from mkwrap.ir.nodes import (
     Axis,
     BoundsCheck,
     Buffer,
+    Combine,
     Compute,
     Constant,
     Expr,
@@ -26,6 +27,8 @@ from mkwrap.ir.nodes import (
     Load,
     Nest,
     Reduce,
+    Scan,
+    Sort,
     Store,
 )
 
@@ -56,10 +59,24 @@ def print_instruction(instruction: Instruction) -> str:
         case Compute(dest, dtype, op, args):
             return f"{dest}: {dtype.value} = {op} {', '.join(args)}"
         case Reduce(dests, dtypes, op, args):
-            results = ", ".join(f"{dest}: {dtype.value}" for dest, dtype in zip(dests, dtypes, strict=True))
-            return f"{results} = reduce {op} {', '.join(args)}"
+            return f"{_typed(dests, dtypes)} = reduce {op} {', '.join(args)}"
+        case Scan(dests, dtypes, op, args, combine):
+            by = "" if combine is None else f" by {_combine(combine)}"
+            return f"{_typed(dests, dtypes)} = scan {op} {', '.join(args)}{by}"
+        case Sort(dests, dtypes, arg, descending):
+            return f"{_typed(dests, dtypes)} = sort {arg}{' descending' if descending else ''}"
         case Store(buffer, index, arg):
             return f"store {buffer}{_bracket(index)} = {arg}"
+
+
+def _typed(dests: Iterable[str], dtypes: Iterable[DType]) -> str:
+    return ", ".join(f"{dest}: {dtype.value}" for dest, dtype in zip(dests, dtypes, strict=True))
+
+
+def _combine(combine: Combine) -> str:
+    body = "".join(f"{print_instruction(instruction)}; " for instruction in combine.body)
+    left, right, results = (", ".join(names) for names in (combine.left, combine.right, combine.results))
+    return f"({left} | {right}) {{ {body}{results} }}"
 
 
 def print_buffer(buffer: Buffer) -> str:

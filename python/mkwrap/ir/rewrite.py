@@ -22,6 +22,8 @@ from mkwrap.ir.nodes import (
     Load,
     Nest,
     Reduce,
+    Scan,
+    Sort,
     Store,
 )
 
@@ -94,10 +96,20 @@ class Replay:
                 symbols[axis_symbol(dest)] = axis_symbol(names[dest])
             case Reduce(dests, _, op, args):
                 names.update(zip(dests, builder.reduce(op, *[names[arg] for arg in args]), strict=True))
+            case Scan() | Sort():
+                made = self._whole_row(instruction, names)
+                names.update(zip(instruction.dests, made, strict=True))
+                symbols.update(zip(map(axis_symbol, instruction.dests), map(axis_symbol, made), strict=True))
             case Store(buffer, index, arg):
                 where = tuple(self._index(expr, symbols) for expr in index)
                 if self.on_store(instruction, where, names[arg]):
                     builder.store(buffer, where, names[arg])
+
+    def _whole_row(self, instruction: Scan | Sort, names: Mapping[str, str]) -> tuple[str, ...]:
+        if isinstance(instruction, Sort):
+            return self.builder.sort(names[instruction.arg], instruction.descending)
+        args = [names[arg] for arg in instruction.args]
+        return self.builder.scan(instruction.op, *args, combine=instruction.combine)
 
     def _index(self, expr: Expr, symbols: Mapping[sympy.Symbol, Expr]) -> Expr:
         if expr.is_Integer:

@@ -1,4 +1,4 @@
-"""Checks that nests and programs are legal; runs after every stage that makes them.
+"""Checks that a nest is legal. `verify_program` checks all of a program's, after every stage that makes them.
 
 Rules of a nest, by the name an error gives:
     axes      axis symbols are distinct, extents do not depend on axes
@@ -9,28 +9,25 @@ Rules of a nest, by the name an error gives:
     dtypes    operands and results have the dtypes the rows of `ops` ask for; stores and loads have the buffer's
     bounds    no index is provably out of bounds (a masked load may be, where its mask is false)
     levels    what is stored once per row does not vary along a reduction axis
-Rules of a program:
-    names     nests, inputs, outputs and constants name distinct, existing buffers of the right role
-    writers   a temporary that is read and every output has one writer; only mutated inputs are written, by one nest
-    order     a value is written before it is read, and an input is not read once it has its new value
+    scans     a scan or sort has axes to run over; a scan has a function to combine with exactly where its op asks for one;
+              a row that is sorted has at most `ops.SORT_LIMIT` elements
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol
 
 import sympy
 
 from mkwrap.errors import VerifyError
-from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs, loads, stores, stores_elements
+from mkwrap.ir.analysis import defined, dependencies, element_level, index_exprs, results, stores, stores_elements
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges, axis_ranges, axis_symbol, bounds, simplify
 from mkwrap.ir.nodes import (
     BoundsCheck,
     Buffer,
+    Combine,
     Compute,
     Constant,
     Expr,
@@ -40,9 +37,11 @@ from mkwrap.ir.nodes import (
     Nest,
     Reduce,
     Role,
+    Scan,
+    Sort,
     Store,
 )
-from mkwrap.ir.ops import OPS, REDUCTIONS, Kind
+from mkwrap.ir.ops import ASSOCIATIVE, OPS, REDUCTIONS, SCANS, SORT_LIMIT, Kind
 
 
 def verify(nest: Nest, buffers: Mapping[str, Buffer], sizes: Collection[sympy.Symbol] = ()) -> None:
@@ -143,9 +142,13 @@ class _NestCheck:
                 self._expect(self.dtypes[arg] is DType.INT64, f"{dest} checks {arg} of {self.dtypes[arg].value}")
                 self._expect_mask(mask)
             case Compute():
-                self._check_compute(instruction)
+                self._check_compute(instruction, self.dtypes)
             case Reduce():
                 self._check_reduce(instruction)
+            case Scan():
+                self._check_scan(instruction)
+            case Sort():
+                self._check_sort(instruction)
 
     def _expect(self, holds: bool, message: str) -> None:
         if not holds:
@@ -154,11 +157,11 @@ class _NestCheck:
     def _expect_mask(self, mask: str | None) -> None:
         self._expect(mask is None or self.dtypes[mask] is DType.BOOL, f"mask {mask} is not bool")
 
-    def _check_compute(self, instruction: Compute) -> None:
+    def _check_compute(self, instruction: Compute, dtypes: Mapping[str, DType]) -> None:
         row = OPS.get(instruction.op)
         if row is None:
             raise self.fail("dtypes", f"there is no op {instruction.op}")
-        args = tuple(self.dtypes[arg] for arg in instruction.args)
+        args = tuple(dtypes[arg] for arg in instruction.args)
         given = f"{instruction.dest} = {instruction.op}({', '.join(d.value for d in args)}): {instruction.dtype.value}"
         self._expect(len(args) == row.arity, f"{given} has {len(args)} arguments instead of {row.arity}")
         self._expect(_LEGAL[row.kind](args, instruction.dtype), f"{given}, but {row.kind.value}")
@@ -172,17 +175,55 @@ class _NestCheck:
         self._expect(instruction.dtypes == row.results(args[0]), f"{instruction.op} gives {instruction.dtypes}")
         self._expect(len(instruction.dests) == len(instruction.dtypes), f"{instruction.op} has other results")
 
+    def _check_scan(self, instruction: Scan) -> None:
+        if not self.nest.reduction_axes:
+            raise self.fail("scans", f"{instruction.op} has no axis to run over")
+        if (instruction.combine is not None) != (instruction.op == ASSOCIATIVE):
+            raise self.fail("scans", f"{instruction.op} with combine {instruction.combine}")
+        args = tuple(self.dtypes[arg] for arg in instruction.args)
+        self._expect(len(instruction.dests) == len(instruction.dtypes), f"scan {instruction.op} has other results")
+        self._expect(not set(args) & _HALVES, f"scan {instruction.op} of {args}")
+        if instruction.combine is not None:
+            self._expect(instruction.dtypes == args, f"scan of {args} gives {instruction.dtypes}")
+            self._check_combine(instruction.combine, args)
+            return
+        row = SCANS.get(instruction.op)
+        if row is None:
+            raise self.fail("dtypes", f"there is no scan {instruction.op}")
+        legal = len(args) == 1 and (args[0].is_float or (args[0].is_integer and not row.floats_only))
+        self._expect(legal, f"scan {instruction.op} of {args}")
+        self._expect(instruction.dtypes == row.results(args[0]), f"scan {instruction.op} gives {instruction.dtypes}")
+
+    def _check_sort(self, instruction: Sort) -> None:
+        row = sympy.Mul(*[axis.extent for axis in self.nest.reduction_axes])
+        if not self.nest.reduction_axes or not row.is_Integer or row > SORT_LIMIT:
+            raise self.fail("scans", f"a sort of rows of {row} elements; at most {SORT_LIMIT} are possible")
+        dtype = self.dtypes[instruction.arg]
+        self._expect(dtype not in _HALVES and dtype is not DType.BOOL, f"sort of {dtype.value}")
+        self._expect(instruction.dtypes == (dtype, DType.INT64), f"sort of {dtype.value} gives {instruction.dtypes}")
+
+    def _check_combine(self, combine: Combine, args: tuple[DType, ...]) -> None:
+        """Check a combining function: SSA in a scope of its own, results of the arguments' dtypes."""
+        widths = {len(combine.left), len(combine.right), len(combine.results), len(args)}
+        if len(widths) > 1 or len({*combine.left, *combine.right}) < 2 * len(args):
+            raise self.fail("scans", f"combine of {combine.left} and {combine.right} gives {combine.results}")
+        dtypes = dict(zip((*combine.left, *combine.right), (*args, *args), strict=True))
+        for instruction in combine.body:
+            unknown = [name for name in dependencies(instruction, set()) if name not in dtypes]
+            if unknown or instruction.dest in dtypes:
+                raise self.fail("ssa", f"combine: {instruction.dest} of {unknown or 'itself'}")
+            if isinstance(instruction, Compute):
+                self._check_compute(instruction, dtypes)
+            else:
+                self._expect(_holds(instruction.dtype, instruction.value), f"combine: {instruction}")
+            dtypes[instruction.dest] = instruction.dtype
+        given = tuple(dtypes.get(name) for name in combine.results)
+        self._expect(given == args, f"combine of {args} gives {given}")
+
     def _define(self, instruction: Instruction) -> None:
-        match instruction:
-            case Reduce(dests, dtypes):
-                self.dtypes.update(zip(dests, dtypes, strict=True))
-            case BoundsCheck(dest, _, extent):
-                self.dtypes[dest] = DType.INT64
-                self.ranges[axis_symbol(dest)] = (sympy.Integer(0), extent - 1)
-            case Store():
-                pass
-            case _:
-                self.dtypes[instruction.dest] = instruction.dtype
+        self.dtypes.update(results(instruction))
+        if isinstance(instruction, BoundsCheck):
+            self.ranges[axis_symbol(instruction.dest)] = (sympy.Integer(0), instruction.extent - 1)
 
     def _check_levels(self) -> None:
         inner = element_level(self.nest)
@@ -246,117 +287,3 @@ def _is_affine(index: Expr, ranges: Ranges) -> bool:
         if not coefficient.is_Integer or not (rest == 1 or rest in ranges):
             return False
     return True
-
-
-class _Input(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def mutated(self) -> bool: ...
-
-
-class _Output(Protocol):
-    @property
-    def kind(self) -> Enum: ...
-    @property
-    def buffer(self) -> str: ...
-
-
-class _Size(Protocol):
-    @property
-    def symbol(self) -> sympy.Symbol: ...
-
-
-class ProgramView(Protocol):
-    """What is checked of a `stages.Program`, which is a layer above."""
-
-    @property
-    def buffers(self) -> Mapping[str, Buffer]:
-        """All buffers by name."""
-
-    @property
-    def nests(self) -> Sequence[Nest]:
-        """In the order of execution."""
-
-    @property
-    def inputs(self) -> Sequence[_Input]:
-        """Tensor arguments."""
-
-    @property
-    def outputs(self) -> Sequence[_Output]:
-        """Leaves of the result."""
-
-    @property
-    def constants(self) -> Mapping[str, object]:
-        """Data of the constant buffers."""
-
-    @property
-    def symbols(self) -> Sequence[_Size]:
-        """Dynamic sizes."""
-
-
-def verify_program(program: ProgramView) -> None:
-    """Check every nest of a program and how they fit together. Raises `VerifyError` naming the rule."""
-    sizes = {spec.symbol for spec in program.symbols}
-    for nest in program.nests:
-        verify(nest, program.buffers, sizes)
-    _check_names(program)
-    _check_writers(program)
-    _check_order(program)
-
-
-def _broken(rule: str, message: str) -> VerifyError:
-    return VerifyError(f"the program breaks the rule '{rule}': {message}")
-
-
-def _check_names(program: ProgramView) -> None:
-    for key, buffer in program.buffers.items():
-        if key != buffer.name:
-            raise _broken("names", f"buffer {buffer.name} is listed as {key}")
-    nests = [nest.name for nest in program.nests]
-    if len(set(nests)) != len(nests):
-        raise _broken("names", "two nests have the same name")
-    named = {
-        Role.INPUT: [spec.name for spec in program.inputs],
-        Role.OUTPUT: [spec.buffer for spec in program.outputs if spec.kind.name == "BUFFER"],
-        Role.CONSTANT: list(program.constants),
-    }
-    for role, names in named.items():
-        present = sorted(buffer.name for buffer in program.buffers.values() if buffer.role is role)
-        if sorted(names) != present:
-            raise _broken("names", f"{role.value} buffers are {present}, listed are {sorted(names)}")
-    for spec in program.outputs:
-        if spec.kind.name == "INPUT_VIEW" and spec.buffer not in named[Role.INPUT]:
-            raise _broken("names", f"an output is a view of {spec.buffer}, which is no input")
-
-
-def _check_writers(program: ProgramView) -> None:
-    writers: dict[str, list[str]] = {}
-    read = {load.buffer for nest in program.nests for load in loads(nest)}
-    for nest in program.nests:
-        for name in {store.buffer for store in stores(nest)}:
-            writers.setdefault(name, []).append(nest.name)
-    mutated = {spec.name for spec in program.inputs if spec.mutated}
-    for name, buffer in program.buffers.items():
-        by = writers.get(name, [])
-        if len(by) > 1:
-            raise _broken("writers", f"{name} is written by {', '.join(by)}")
-        if buffer.role is Role.INPUT and by and name not in mutated:
-            raise _broken("writers", f"input {name} is written by {by[0]}, but is not a mutated one")
-        if not by and (buffer.role is Role.OUTPUT or (buffer.role is Role.TEMPORARY and name in read)):
-            raise _broken("writers", f"{buffer.role.value} {name} is written by no nest")
-
-
-def _check_order(program: ProgramView) -> None:
-    written: set[str] = set()
-    for nest in program.nests:
-        own = {store.buffer: store.index for store in stores(nest)}
-        for load in loads(nest):
-            role = program.buffers[load.buffer].role
-            if role in (Role.TEMPORARY, Role.OUTPUT) and load.buffer not in written:
-                raise _broken("order", f"{nest.name} reads {load.buffer} before it is written")
-            if role is Role.INPUT and load.buffer in written:
-                raise _broken("order", f"{nest.name} reads input {load.buffer} after its new value was written")
-            if load.buffer in own and load.index != own[load.buffer]:
-                raise _broken("order", f"{nest.name} writes input {load.buffer} and reads it at another index")
-        written.update(own)

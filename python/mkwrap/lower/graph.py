@@ -15,7 +15,7 @@ import torch
 from mkwrap.errors import UnsupportedDtypeError, UnsupportedOpError, UnsupportedUse
 from mkwrap.ir.index import contiguous_strides, recombine, simplify
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
-from mkwrap.ir.verify import verify_program
+from mkwrap.ir.verify_program import verify_program
 from mkwrap.lower import RULES
 from mkwrap.lower.lowering import Lowering, Unsupported, dtype_of
 from mkwrap.lower.tensor import TensorValue, whole

@@ -26,7 +26,8 @@ from mkwrap.ir.nodes import (
     Role,
     Store,
 )
-from mkwrap.ir.verify import verify, verify_program
+from mkwrap.ir.verify import verify
+from mkwrap.ir.verify_program import verify_program
 from mkwrap.stages import ConstantData, InputSpec, OutputKind, OutputSpec, Program
 
 F32, F16, I64, BOOL = DType.FLOAT32, DType.FLOAT16, DType.INT64, DType.BOOL
