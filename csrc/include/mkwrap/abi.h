@@ -115,10 +115,11 @@ typedef struct mkw_api {
   int64_t constant_bytes;  // weights a model holds (CUDA: in device memory)
   int64_t traffic_bytes;   // estimate of the bytes one run reads and writes
 
-  // Create a model on a device ordinal (CPU: 0). CUDA: retains the device's primary context, loads
-  // the kernels and uploads the constants; the device's current context on this thread is unchanged
-  // on return. On failure *model is NULL, nothing stays allocated, and *error (may be NULL) is
-  // filled.
+  // Create a model on a device ordinal (CPU: 0), from any number of threads. CUDA: retains the
+  // device's primary context, loads the kernels and uploads the constants; once per device, as all
+  // models of a library on one device are one object with a number of references. The device's
+  // current context on this thread is unchanged on return. On failure *model is NULL, nothing stays
+  // allocated, and *error (may be NULL) is filled.
   mkw_status (*model_create)(int32_t device, mkw_model** model, mkw_error* error);
   // Give up the caller's reference; the model lives on until its last context is destroyed. NULL is
   // allowed.

@@ -2,6 +2,7 @@
 #ifndef MKWRAP_CUDA_MODEL_H_
 #define MKWRAP_CUDA_MODEL_H_
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,7 +46,8 @@ struct CudaPlan {
 }  // namespace mkwrap::runtime
 
 struct mkw_model {
-  int32_t references;  // the caller's, and one per context
+  mkw_model* next;     // of this library, on another device
+  int32_t references;  // one per model_create, and one per context
   mkw_device device;
   mkwrap::runtime::Driver driver;
   CUdevice handle;
@@ -63,6 +65,15 @@ struct mkw_context {
 };
 
 namespace mkwrap::runtime {
+
+// The models of this library that are alive, one per device, since a model never changes: whoever
+// comes first loads it, all others share it. The lock also guards their numbers of references.
+struct Models {
+  pthread_mutex_t lock;
+  mkw_model* first;
+};
+
+static Models models = {PTHREAD_MUTEX_INITIALIZER, nullptr};
 
 inline mkw_device device_of(const mkw_model& model) { return model.device; }
 
@@ -176,14 +187,10 @@ inline mkw_status fill_model(mkw_model& model, const CudaPlan& plan, mkw_error* 
   return upload_constants(model, plan, error);
 }
 
-inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model** model,
-                               mkw_error* error) {
-  if (model == nullptr)
-    return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
-  *model = nullptr;
+inline mkw_status make_model(const CudaPlan& plan, int32_t device, mkw_model** model,
+                             mkw_error* error) {
   auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
-  made->references = 1;
   made->device = {MKW_DEVICE_CUDA, device};
   const auto count = static_cast<size_t>(plan.image_count) + 1;  // never an allocation of no bytes
   made->modules = static_cast<CUmodule*>(calloc(count, sizeof(CUmodule)));
@@ -203,9 +210,47 @@ inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model**
   return MKW_OK;
 }
 
+inline mkw_status create_model(const CudaPlan& plan, int32_t device, mkw_model** model,
+                               mkw_error* error) {
+  if (model == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "model_create: `model` is a null pointer");
+  *model = nullptr;
+  pthread_mutex_lock(&models.lock);
+  mkw_model* found = models.first;
+  while (found != nullptr && found->device.id != device) found = found->next;
+  mkw_status status = MKW_OK;
+  if (found == nullptr) {
+    status = make_model(plan, device, &found, error);
+    if (status == MKW_OK) {
+      found->next = models.first;
+      models.first = found;
+    }
+  }
+  if (status == MKW_OK) {
+    ++found->references;
+    *model = found;
+  }
+  pthread_mutex_unlock(&models.lock);
+  return status;
+}
+
+inline void retain(mkw_model* model) {
+  pthread_mutex_lock(&models.lock);
+  ++model->references;
+  pthread_mutex_unlock(&models.lock);
+}
+
 inline void release(mkw_model* model) {
-  if (model != nullptr && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0)
+  if (model == nullptr) return;
+  // Destroyed under the lock, so that whoever creates it anew meanwhile does not hold it twice.
+  pthread_mutex_lock(&models.lock);
+  if (--model->references == 0) {
+    mkw_model** link = &models.first;
+    while (*link != model) link = &(*link)->next;
+    *link = model->next;
     destroy_model(model);
+  }
+  pthread_mutex_unlock(&models.lock);
 }
 
 inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdeviceptr* scratch,
@@ -231,7 +276,7 @@ inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_con
   }
   made->model = model;
   made->error.argument = -1;
-  __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
+  retain(model);
   *context = made;
   return MKW_OK;
 }

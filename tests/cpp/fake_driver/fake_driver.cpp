@@ -15,11 +15,13 @@
 
 struct CUmod_st {
   Cubin cubin;
+  CUcontext context;
   std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
 };
 
 struct CUfunc_st {
   std::string name;
+  CUcontext context;
   CubinKernel kernel;
   std::uint64_t shared_limit = std::uint64_t{48} << 10;
 };
@@ -34,9 +36,15 @@ constexpr unsigned kGridX = 2147483647;
 constexpr unsigned kGridYz = 65535;
 
 std::mutex lock;
-CUctx_st primary;
+CUctx_st primary[kFakeDevices];
 thread_local std::vector<CUcontext> stack;
-std::map<CUdeviceptr, std::size_t> allocations;
+
+struct Allocation {
+  std::size_t bytes;
+  CUcontext context;  // null: memory that counts as any device's
+};
+
+std::map<CUdeviceptr, Allocation> allocations;
 bool initialised = false;
 
 FakeDriver initial_state() {
@@ -72,14 +80,17 @@ CUresult complain(const char* format, ...) {
   return CUDA_ERROR_INVALID_VALUE;
 }
 
-// A pointer-sized argument is null, a small number (a size), or points into memory that is alive.
-bool plausible(std::uint64_t value) {
-  if (value < (std::uint64_t{1} << 32)) return true;
-  auto above = allocations.upper_bound(value);
+// Whether bytes lie in memory that is alive and of the current context's device.
+bool inside(CUdeviceptr at, std::size_t bytes) {
+  auto above = allocations.upper_bound(at);
   if (above == allocations.begin()) return false;
-  --above;
-  return value < above->first + above->second;
+  const auto& [start, allocation] = *--above;
+  const bool here = allocation.context == nullptr || allocation.context == stack.back();
+  return here && at + bytes <= start + allocation.bytes;
 }
+
+// A pointer-sized argument is null, a small number (a size), or points into memory that is alive.
+bool plausible(std::uint64_t value) { return value < (std::uint64_t{1} << 32) || inside(value, 1); }
 
 CUresult check_parameters(const CUfunc_st& function, void** parameters) {
   const auto& sizes = function.kernel.parameter_bytes;
@@ -102,6 +113,7 @@ CUresult check_parameters(const CUfunc_st& function, void** parameters) {
 CUresult check_launch(const CUfunc_st& function, const unsigned (&grid)[3],
                       const unsigned (&block)[3], unsigned shared) {
   const char* name = function.name.c_str();
+  if (function.context != stack.back()) return complain("%s is loaded on another device", name);
   if (grid[0] - 1 >= kGridX || grid[1] - 1 >= kGridYz || grid[2] - 1 >= kGridYz)
     return complain("%s: a grid of %u x %u x %u blocks", name, grid[0], grid[1], grid[2]);
   const std::uint64_t threads = std::uint64_t{block[0]} * block[1] * block[2];
@@ -112,13 +124,6 @@ CUresult check_launch(const CUfunc_st& function, const unsigned (&grid)[3],
     return complain("%s: %u bytes of shared memory, allowed are %llu", name, shared,
                     static_cast<unsigned long long>(function.shared_limit));
   return CUDA_SUCCESS;
-}
-
-bool inside(CUdeviceptr at, std::size_t bytes) {
-  auto above = allocations.upper_bound(at);
-  if (above == allocations.begin()) return false;
-  --above;
-  return at + bytes <= above->first + above->second;
 }
 
 }  // namespace
@@ -143,7 +148,7 @@ FakeDriver* fake_driver() { return &state; }
 
 void fake_driver_adopt(const void* memory, unsigned long bytes) {
   const std::scoped_lock guard(lock);
-  allocations[reinterpret_cast<CUdeviceptr>(memory)] = bytes;
+  allocations[reinterpret_cast<CUdeviceptr>(memory)] = {bytes, nullptr};
 }
 
 CUresult cuInit(unsigned flags) {
@@ -195,10 +200,10 @@ CUresult cuDeviceGetName(char* name, int bytes, CUdevice) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   ENTER(cuDevicePrimaryCtxRetain);
   ++state.contexts;
-  *context = &primary;
+  *context = &primary[device];
   return CUDA_SUCCESS;
 }
 
@@ -236,7 +241,9 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   auto made = std::make_unique<CUmod_st>();
   if (!parse_cubin(image, made->cubin)) return CUDA_ERROR_INVALID_IMAGE;
   if (made->cubin.arch != state.major * 10 + state.minor) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+  made->context = stack.back();
   ++state.modules;
+  ++state.loads;
   ++state.made;
   *module = made.release();
   return CUDA_SUCCESS;
@@ -257,6 +264,7 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
   auto& slot = module->functions[name];
   slot = std::make_unique<CUfunc_st>();
   slot->name = name;
+  slot->context = module->context;
   slot->kernel = kernel->second;
   *function = slot.get();
   return CUDA_SUCCESS;
@@ -277,7 +285,7 @@ CUresult cuMemAlloc(CUdeviceptr* at, std::size_t bytes) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
   *at = reinterpret_cast<CUdeviceptr>(memory);
-  allocations[*at] = bytes;
+  allocations[*at] = {bytes, stack.back()};
   ++state.allocations;
   ++state.made;
   return CUDA_SUCCESS;

@@ -6,10 +6,12 @@
 #include <cuda.h>
 #include <dlfcn.h>
 
+constexpr int kFakeDevices = 2;
+
 struct FakeDriver {
   // Settings. FAKE_DRIVER_ARCH=80 sets the compute capability at load, FAKE_DRIVER_FAIL=cuMemAlloc
   // fails all such calls.
-  int devices;
+  int devices;  // at most kFakeDevices
   int major;
   int minor;
   int fail_at;         // the call that fails, counted from 1 after `calls` was reset; 0: none
@@ -23,6 +25,7 @@ struct FakeDriver {
   int streams;
   int pushed;  // contexts on this thread's stack
   int made;    // modules, allocations and streams ever made
+  int loads;   // modules ever loaded
   int launches;
   char complaint[256];  // the first rule that a launch broke
 };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,6 +83,46 @@ def test_c38_threads(model: mkwrap.Model) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(call, range(32)))
+
+
+class Weighted(torch.nn.Module):
+    """A module whose one constant takes 64 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4096, 4096))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.amax(x * self.weight)
+
+
+def test_c38_first_use_from_eight_threads(options: mkwrap.Options, tmp_path: Path) -> None:
+    constant, path = 4 * 4096 * 4096, tmp_path / "m.so"
+    module, x = Weighted().cuda(), torch.randn(4096, 4096, device="cuda")
+    mkwrap.compile(module, (x,), options=options).save(path)
+    expected = module(x).item()
+    for device in range(min(torch.cuda.device_count(), 2)):
+        there = x.to(f"cuda:{device}")
+        mkwrap.load(path, device=device)(there)  # what the driver and torch keep from a first use
+        gc.collect()
+        torch.cuda.synchronize(device)
+        before = torch.cuda.mem_get_info(device)[0]
+        barrier = threading.Barrier(8)
+
+        def first_use(
+            _: int, device: int = device, there: torch.Tensor = there, barrier: threading.Barrier = barrier
+        ) -> tuple[mkwrap.Model, float]:
+            barrier.wait()
+            loaded = mkwrap.load(path, device=device)
+            return loaded, loaded(there).item()
+
+        with ThreadPoolExecutor(8) as pool:
+            used = list(pool.map(first_use, range(8)))
+        assert [result for _, result in used] == [expected] * 8
+        assert before - torch.cuda.mem_get_info(device)[0] < 2 * constant, "eight models hold the constants once"
+        del used
+        gc.collect()
+        assert before - torch.cuda.mem_get_info(device)[0] < constant, "and give them back"
 
 
 def test_c43_captured_in_a_graph(model: mkwrap.Model) -> None:
