@@ -1,16 +1,19 @@
 """Template "reduction": nests with reductions, fused with what comes before and after them.
 
 Variants: vectors along the reduced row or along a parallel axis; rows shared by threads or each row split between them;
-values kept between the loops or computed again; variances in one pass or two; streaming stores.
+values kept between the loops or computed again; variances in one pass or two; streaming stores; rows fetched ahead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import sympy
+
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.kernel_text import Frame
 from mkwrap.codegen.cpp.narrow import narrowed
+from mkwrap.codegen.cpp.prefetch import fetched
 from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
 from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.statements import SUPPORTED_REDUCTIONS
@@ -24,10 +27,12 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _STACK_BYTES = 64 << 10
 _STREAM_BYTES = 4 << 20
+_AHEAD_BYTES = 16 << 10
+"""How far ahead rows are fetched: beyond the latency of memory, and little enough to stay in the first cache."""
 _WIDE_COLUMNS, _MANY_COLUMNS = 128, 8
 """Vectors side by side: as wide a strip of each row as possible where it is read once; few, so that what lies between
 the loops stays in cache, where there are several loops."""
-_MAX_VARIANTS = 6
+_MAX_VARIANTS = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class _Choice:
     keep: str = "no"
     passes: int = 1
     stream: bool = False
+    ahead: int = 0
 
     def params(self) -> Params:
         """Return the params, those at their defaults left out."""
@@ -49,7 +55,7 @@ class _Choice:
             ("width", self.width),
             ("threads", self.threads),
         ]
-        for name in ("split", "keep", "passes", "stream"):
+        for name in ("split", "keep", "passes", "stream", "ahead"):
             value = getattr(self, name)
             if value != getattr(_Choice, name):
                 result.append((name, value))
@@ -105,6 +111,7 @@ def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> Reduc
         streaming=choice.stream,
         kept_in_workspace=choice.keep == "workspace",
         threads=choice.threads,
+        ahead=choice.ahead,
     )
 
 
@@ -143,18 +150,36 @@ def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Cho
     may_split = threads[0] > 1 and units < 4 * threads[0]
     if may_split and units < threads[0]:
         base = _Choice(name, width, threads[0], split=True)
-    found = [base]
     has_welford = any(r.op == "welford" for r in reduces(nest))
-    if has_welford and name[0] == "r" and not base.split:
-        found.insert(0, _with(base, passes=2))
-    found.extend(_kept(nest, kernel, device, found[0]))
-    if _element_bytes(values) >= _STREAM_BYTES:
-        found.append(_with(found[0], stream=True))
+    first = _with(base, passes=2) if has_welford and name[0] == "r" and not base.split else base
+    kept = _kept(nest, kernel, device, first)
+    found = [*_from_memory(values, (kept or [first])[0]), first, *kept, base]
     if may_split and not base.split:
         found.append(_with(base, split=True))
-    found.extend(_with(found[0], threads=count, split=False) for count in threads[1:])
-    found.append(_with(found[0], width=_other_width(width, name)))
+    found.extend(_with(first, threads=count, split=False) for count in threads[1:])
+    found.append(_with(first, width=_other_width(width, name)))
     return found
+
+
+def _from_memory(values: Values, best: _Choice) -> list[_Choice]:
+    """Return the variants for data that no cache holds: results past the caches, rows fetched ahead."""
+    if best.split:
+        return []
+    found = []
+    ahead = _ahead(values) if estimate.points(values.nest) * estimate.traffic(values) >= _STREAM_BYTES else 0
+    if _element_bytes(values) >= _STREAM_BYTES:
+        found.append(_with(best, stream=True, ahead=ahead))
+    if ahead:
+        found.append(_with(best, ahead=ahead))
+    return found
+
+
+def _ahead(values: Values) -> int:
+    """Return how many rows ahead to fetch; 0 where one loop does all and the processor sees the pattern itself."""
+    plan = Plan(values)
+    row = estimate.number(sympy.Mul(*[axis.extent for axis in values.nest.reduction_axes]))
+    size = row * sum(values.buffers[i.buffer].dtype.itemsize for i in fetched(plan))
+    return max(1, _AHEAD_BYTES // size) if plan.loops > 1 and size else 0
 
 
 def _with(choice: _Choice, **changes: int | str | bool) -> _Choice:

@@ -13,6 +13,7 @@ import sympy
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.kernel_text import write_unit
+from mkwrap.codegen.cpp.prefetch import prefetches
 from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.cpp.statements import Accumulator, Statements
@@ -33,7 +34,7 @@ class ReductionLoops:
 
     `width`: by rows, how many accumulators take turns; by columns, how many vectors lie side by side. `parts` > 0: the
     outermost loop over a reduction axis is cut in so many parts, whose partial results meet in the workspace. `threads`
-    run the units, or all of them together where there are parts.
+    run the units, or all of them together where there are parts. `ahead` > 0: the last loop fetches the rows so far ahead.
     """
 
     plan: Plan
@@ -42,6 +43,7 @@ class ReductionLoops:
     streaming: bool = False
     kept_in_workspace: bool = False
     threads: int = 1
+    ahead: int = 0
 
     @property
     def lanes(self) -> int:
@@ -346,6 +348,8 @@ class ReductionLoops:
 
     def _write_element(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str) -> None:
         plan = self.plan
+        if self.ahead and loop == plan.loops - 1:
+            writer.lines(prefetches(plan, self.statements, self.ahead))
         for name in plan.reloaded(loop):
             writer.line(f"const auto {name} = mkw::load(mkw::Full<{self.lanes}>{{}}, {name}_kept + {self._kept_at()});")
         for i in plan.element_instructions(loop):

@@ -136,6 +136,12 @@ MKW_INLINE void end_streaming() {
 #endif
 }
 
+/// Asks for the cache line of p[index], which may lie outside every buffer.
+template <class T>
+MKW_INLINE void prefetch(const T* p, int64_t index) {
+  __builtin_prefetch((const void*)((uintptr_t)p + (uintptr_t)index * sizeof(T)));
+}
+
 template <class L, class T, int N = L::lanes>
 MKW_INLINE void store_strided(L lanes, T* p, int64_t step, Vec<T, N> x) {
   for (int i = 0; i < N; i++)

@@ -33,6 +33,8 @@ VECTORISED: dict[str, Reference] = {
     "rsqrt": torch.rsqrt,
 }
 BOUND = 3.0
+WIDER = {"erf": 5.0}
+"""docs/numerics.md says why."""
 
 
 def sampled(count: int) -> Array:
@@ -58,7 +60,7 @@ def applied(op: str, x: Array, name: str) -> Array:
 # Without fused multiply-add instructions they are emulated, hence fewer numbers.
 @pytest.mark.parametrize(("name", "count"), [("cpu", 1 << 18), ("cpu:x86-64-v3", 1 << 16), ("cpu:x86-64-v2", 1 << 13)])
 @pytest.mark.parametrize("op", sorted(VECTORISED))
-def test_float32_function_is_within_three_units_in_the_last_place(op: str, name: str, count: int) -> None:
+def test_float32_function_is_within_its_units_in_the_last_place(op: str, name: str, count: int) -> None:
     if not target(name).present:
         pytest.skip(f"this machine cannot run {name}")
     x = sampled(count)
@@ -73,10 +75,16 @@ def test_float32_function_is_within_three_units_in_the_last_place(op: str, name:
     assert np.all(np.abs(exact[beside]) > 3.4e38)
     unit = np.spacing(np.maximum(np.abs(rounded[finite]), np.float32(1.2e-38))).astype(np.float64)
     error = np.abs(actual[finite].astype(np.float64) - exact[finite]) / unit
-    assert error.max() <= BOUND, f"{op}({x[finite][error.argmax()]!r}): {error.max():.2f} units"
+    assert error.max() <= WIDER.get(op, BOUND), f"{op}({x[finite][error.argmax()]!r}): {error.max():.2f} units"
 
 
 @pytest.mark.parametrize("op", ["expm1", "log1p", "tanh", "erf", "sin", "sqrt"])
 def test_negative_zero_stays(op: str) -> None:
     x = np.full(20, -0.0, np.float32)
     assert np.signbit(applied(op, x, "cpu")).all()
+
+
+def test_erf_never_passes_one() -> None:
+    x = np.arange(np.float32(3.0).view(np.uint32), np.float32(5.0).view(np.uint32), 7, np.uint32).view(np.float32)
+    assert np.abs(applied("erf", x, "cpu")).max() == 1
+    assert applied("erf", np.full(20, -np.inf, np.float32), "cpu").max() == -1

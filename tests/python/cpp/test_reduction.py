@@ -229,7 +229,19 @@ def test_layer_norm_gelu_residual_is_one_kernel(dtype: DType) -> None:
     k = layer_norm(7, 150, dtype)
     run(k, filled(k), tolerance=1e-5 if dtype is F32 else 3e-2)
     passes = (("axis", "r0"), ("width", 2), ("threads", 1), ("keep", "stack"), ("passes", 2))
-    check(TEMPLATE, k, filled(k), tolerance=1e-5 if dtype is F32 else 3e-2, only=[passes])
+    check(TEMPLATE, k, filled(k), tolerance=1e-5 if dtype is F32 else 3e-2, only=[passes, (*passes, ("ahead", 3))])
+
+
+def test_rows_are_fetched_ahead_where_memory_would_be_waited_for() -> None:
+    large, small = layer_norm(4096, 1024), layer_norm(64, 1024)
+    (source,) = (TEMPLATE.render(large, v, target().device) for v in variants_of(TEMPLATE, large, target())[:1])
+    rows = dict(source.variant.params)["ahead"]
+    assert f"mkw::prefetch(arg0, 1024 * p0 + r0 + {1024 * rows});" in source.text
+    assert "prefetch(arg2" not in source.text, "the weights are the same for every row"
+    assert not any("ahead" in dict(v.params) for v in variants_of(TEMPLATE, small, target()))
+    assert not any("ahead" in dict(v.params) for v in variants_of(TEMPLATE, reduced("sum", 4096, 1024), target())), (
+        "one loop"
+    )
 
 
 def test_c17_persistent_variant_takes_no_workspace_and_stores_no_intermediate() -> None:
