@@ -281,6 +281,11 @@ def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:
             graph_module.graph.erase_node(node)
 
 
+def _is_graph(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+    """Whether a node names a graph that an op of higher order runs."""
+    return isinstance(getattr(graph_module, str(node.target)), torch.fx.GraphModule)
+
+
 def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collection[object]) -> None:
     uses = [
         UnsupportedUse(str(node.target), "no lowering", source_location(node))
@@ -290,7 +295,7 @@ def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collect
     uses += [
         UnsupportedUse(node.name, f"graph node of kind {node.op}", source_location(node))
         for node in graph_module.graph.nodes
-        if node.op in ("call_module", "call_method", "get_attr")
+        if node.op in ("call_module", "call_method") or (node.op == "get_attr" and not _is_graph(graph_module, node))
     ]
     if uses:
         raise UnsupportedOpError(uses)

@@ -9,9 +9,20 @@ from collections.abc import Mapping
 
 import torch
 
-from mkwrap.lower import attention, indexing, matmul, normalization, pointwise, reduction, softmax, view
+from mkwrap.lower import (
+    attention,
+    indexing,
+    matmul,
+    normalization,
+    pointwise,
+    reduction,
+    scan,
+    softmax,
+    sort,
+    view,
+)
 from mkwrap.lower.lowering import Rule
 
-FAMILIES = (pointwise, view, indexing, reduction, softmax, normalization, matmul, attention)
+FAMILIES = (pointwise, view, indexing, reduction, scan, sort, softmax, normalization, matmul, attention)
 
-RULES: Mapping[torch._ops.OpOverload, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
+RULES: Mapping[torch._ops.OperatorBase, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

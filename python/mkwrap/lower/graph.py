@@ -25,7 +25,7 @@ from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, Ou
 
 def lower(captured: CapturedGraph) -> Program:
     """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`."""
-    low = Lowering()
+    low = Lowering(rules=RULES)
     constants = {name: _constant(low, name, tensor) for name, tensor in captured.constants.items()}
     for spec in captured.inputs:
         low.buffers[spec.name] = Buffer(
@@ -59,11 +59,18 @@ def _constant(low: Lowering, name: str, tensor: torch.Tensor) -> ConstantData:
 def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, TensorValue]:
     values: dict[torch.fx.Node, TensorValue] = {}
     several: dict[torch.fx.Node, Sequence[TensorValue | None]] = {}
+    graphs: dict[torch.fx.Node, torch.fx.GraphModule] = {}
     refused: list[UnsupportedUse] = []
+
+    def known(node: torch.fx.Node) -> TensorValue | torch.fx.GraphModule:
+        return graphs[node] if node in graphs else values[node]
+
     new_values = set(_leaves(captured)[: len(captured.mutations)])
     for node in captured.graph_module.graph.nodes:
         if node.op == "placeholder" and node.name in low.buffers:
             values[node] = whole(low.buffers[node.name])
+        elif node.op == "get_attr":
+            graphs[node] = getattr(captured.graph_module, node.target)
         elif node.op == "call_function" and node.target is operator.getitem:
             item = several[node.args[0]][node.args[1]]
             if item is None:
@@ -74,8 +81,8 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
             low.origin = Origin(str(node.target), source_location(node))
             try:
                 # map_arg is typed for graphs of nodes; it maps to whatever the function returns.
-                args = torch.fx.node.map_arg(node.args, values.__getitem__)  # type: ignore[arg-type]
-                kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)  # type: ignore[arg-type]
+                args = torch.fx.node.map_arg(node.args, known)  # type: ignore[arg-type]
+                kwargs = torch.fx.node.map_arg(node.kwargs, known)  # type: ignore[arg-type]
                 result = RULES[node.target](low, *args, **kwargs)
             except Unsupported as reason:
                 refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))

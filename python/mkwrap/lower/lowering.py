@@ -84,6 +84,8 @@ class Lowering:
     """Of the op being lowered; stamped on the nests it makes."""
     sizes: Mapping[str, Expr] = field(default_factory=dict)
     """Graph nodes that are sizes (SymInt), by name."""
+    rules: Mapping[torch._ops.OperatorBase, Rule] = field(default_factory=dict)
+    """Every rule, for ops that hold a graph of their own."""
 
     def temporary(self, dtype: DType, shape: Sequence[Expr]) -> Buffer:
         """Make a dense row-major temporary."""
@@ -95,7 +97,7 @@ class Lowering:
 
     def pointwise(self, shape: Sequence[Expr], dtypes: Sequence[DType], write: Write) -> tuple[TensorValue, ...]:
         """Make a nest with one store per dtype; `write(writer, index)` returns the values to store, of those dtypes."""
-        axes, index = _axes("i", shape)
+        axes, index = axes_over("i", shape)
         writer = NestWriter(axes)
         return self._finish(writer, axes, (), shape, index, dtypes, write(writer, index))
 
@@ -110,14 +112,26 @@ class Lowering:
 
         `write(writer, index, reduced_index)` computes element values, calls `writer.reduce`, and returns row values.
         """
-        axes, index = _axes("i", shape)
-        reduction_axes, reduced_index = _axes("r", reduced)
+        axes, index = axes_over("i", shape)
+        reduction_axes, reduced_index = axes_over("r", reduced)
         writer = NestWriter((*axes, *reduction_axes))
         return self._finish(writer, axes, reduction_axes, shape, index, dtypes, write(writer, index, reduced_index))
 
+    def walk(self, shape: Sequence[Expr], dim: int, dtypes: Sequence[DType], write: Write) -> tuple[TensorValue, ...]:
+        """Make a nest that goes along `dim` of `shape` in order, with one store per element and dtype.
+
+        `write(writer, index)` scans or sorts values per element, and returns values per element. The dim's extent is not 1.
+        """
+        axes, index = axes_over("i", shape)
+        row = Axis(axis_symbol(f"r{dim}"), sympy.sympify(shape[dim]))
+        place = (*index[:dim], row.symbol, *index[dim + 1 :])
+        rows = tuple(axis for axis in axes if axis.symbol != index[dim])
+        writer = NestWriter((*rows, row))
+        return self._finish(writer, rows, (row,), shape, place, dtypes, write(writer, place))
+
     def write_into(self, buffer: Buffer, value: TensorValue) -> None:
         """Make a nest that copies a value into an existing buffer of the same shape (outputs, mutated inputs)."""
-        axes, index = _axes("i", value.shape)
+        axes, index = axes_over("i", value.shape)
         writer = NestWriter(axes)
         writer.store(buffer.name, index, writer.read(value, index))
         self.nests.append(Nest(f"n{len(self.nests)}", axes, (), writer.body(), (self.origin,)))
@@ -142,7 +156,7 @@ class Lowering:
         return tuple(results)
 
 
-def _axes(prefix: str, shape: Sequence[Expr]) -> tuple[tuple[Axis, ...], Index]:
+def axes_over(prefix: str, shape: Sequence[Expr]) -> tuple[tuple[Axis, ...], Index]:
     """Make one axis per dim; a dim of extent 1 has no axis and index 0."""
     axes: list[Axis] = []
     index: list[Expr] = []

@@ -6,7 +6,7 @@ import math
 
 from mkwrap.ir.analysis import defined, dependencies, stores
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Compute, Instruction, Nest, Reduce
+from mkwrap.ir.nodes import Compute, Instruction, Nest, Reduce, Scan, Sort
 from mkwrap.ir.ops import OPS, Kind
 from mkwrap.tune.contest import Accuracy
 
@@ -16,7 +16,8 @@ _FLOATS = (DType.FLOAT64, DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
 _JUMPS = frozenset(
     ["floor", "ceil", "round", "trunc", "floordiv", "truncdiv", "mod", "fmod", "sign", "signbit", "nextafter"]
 )
-_EXACT_REDUCTIONS = frozenset({"maximum", "minimum", "argmax", "argmin"})
+_EXACT = frozenset({"maximum", "minimum", "argmax", "argmin", "cummax", "cummin"})
+_PLACES = frozenset({"argmax", "argmin", "cummax", "cummin"})
 # Sums up to this long are within the plain tolerance whatever their order; the error of longer ones grows as a root.
 _SHORT_SUM = 4096
 
@@ -57,7 +58,7 @@ def _behind(value: str, makers: dict[str, Instruction]) -> list[Instruction]:
 
 def _dtypes(instruction: Instruction) -> tuple[DType, ...]:
     match instruction:
-        case Reduce(dtypes=dtypes):
+        case Reduce(dtypes=dtypes) | Scan(dtypes=dtypes) | Sort(dtypes=dtypes):
             return dtypes
         case Compute(dtype=dtype):
             return (dtype,)
@@ -66,7 +67,7 @@ def _dtypes(instruction: Instruction) -> tuple[DType, ...]:
 
 
 def _computes_float(instruction: Instruction) -> bool:
-    if isinstance(instruction, Reduce) and instruction.op in _EXACT_REDUCTIONS:
+    if isinstance(instruction, Sort) or (isinstance(instruction, Reduce | Scan) and instruction.op in _EXACT):
         return False
     return any(dtype.is_float for dtype in _dtypes(instruction))
 
@@ -75,10 +76,17 @@ def _jumps(instruction: Instruction) -> bool:
     match instruction:
         case Compute(op=op, dtype=dtype):
             return op in _JUMPS or OPS[op].kind is Kind.COMPARE or (op == "cast" and not dtype.is_float)
-        case Reduce(op=op):
-            return op in ("argmax", "argmin")
+        case Reduce(op=op) | Scan(op=op):
+            return op in _PLACES or any(_jumps(i) for i in _inside(instruction))
+        case Sort():
+            return True
         case _:
             return False
+
+
+def _inside(instruction: Instruction) -> tuple[Instruction, ...]:
+    """Return what a scan's own function computes."""
+    return instruction.combine.body if isinstance(instruction, Scan) and instruction.combine is not None else ()
 
 
 def _slack(nest: Nest) -> float:
