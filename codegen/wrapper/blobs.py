@@ -1,38 +1,36 @@
-"""Which bytes a library embeds: constants as its kernels read them, cubins and the manifest."""
+"""The parts of a library, by number: the manifest, constants as kernels read them, images, and what races need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mkwrap.artifact import Blob, EmbeddedConstant, Open, Race
+from mkwrap.codegen.wrapper.contents import Contents, choice_of
 from mkwrap.codegen.wrapper.sizes import largest, round_up
 from mkwrap.errors import CaptureError, InternalError
 from mkwrap.ir.nodes import Role
 from mkwrap.stages import (
     Access,
     Binary,
-    Blob,
     BufferArgument,
-    EmbeddedConstant,
+    Image,
     Kernel,
     Packing,
     Program,
-    Selection,
     Step,
 )
 
 _DEVICE_ALIGNMENT = 256
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class PlacedConstant:
-    """One constant in one layout: the file it is embedded from, its symbol, and its place in device memory (bytes)."""
+    """One constant in one layout: its part, its size, and its place in device memory (bytes)."""
 
     constant: str
     packing: Packing | None
-    file: str
-    symbol: str
+    part: int
     size: int
     offset: int
 
@@ -61,39 +59,109 @@ class Constants:
         raise InternalError(f"the constant {name} is not embedded in the layout a step reads")
 
 
-def binary_of(selection: Selection, kernel: str) -> Binary:
-    """Return a kernel's winner; raises `InternalError` for a dispatch over several (sizes are static here)."""
-    dispatch = selection.winners[kernel]
-    if len(dispatch.rows) != 1:
-        raise InternalError(f"the kernel {kernel} has {len(dispatch.rows)} winners; host code calls one")
-    return dispatch.only
+@dataclass(frozen=True)
+class PlacedImage:
+    """One image of an alternative of kernel number `kernel`, and its part."""
+
+    image: Image
+    part: int
+    kernel: int
+    alternative: int
+    title: str
+    """The kernel variant it belongs to, for messages."""
 
 
-def place_constants(selection: Selection) -> Constants:
+@dataclass(frozen=True)
+class PlacedRace:
+    """An open kernel's race on one target, and the parts that hold it."""
+
+    kernel: str
+    target: int
+    race: Race
+    part: int
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Parts of the bytes that the race numbers."""
+        return tuple(range(self.part + 1, self.part + 1 + len(self.race.given)))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every part behind the manifest, which is number 0: constants, then images, then races."""
+
+    constants: Constants
+    images: tuple[PlacedImage, ...]
+    races: tuple[PlacedRace, ...]
+
+    def blobs(self, manifest: bytes) -> tuple[Blob, ...]:
+        """Return what each part holds."""
+        constants = [EmbeddedConstant(c.constant, c.packing) for c in self.constants.placed]
+        races = [blob for placed in self.races for blob in (placed.race.text.encode(), *placed.race.given)]
+        return (manifest, *constants, *(placed.image.blob for placed in self.images), *races)
+
+    def image(self, kernel: int, alternative: int, image: Image) -> int:
+        """Return the position of an alternative's image among `images`."""
+        for position, placed in enumerate(self.images):
+            if (placed.kernel, placed.alternative, placed.image) == (kernel, alternative, image):
+                return position
+        raise InternalError(f"the image {image.entry} is not embedded")
+
+
+def place_parts(contents: Contents, *, images: bool) -> Parts:
+    """Number the parts; images are among them where they are loaded at run time, not linked."""
+    constants = place_constants(contents)
+    part = 1 + len(constants.placed)
+    placed: list[PlacedImage] = []
+    for number, (name, alternatives) in enumerate(contents.kernels.items() if images else ()):
+        for position, alternative in enumerate(alternatives):
+            title = f"{name} {alternative.binary.source.variant.label}"
+            for image in dict.fromkeys(alternative.binary.images):
+                placed.append(PlacedImage(image, part, number, position, title))
+                part += 1
+    races: list[PlacedRace] = []
+    for target, selection in enumerate(contents.selections):
+        for name in contents.kernels:
+            choice = choice_of(selection, name)
+            if isinstance(choice, Open):
+                races.append(PlacedRace(name, target, choice.race, part))
+                part += 1 + len(choice.race.given)
+    return Parts(constants, tuple(placed), tuple(races))
+
+
+def place_constants(contents: Contents) -> Constants:
     """Collect the constants of all steps in order of first use; the same layout of one constant is placed once."""
-    program = selection.schedule.program
     wanted: dict[tuple[str, Packing | None], None] = {}
-    for step in selection.schedule.steps:
-        kernel = selection.schedule.kernels[step.kernel]
-        for launch in binary_of(selection, step.kernel).source.launches:
-            for argument in launch.args:
-                if isinstance(argument, BufferArgument):
-                    name = _constant(program, kernel, step, argument)
-                    if name is not None:
-                        wanted.setdefault((name, argument.packing))
+    for step in contents.schedule.steps:
+        for alternative in contents.kernels[step.kernel]:
+            wanted.update(dict.fromkeys(_layouts(contents, step, alternative.binary)))
     placed: list[PlacedConstant] = []
     offset = 0
     for number, (name, packing) in enumerate(wanted):
-        size = _bytes(program, name, packing)
-        file, symbol = f"constant_{number}.bin", f"mkw_constant_{number}"
-        placed.append(PlacedConstant(name, packing, file, symbol, size, offset))
+        size = _bytes(contents.schedule.program, name, packing)
+        placed.append(PlacedConstant(name, packing, 1 + number, size, offset))
         offset = round_up(offset + size, _DEVICE_ALIGNMENT)
     return Constants(tuple(placed))
 
 
-def embedded(constants: Constants) -> Mapping[str, Blob]:
-    """Return the files to embed, by name."""
-    return {c.file: EmbeddedConstant(c.constant, c.packing) for c in constants.placed}
+def constant_parts(contents: Contents, constants: Constants, kernel: str, binary: Binary) -> tuple[int, ...]:
+    """Return the parts of the constants that a kernel's steps read if they run this binary."""
+    steps: Sequence[Step] = [step for step in contents.schedule.steps if step.kernel == kernel]
+    layouts = {layout for step in steps for layout in _layouts(contents, step, binary)}
+    return tuple(sorted(constants.find(name, packing).part for name, packing in layouts))
+
+
+def _layouts(contents: Contents, step: Step, binary: Binary) -> list[tuple[str, Packing | None]]:
+    """Return the constants a step reads with this binary, each with its layout."""
+    program, kernel = contents.schedule.program, contents.schedule.kernels[step.kernel]
+    found = []
+    for launch in binary.source.launches:
+        for argument in launch.args:
+            if isinstance(argument, BufferArgument):
+                name = _constant(program, kernel, step, argument)
+                if name is not None:
+                    found.append((name, argument.packing))
+    return found
 
 
 def _constant(program: Program, kernel: Kernel, step: Step, argument: BufferArgument) -> str | None:

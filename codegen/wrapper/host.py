@@ -1,12 +1,17 @@
-"""The model source of a library: signature tables, checks, and a straight-line `run`. Rendered once, after the choice."""
+"""The model source of a library: signature tables, checks, and a straight-line `run`, rendered once.
+
+Where a kernel has several alternatives (its choice is open, or differs by target) a step switches over them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mkwrap.artifact import HostCode, Open, Row
 from mkwrap.codegen.wrapper import launch_cpu, launch_cuda
-from mkwrap.codegen.wrapper.blobs import MANIFEST, binary_of, embedded, place_constants
+from mkwrap.codegen.wrapper.blobs import place_parts
 from mkwrap.codegen.wrapper.checks import write_checks, write_output_shapes
+from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of, contents_of
 from mkwrap.codegen.wrapper.launcher import (
     Call,
     Launcher,
@@ -17,105 +22,132 @@ from mkwrap.codegen.wrapper.launcher import (
 from mkwrap.codegen.wrapper.manifest import ABI_VERSION, Description, render_manifest
 from mkwrap.codegen.wrapper.signature import symbols_read, write_signature
 from mkwrap.codegen.wrapper.sizes import largest, round_up
+from mkwrap.codegen.wrapper.text import spell_comment
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.stages import Access, Blob, HostCode, Image, Selection
+from mkwrap.stages import Access, Image, Schedule
 
 LAUNCHERS: Mapping[str, Launcher] = {"cpu": launch_cpu.LAUNCHER, "cuda": launch_cuda.LAUNCHER}
+PARTS = "parts.bin"
+"""The file that the text embeds: the directory and every part."""
+_DIRECTORY_BYTES, _PART_BYTES, _ROW_BYTES = 24, 16, 8
+_ALIGNMENT = 64
 
 
-def wrap(selection: Selection, description: Description) -> HostCode:
-    """Render the host code of a closed choice; equal selections and descriptions give equal text.
+def wrap(selection: AnySelection, description: Description, further: Sequence[AnySelection] = ()) -> HostCode:
+    """Render the host code of a choice; equal selections and descriptions give equal text.
 
-    Raises `CaptureError` where a step writes to a constant, `DynamicShapeError` where a dynamic size has no upper bound.
+    `further` are selections for further targets of the same kind over the same schedule, in the order of
+    `description.further`. Raises `CaptureError` where a step writes to a constant, `DynamicShapeError` where a dynamic size
+    has no upper bound.
     """
     kind = description.device.kind
     launcher = LAUNCHERS[kind]
-    layout = _plan(selection, launcher)
-    traffic = _traffic_bytes(selection)
-    manifest = render_manifest(selection, layout, traffic, description)
-    images = launch_cuda.distinct_images(selection) if kind == "cuda" else {}
+    contents = contents_of((selection, *further))
+    layout = _lay_out(contents, launcher)
+    traffic = _traffic_bytes(contents.schedule)
+    apart = _apart(contents) if kind == "cpu" else ()
+    manifest = render_manifest(contents, layout, traffic, description, apart).encode()
+    parts = layout.parts.blobs(manifest)
     writer = Writer("  ")
-    _write_head(writer, launcher, len(manifest.encode()))
-    launcher.declare(writer, selection, layout, description.device, description.features)
+    _write_head(writer, launcher, contents, layout, apart)
+    program = contents.schedule.program
+    launcher.plan(writer, layout, description.devices, description.features)
     writer.line(f"[[maybe_unused]] constexpr uint64_t kArenaBytes = {layout.arena_bytes};")
-    write_signature(writer, selection.schedule.program)
-    write_checks(writer, selection.schedule.program)
-    _write_run(writer, selection, launcher, layout, tuple(images))
-    write_output_shapes(writer, selection.schedule.program, launcher.device_type)
-    _write_api(writer, selection, launcher, layout, traffic)
-    blobs: dict[str, Blob] = {**embedded(layout.constants)}
-    blobs.update({launch_cuda.image_file(n): image.blob for n, (image, _) in enumerate(images.values())})
-    blobs[MANIFEST] = manifest.encode()
-    return HostCode(kind, writer.text(), blobs, _objects(selection) if kind == "cpu" else (), manifest)
+    write_signature(writer, program)
+    write_checks(writer, program)
+    _write_run(writer, contents, launcher, layout)
+    write_output_shapes(writer, program, launcher.device_type)
+    _write_api(writer, contents, launcher, layout, (len(parts), len(manifest), traffic))
+    objects = _objects(contents) if kind == "cpu" else ()
+    return HostCode(kind, writer.text(), parts, layout.rows, objects, apart, manifest.decode())
 
 
-def _plan(selection: Selection, launcher: Launcher) -> Layout:
-    symbols = selection.schedule.program.symbols
-    workspaces = [launcher.workspace(binary_of(selection, step.kernel), symbols) for step in selection.schedule.steps]
+def manifest_offset(parts: int, targets: int, kernels: int) -> int:
+    """Return where the manifest, the first part, lies behind the directory (`mkwrap/parts.h`), in bytes from its start."""
+    row = _ROW_BYTES + round_up(4 * kernels, _ROW_BYTES)
+    return round_up(_DIRECTORY_BYTES + parts * _PART_BYTES + targets * row, _ALIGNMENT)
+
+
+def _lay_out(contents: Contents, launcher: Launcher) -> Layout:
+    symbols = contents.schedule.program.symbols
+    scratch = {
+        name: tuple(launcher.workspace(alternative.binary, symbols) for alternative in found)
+        for name, found in contents.kernels.items()
+    }
+    rows = []
+    for choices in contents.defaults:
+        wanted = [sizes[choice] for sizes, choice in zip(scratch.values(), choices, strict=True)]
+        rows.append(Row(round_up(max(wanted, default=0), launcher.alignment), choices))
     return Layout(
-        constants=place_constants(selection),
-        arena_bytes=round_up(largest(selection.schedule.arena_bytes, symbols), launcher.alignment),
-        workspace_bytes=round_up(max(workspaces, default=0), launcher.alignment),
+        parts=place_parts(contents, images=launcher.images),
+        arena_bytes=round_up(largest(contents.schedule.arena_bytes, symbols), launcher.alignment),
+        scratch=scratch,
+        rows=tuple(rows),
     )
 
 
-def _traffic_bytes(selection: Selection) -> int:
+def _traffic_bytes(schedule: Schedule) -> int:
     """Estimate the bytes one run moves: every parameter of every step once, twice where it is read and written."""
-    symbols = selection.schedule.program.symbols
     total = 0
-    for step in selection.schedule.steps:
-        for parameter in selection.schedule.kernels[step.kernel].parameters:
-            size = largest(parameter.buffer.numel, symbols) * parameter.buffer.dtype.itemsize
+    for step in schedule.steps:
+        for parameter in schedule.kernels[step.kernel].parameters:
+            size = largest(parameter.buffer.numel, schedule.program.symbols) * parameter.buffer.dtype.itemsize
             total += 2 * size if parameter.access is Access.READ_WRITE else size
     return total
 
 
-def _objects(selection: Selection) -> tuple[Image, ...]:
+def _objects(contents: Contents) -> tuple[Image, ...]:
     images: dict[str, Image] = {}
-    for step in selection.schedule.steps:
-        for image in binary_of(selection, step.kernel).images:
+    for found in contents.kernels.values():
+        for image in (image for alternative in found for image in alternative.binary.images):
             if images.setdefault(image.entry, image).digest != image.digest:
                 raise InternalError(f"two different objects define {image.entry}")
     return tuple(images.values())
 
 
-def _write_head(writer: Writer, launcher: Launcher, manifest_bytes: int) -> None:
+def _apart(contents: Contents) -> tuple[str, ...]:
+    """Return the entries of all alternatives of open kernels: closing the choice drops some of them."""
+    return tuple(
+        dict.fromkeys(
+            image.entry
+            for selection in contents.selections
+            for name in contents.kernels
+            if isinstance(choice := choice_of(selection, name), Open)
+            for binary in choice.binaries
+            for image in binary.images
+        )
+    )
+
+
+def _write_head(writer: Writer, launcher: Launcher, contents: Contents, layout: Layout, apart: Sequence[str]) -> None:
     writer.line("// A model compiled by mkwrap. The manifest says from what, for which machine and how it was chosen.")
     writer.line(f'#include "{launcher.header}"')
-    writer.line('#include "mkwrap/embed.h"')
     writer.line('#include "mkwrap/model_api.h"')
+    writer.line('#include "mkwrap/parts.h"')
     writer.line('#include "mkwrap/sizes.h"')
     writer.line()
     writer.line(f'static_assert(MKW_ABI_VERSION == {ABI_VERSION}, "host code and headers differ");')
     writer.line("namespace runtime = mkwrap::runtime;")
     writer.line()
-    writer.line(f'MKW_EMBED(char, mkw_manifest, "{MANIFEST}");')
-    writer.line(f"constexpr uint64_t kManifestBytes = {manifest_bytes};")
+    codes = " ".join(f"MKW_PARTS_CODE({entry})" for entry in apart) or '""'
+    writer.line(f'MKW_PARTS("{PARTS}", {codes});')
+    launcher.declare(writer, contents, layout)
+    writer.line()
+    writer.line("namespace {")
+    writer.line()
 
 
-def _write_run(writer: Writer, selection: Selection, launcher: Launcher, layout: Layout, images: Sequence[str]) -> None:
-    program = selection.schedule.program
-    used = used_buffers(selection)
-    calls = [
-        Call(
-            number,
-            step,
-            selection.schedule.kernels[step.kernel],
-            binary_of(selection, step.kernel),
-            selection,
-            layout,
-            images,
-        )
-        for number, step in enumerate(selection.schedule.steps)
-    ]
+def _write_run(writer: Writer, contents: Contents, launcher: Launcher, layout: Layout) -> None:
+    program = contents.schedule.program
+    used = used_buffers(contents.schedule)
     writer.line()
     arguments = "mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream"
     with writer.block(f"mkw_status run({arguments})"):
         writer.line("const mkw_device device = runtime::device_of(*context->model);")
         for check in ("check_inputs(device, inputs", "check_outputs(device, inputs, outputs"):
             writer.line(f"if (const mkw_status status = {check}, &context->error)) return status;")
-        launcher.begin(writer, program, layout.workspace_bytes > 0)
+        launcher.begin(writer, program, any(any(sizes) for sizes in layout.scratch.values()))
         symbols_read(writer, program)
         for names, array, prefix in (
             ([spec.name for spec in program.inputs], "inputs", "in"),
@@ -125,25 +157,46 @@ def _write_run(writer: Writer, selection: Selection, launcher: Launcher, layout:
                 if name in used:
                     value = f"{launcher.address}({array}[{number}])"
                     writer.line(f"[[maybe_unused]] {launcher.pointer} const {prefix}{number} = {value};")
-        for call in calls:
-            launcher.step(writer, call)
+        for number in range(len(contents.schedule.steps)):
+            _write_step(writer, contents, launcher, layout, number)
         writer.line("return MKW_OK;")
 
 
-def _write_api(writer: Writer, selection: Selection, launcher: Launcher, layout: Layout, traffic: int) -> None:
-    program = selection.schedule.program
+def _write_step(writer: Writer, contents: Contents, launcher: Launcher, layout: Layout, number: int) -> None:
+    step = contents.schedule.steps[number]
+    count = len(contents.kernels[step.kernel])
+    calls = [Call(number, step, alternative, contents, layout) for alternative in range(count)]
+    if count == 1:
+        launcher.step(writer, calls[0])
+        return
+    writer.line(spell_comment(f"{number}: {step.kernel}, {count} alternatives", 2))
+    with writer.block(f"switch (context->model->choices[{contents.number(step.kernel)}])"):
+        for call in calls:
+            label = "default" if call is calls[-1] else f"case {call.alternative}"
+            with writer.block(f"{label}:"):
+                launcher.step(writer, call)
+                writer.line("break;")
+
+
+def _write_api(
+    writer: Writer, contents: Contents, launcher: Launcher, layout: Layout, sizes: tuple[int, int, int]
+) -> None:
+    """Write the table of functions; `sizes` are the number of parts, and the bytes of the manifest and of traffic."""
+    program = contents.schedule.program
     inputs, outputs = len(program.inputs), len(output_buffers(program))
-    constants = sum(c.size for c in layout.constants.placed)
-    writer.line()
-    with writer.block("constexpr mkw_api kApi =", "};"):
-        writer.line(f"MKW_ABI_VERSION, sizeof(mkw_api), {launcher.device_type}, {inputs}, {outputs},")
-        tables = f"{'kInputs' if inputs else 'nullptr'}, {'kOutputs' if outputs else 'nullptr'}"
-        writer.line(f"{tables}, mkw_manifest, kManifestBytes, {constants}, {traffic},")
-        writer.line("runtime::model_create<kPlan>, runtime::model_destroy, runtime::context_create<kPlan>,")
-        writer.line("runtime::context_destroy, run, runtime::last_error, output_shapes,")
-        writer.line("runtime::workspace_bytes<kPlan>,")
+    constants = sum(c.size for c in layout.parts.constants.placed)
+    parts, manifest, traffic = sizes
+    at = manifest_offset(parts, len(layout.rows), len(contents.kernels))
     writer.line()
     writer.line("}  // namespace")
     writer.line()
+    with writer.block('extern "C" const mkw_api mkw_api_table =', "};"):
+        writer.line(f"MKW_ABI_VERSION, sizeof(mkw_api), {launcher.device_type}, {inputs}, {outputs},")
+        tables = f"{'kInputs' if inputs else 'nullptr'}, {'kOutputs' if outputs else 'nullptr'}"
+        writer.line(f"{tables}, mkw_parts + {at}, {manifest}, {constants}, {traffic},")
+        writer.line("runtime::model_create<kPlan>, runtime::model_destroy, runtime::context_create,")
+        writer.line("runtime::context_destroy, run, runtime::last_error, output_shapes,")
+        writer.line("runtime::workspace_bytes,")
+    writer.line()
     with writer.block('extern "C" [[gnu::visibility("default")]] const mkw_api* mkw_get_api(uint32_t version)'):
-        writer.line("return version == MKW_ABI_VERSION ? &kApi : nullptr;")
+        writer.line("return version == MKW_ABI_VERSION ? &mkw_api_table : nullptr;")

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mkwrap.codegen.wrapper.blobs import binary_of
+from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_title
 from mkwrap.codegen.wrapper.sizes import largest, spell_size
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.stages import Binary, Device, Program, Selection, SizeArgument, SymbolSpec
+from mkwrap.stages import Binary, Device, Program, SizeArgument, SymbolSpec
 
-_CONSTANT = "const_cast<unsigned char*>({symbol})"
+_CONSTANT = "const_cast<unsigned char*>(runtime::part_bytes(mkw_parts, {part}))"
 
 
 def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
     return largest(binary.source.workspace_bytes, symbols)
 
 
-def _declare(writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]) -> None:
-    entries = dict.fromkeys(_entry(binary_of(selection, step.kernel)) for step in selection.schedule.steps)
+def _declare(writer: Writer, contents: Contents, layout: Layout) -> None:
+    del layout
+    entries = dict.fromkeys(_entry(a.binary) for found in contents.kernels.values() for a in found)
     writer.lines(f'extern "C" int32_t {entry}(void* const* args, const int64_t* sizes);' for entry in entries)
-    for placed in layout.constants.placed:
-        writer.line(f'MKW_EMBED(unsigned char, {placed.symbol}, "{placed.file}");')
-    writer.line()
-    writer.line("namespace {")
-    writer.line()
+
+
+def _plan(writer: Writer, layout: Layout, devices: Sequence[Device], features: Sequence[str]) -> None:
+    if len(devices) != 1:
+        raise InternalError("a CPU library has one target")
     if features:
         writer.line("constexpr const char* kFeatures[] = {" + ", ".join(map(spell_string, features)) + "};")
     table = "kFeatures" if features else "nullptr"
-    fields = ", ".join([spell_string(device.arch), table, str(len(features)), str(layout.scratch_bytes)])
+    fields = ", ".join([spell_string(devices[0].arch), table, str(len(features)), str(layout.arena_bytes), "mkw_parts"])
     writer.line(f"constexpr runtime::CpuPlan kPlan = {{{fields}}};")
 
 
@@ -78,7 +79,9 @@ LAUNCHER = Launcher(
     device_type="MKW_DEVICE_CPU",
     alignment=64,
     workspace=_workspace,
+    images=False,
     declare=_declare,
+    plan=_plan,
     begin=_begin,
     address="runtime::address",
     pointer="unsigned char*",

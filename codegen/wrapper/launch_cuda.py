@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from mkwrap.codegen.wrapper.blobs import binary_of
+from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_title
 from mkwrap.codegen.wrapper.sizes import is_static, largest, round_up, spell_size
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
-from mkwrap.stages import Binary, Device, Image, Launch, Program, Selection, SizeArgument, SymbolSpec
+from mkwrap.stages import Binary, Device, Image, Launch, Program, SizeArgument, SymbolSpec
 
 _CONSTANT = "model.constants + {offset}"
 _ALIGNMENT = 256
 _SIZE_TYPES = {DType.INT64: "int64_t", DType.INT32: "int32_t"}
-
-
-def distinct_images(selection: Selection) -> Mapping[str, tuple[Image, str]]:
-    """Return digest and entry of every image in use → the image and the kernel variant it belongs to (for messages)."""
-    images: dict[str, tuple[Image, str]] = {}
-    for step in selection.schedule.steps:
-        binary = binary_of(selection, step.kernel)
-        for image in binary.images:
-            images.setdefault(image_key(image), (image, f"{step.kernel} {binary.source.variant.label}"))
-    return images
-
-
-def image_key(image: Image) -> str:
-    """Return what tells two images apart."""
-    return f"{image.digest}:{image.entry}"
-
-
-def image_file(number: int) -> str:
-    """Return the name of an embedded cubin."""
-    return f"image_{number}.cubin"
 
 
 def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
@@ -68,30 +48,30 @@ def _global_scratch(image: Image, launch: Launch, symbols: Sequence[SymbolSpec])
     return round_up(image.global_scratch_bytes * x * y * z, _ALIGNMENT)
 
 
-def _declare(writer: Writer, selection: Selection, layout: Layout, device: Device, features: Sequence[str]) -> None:
+def _declare(writer: Writer, contents: Contents, layout: Layout) -> None:
+    """Declare nothing: images are parts."""
+
+
+def _plan(writer: Writer, layout: Layout, devices: Sequence[Device], features: Sequence[str]) -> None:
     del features
-    images = distinct_images(selection)
-    for number in range(len(images)):
-        writer.line(f'MKW_EMBED(unsigned char, mkw_image_{number}, "{image_file(number)}");')
-    for placed in layout.constants.placed:
-        writer.line(f'MKW_EMBED(unsigned char, {placed.symbol}, "{placed.file}");')
-    writer.line()
-    writer.line("namespace {")
-    writer.line()
+    images, constants = layout.parts.images, layout.parts.constants
+    with writer.block("constexpr runtime::CudaArch kArchs[] =", "};"):
+        for device in devices:
+            major, minor, exact = _capability(device.arch)
+            writer.line(f"{{{spell_string(device.arch)}, {major}, {minor}, {'true' if exact else 'false'}}},")
     if images:
         with writer.block("constexpr runtime::CudaImage kImages[] =", "};"):
-            for number, (image, kernel) in enumerate(images.values()):
-                names = f"{spell_string(image.entry)}, {spell_string(kernel)}"
-                writer.line(f"{{mkw_image_{number}, {names}, {image.threads}, {image.shared_bytes}}},")
-    if layout.constants.placed:
+            for placed in images:
+                names = f"{spell_string(placed.image.entry)}, {spell_string(placed.title)}"
+                sizes = f"{placed.image.threads}, {placed.image.shared_bytes}"
+                writer.line(f"{{{placed.part}, {names}, {sizes}, {placed.kernel}, {placed.alternative}}},")
+    if constants.placed:
         with writer.block("constexpr runtime::CudaConstant kConstants[] =", "};"):
-            writer.lines(f"{{{c.symbol}, {c.size}, {c.offset}}}," for c in layout.constants.placed)
-    major, minor, exact = _capability(device.arch)
+            writer.lines(f"{{{c.part}, {c.offset}}}," for c in constants.placed)
     tables = f"{'kImages' if images else 'nullptr'}, {len(images)}"
-    tables += f", {'kConstants' if layout.constants.placed else 'nullptr'}, {len(layout.constants.placed)}"
-    head = f"{spell_string(device.arch)}, {major}, {minor}, {'true' if exact else 'false'}"
-    tail = f"{layout.constants.total}, {layout.scratch_bytes}"
-    writer.line(f"constexpr runtime::CudaPlan kPlan = {{{head}, {tables}, {tail}}};")
+    tables += f", {'kConstants' if constants.placed else 'nullptr'}, {len(constants.placed)}"
+    head = f"kArchs, {len(devices)}, mkw_parts"
+    writer.line(f"constexpr runtime::CudaPlan kPlan = {{{head}, {tables}, {constants.total}, {layout.arena_bytes}}};")
 
 
 def _capability(arch: str) -> tuple[int, int, bool]:
@@ -142,7 +122,7 @@ def _launch(writer: Writer, call: Call, launch: Launch, image: Image, scratch: i
     # The driver does not look for the null pointer at the end; whoever checks the number of arguments does.
     writer.line("void* parameters[] = {" + ", ".join([*names, "&scratch", "&profile", "nullptr"]) + "};")
     grid = ", ".join(spell_size(extent) for extent in launch.grid)
-    index = list(call.images).index(image_key(image))
+    index = call.layout.parts.image(call.contents.number(call.step.kernel), call.alternative, image)
     _checked(writer, f"runtime::launch(*context, kPlan, {index}, {{{grid}}}, queue, parameters)")
 
 
@@ -155,7 +135,9 @@ LAUNCHER = Launcher(
     device_type="MKW_DEVICE_CUDA",
     alignment=_ALIGNMENT,
     workspace=_workspace,
+    images=True,
     declare=_declare,
+    plan=_plan,
     begin=_begin,
     address="runtime::device_address",
     pointer="CUdeviceptr",

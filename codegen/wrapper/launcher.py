@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mkwrap.codegen.wrapper.blobs import Constants
+from mkwrap.artifact import Row
+from mkwrap.codegen.wrapper.blobs import Parts
+from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.sizes import spell_size
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
@@ -18,7 +20,7 @@ from mkwrap.stages import (
     OutputKind,
     OutputSpec,
     Program,
-    Selection,
+    Schedule,
     SizeArgument,
     Step,
     SymbolSpec,
@@ -28,35 +30,44 @@ from mkwrap.stages import (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of a library lies: constants, and a context's scratch (arena, then workspace; bytes)."""
+    """Where everything of a library lies: its parts, and a context's scratch (arena, then workspace; bytes)."""
 
-    constants: Constants
+    parts: Parts
     arena_bytes: int
-    workspace_bytes: int
+    scratch: Mapping[str, tuple[int, ...]]
+    """Workspace that each alternative of a kernel asks for."""
+    rows: tuple[Row, ...]
 
     @property
-    def scratch_bytes(self) -> int:
-        """Bytes of one context."""
-        return self.arena_bytes + self.workspace_bytes
+    def workspace_bytes(self) -> int:
+        """The largest workspace of any target's choice."""
+        return max(row.workspace_bytes for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One step with all it refers to."""
+    """One step by one of its kernel's alternatives, with all it refers to."""
 
     number: int
     step: Step
-    kernel: Kernel
-    binary: Binary
-    selection: Selection
+    alternative: int
+    contents: Contents
     layout: Layout
-    images: Sequence[str]
-    """Digests of the distinct images, in the order the model holds them (CUDA)."""
 
     @property
     def program(self) -> Program:
         """The program whose buffers the step binds."""
-        return self.selection.schedule.program
+        return self.contents.schedule.program
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that the step calls."""
+        return self.contents.schedule.kernels[self.step.kernel]
+
+    @property
+    def binary(self) -> Binary:
+        """The alternative's binary."""
+        return self.contents.kernels[self.step.kernel][self.alternative].binary
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,12 @@ class Launcher:
     """Bytes every part of the scratch memory is aligned to."""
     workspace: Callable[[Binary, Sequence[SymbolSpec]], int]
     """Bytes of scratch one step with this binary needs."""
-    declare: Callable[[Writer, Selection, Layout, Device, Sequence[str]], None]
-    """Write declarations and `kPlan`; the last argument names the instruction set features needed."""
+    images: bool
+    """Whether images are parts that are loaded at run time; else they are linked."""
+    declare: Callable[[Writer, Contents, Layout], None]
+    """Write the declarations that stand before the model's namespace, if any."""
+    plan: Callable[[Writer, Layout, Sequence[Device], Sequence[str]], None]
+    """Write `kPlan` and its tables; given are each target's device and the instruction set features needed."""
     begin: Callable[[Writer, Program, bool], None]
     """Write the start of `run`: `stream` handling and the local names `arena` and `workspace`."""
     address: str
@@ -82,7 +97,7 @@ class Launcher:
 
 
 def spell_argument(call: Call, argument: BufferArgument | WorkspaceArgument | SizeArgument, constant: str) -> str:
-    """Spell an argument's value; `constant` is a format with fields `symbol` and `offset` for embedded constants."""
+    """Spell an argument's value; `constant` is a format with fields `part` and `offset` for embedded constants."""
     match argument:
         case SizeArgument(expr=expr):
             return spell_size(expr)
@@ -91,8 +106,8 @@ def spell_argument(call: Call, argument: BufferArgument | WorkspaceArgument | Si
         case BufferArgument(parameter=parameter, packing=packing):
             name = call.step.buffers[parameter]
             if call.program.buffers[name].role is Role.CONSTANT:
-                placed = call.layout.constants.find(name, packing)
-                return constant.format(symbol=placed.symbol, offset=placed.offset)
+                placed = call.layout.parts.constants.find(name, packing)
+                return constant.format(part=placed.part, offset=placed.offset)
             return spell_buffer(call, name)
 
 
@@ -103,8 +118,8 @@ def spell_buffer(call: Call, name: str) -> str:
             return f"in{input_number(call.program, name)}"
         case Role.OUTPUT:
             return f"out{output_number(call.program, name)}"
-        case Role.TEMPORARY if name in call.selection.schedule.placements:
-            return _plus("arena", spell_size(call.selection.schedule.placements[name]))
+        case Role.TEMPORARY if name in call.contents.schedule.placements:
+            return _plus("arena", spell_size(call.contents.schedule.placements[name]))
         case role:
             raise InternalError(f"step {call.number} ({call.kernel.name}) binds {name}, a {role.value} without a place")
 
@@ -130,9 +145,9 @@ def output_number(program: Program, name: str) -> int:
     raise InternalError(f"{name} is no output of the program")
 
 
-def used_buffers(selection: Selection) -> frozenset[str]:
+def used_buffers(schedule: Schedule) -> frozenset[str]:
     """Return the buffers that any step passes to a kernel or sizes a launch by."""
-    return frozenset(name for step in selection.schedule.steps for name in step.buffers)
+    return frozenset(name for step in schedule.steps for name in step.buffers)
 
 
 def step_title(call: Call) -> str:

@@ -12,11 +12,13 @@ from typing import TypeAlias
 import numpy as np
 import sympy
 
-from mkwrap.codegen.wrapper.blobs import binary_of
+from mkwrap.artifact import Open
+from mkwrap.codegen.wrapper.blobs import constant_parts
+from mkwrap.codegen.wrapper.contents import Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.sizes import is_static
 from mkwrap.ir.nodes import Expr
-from mkwrap.stages import Device, OutputKind, OutputSpec, Program, Selection
+from mkwrap.stages import Binary, Device, OutputKind, OutputSpec, Program
 
 FORMAT = 1
 ABI_VERSION = 1
@@ -35,23 +37,30 @@ class Description:
     """mkwrap's own."""
     call: Mapping[str, Json]
     """How Python arguments become inputs and leaves become the result."""
+    further: tuple[Device, ...] = ()
+    """The devices of a library's further targets."""
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Return the device of each target."""
+        return (self.device, *self.further)
 
 
-def render_manifest(selection: Selection, layout: Layout, traffic_bytes: int, description: Description) -> str:
-    """Return the manifest: JSON with sorted keys, so that equal selections give equal text."""
-    program = selection.schedule.program
-    device = description.device
+def render_manifest(
+    contents: Contents, layout: Layout, traffic_bytes: int, description: Description, apart: Sequence[str]
+) -> str:
+    """Return the manifest: JSON with sorted keys, so that equal selections give equal text.
+
+    `apart` are the entries whose code can be dropped.
+    """
+    program = contents.schedule.program
+    targets = [_target(device, description.features) for device in description.devices]
     manifest: Mapping[str, Json] = {
         "format": FORMAT,
         "abi_version": ABI_VERSION,
         "mkwrap_version": description.version,
-        "target": {
-            "kind": device.kind,
-            "arch": device.arch,
-            "features": description.features,
-            "device": device.name,
-            "units": device.units,
-        },
+        "target": targets[0],
+        "targets": targets,
         "inputs": _inputs(program),
         "outputs": [_output(program, spec) for spec in program.outputs],
         "symbols": [
@@ -65,14 +74,15 @@ def render_manifest(selection: Selection, layout: Layout, traffic_bytes: int, de
             for spec in program.symbols
         ],
         "call": description.call,
-        "kernels": _kernels(selection),
+        "kernels": [_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels],
         "constants": _constants(program, layout),
         "memory": {
             "arena": layout.arena_bytes,
             "workspace": layout.workspace_bytes,
-            "constants": sum(c.size for c in layout.constants.placed),
+            "constants": sum(c.size for c in layout.parts.constants.placed),
             "traffic": traffic_bytes,
         },
+        "code": list(apart),
     }
     return json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -135,28 +145,38 @@ def _value(value: bool | int | float | str | None) -> Json:
     return value
 
 
-def _kernels(selection: Selection) -> Json:
-    steps: dict[str, list[int]] = {}
-    origins: dict[str, dict[str, None]] = {}
-    for number, step in enumerate(selection.schedule.steps):
-        steps.setdefault(step.kernel, []).append(number)
-        origins.setdefault(step.kernel, {}).update(dict.fromkeys(step.origins))
-    return [
-        {
-            "name": name,
-            "steps": numbers,
-            "uses": len(numbers),
-            "origins": list(origins[name]),
-            **_choice(selection, name),
-        }
-        for name, numbers in steps.items()
-    ]
-
-
-def _choice(selection: Selection, name: str) -> Mapping[str, Json]:
-    binary = binary_of(selection, name)
+def _target(device: Device, features: Sequence[str]) -> Mapping[str, Json]:
     return {
-        "winner": binary.source.variant.label,
+        "kind": device.kind,
+        "arch": device.arch,
+        "features": features,
+        "device": device.name,
+        "units": device.units,
+    }
+
+
+def _kernel(contents: Contents, layout: Layout, name: str, target: int) -> Json:
+    steps = [number for number, step in enumerate(contents.schedule.steps) if step.kernel == name]
+    origins = dict.fromkeys(origin for number in steps for origin in contents.schedule.steps[number].origins)
+    return {
+        "name": name,
+        "target": target,
+        "steps": steps,
+        "uses": len(steps),
+        "origins": list(origins),
+        **_choice(contents, layout, name, target),
+    }
+
+
+def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mapping[str, Json]:
+    selection = contents.selections[target]
+    alternatives = [
+        _alternative(contents, layout, name, number)
+        for number, alternative in enumerate(contents.kernels[name])
+        if alternative.target == target
+    ]
+    described: dict[str, Json] = {
+        "winner": alternatives[0]["variant"],
         "reason": selection.reasons.get(name, ""),
         "timings": [
             {
@@ -171,8 +191,32 @@ def _choice(selection: Selection, name: str) -> Mapping[str, Json]:
             {"variant": rejected.variant.label, "reason": rejected.reason}
             for rejected in selection.rejected.get(name, ())
         ],
+        **{key: value for key, value in alternatives[0].items() if key != "variant"},
+    }
+    if isinstance(choice_of(selection, name), Open):
+        race = next(r for r in layout.parts.races if (r.kernel, r.target) == (name, target))
+        described["open"] = {"race": race.part, "given": race.given, "alternatives": alternatives}
+    return described
+
+
+def _alternative(contents: Contents, layout: Layout, name: str, number: int) -> dict[str, Json]:
+    binary = contents.kernels[name][number].binary
+    return {
+        "variant": binary.source.variant.label,
+        "alternative": number,
         "workspace_bytes": _size(binary.source.workspace_bytes),
-        "launches": [
+        "scratch_bytes": layout.scratch[name][number],
+        "constants": constant_parts(contents, layout.parts.constants, name, binary),
+        "launches": _launches(contents, layout, name, number, binary),
+    }
+
+
+def _launches(contents: Contents, layout: Layout, name: str, number: int, binary: Binary) -> Json:
+    placed = layout.parts.images
+    launches: list[Mapping[str, Json]] = []
+    for image in binary.images:
+        part = layout.parts.image(contents.number(name), number, image) if placed else None
+        launches.append(
             {
                 "entry": image.entry,
                 "digest": image.digest,
@@ -180,10 +224,10 @@ def _choice(selection: Selection, name: str) -> Mapping[str, Json]:
                 "shared_bytes": image.shared_bytes,
                 "registers": image.registers,
                 "spilled_bytes": image.spilled_bytes,
+                "part": None if part is None else placed[part].part,
             }
-            for image in binary.images
-        ],
-    }
+        )
+    return launches
 
 
 def _constants(program: Program, layout: Layout) -> Json:
@@ -196,5 +240,5 @@ def _constants(program: Program, layout: Layout) -> Json:
             "bytes": int(program.constants[name].data.nbytes),
             "sha256": hashlib.sha256(np.ascontiguousarray(program.constants[name].data).data).hexdigest(),
         }
-        for name in sorted(layout.constants.names)
+        for name in sorted(layout.parts.constants.names)
     ]

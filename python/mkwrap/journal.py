@@ -8,9 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from mkwrap.artifact import HostCode, Open, OpenSelection
 from mkwrap.errors import CacheError
 from mkwrap.ir.printer import print_nest, print_program
-from mkwrap.stages import Binary, Candidates, CapturedGraph, HostCode, Program, Rejected, Schedule, Selection, Source
+from mkwrap.stages import (
+    Binary,
+    Candidates,
+    CapturedGraph,
+    Dispatch,
+    Program,
+    Rejected,
+    Schedule,
+    Selection,
+    Source,
+)
 
 Value = TypeVar("Value")
 
@@ -56,12 +67,20 @@ def _texts(value: object) -> list[tuple[str, str]]:
             return [(".txt", "".join(lines))]
         case Selection():
             return [(".txt", "".join(f"{k}: {d.only.source.variant.label}\n" for k, d in value.winners.items()))]
+        case OpenSelection():
+            return [(".txt", "".join(f"{kernel}: {_labels(choice)}\n" for kernel, choice in value.choices.items()))]
         case HostCode():
             return [(".cpp", value.text), (".json", value.manifest)]
         case Mapping():
             return _texts_of_variants([item for items in value.values() for item in items])
         case _:
             return []
+
+
+def _labels(choice: Dispatch | Open) -> str:
+    if isinstance(choice, Open):
+        return "open: " + ", ".join(binary.source.variant.label for binary in choice.binaries)
+    return choice.only.source.variant.label
 
 
 def _texts_of_variants(items: Sequence[Source | Binary | Rejected]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""Every value handed from stage to stage, in pipeline order. No logic.
+"""Every value handed from stage to stage up to the choice, in pipeline order; `artifact.py` has the rest. No logic.
 
-capture → lower → fuse → variants → render → build → tune → wrap → link → load
+capture → lower → fuse → variants → render → build → tune
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -363,35 +362,3 @@ class Selection:
     rejected: Mapping[str, tuple[Rejected, ...]]
     reasons: Mapping[str, str]
     """Per kernel: why the winner won ("measured", "within noise of the default", "forced", "not measured: …", "cached")."""
-
-
-@dataclass(frozen=True)
-class EmbeddedConstant:
-    """A constant's bytes as a kernel reads them: packed, or dense in the buffer's strides."""
-
-    constant: str
-    packing: Packing | None = None
-
-
-Blob: TypeAlias = bytes | EmbeddedConstant
-
-
-@dataclass(frozen=True)
-class HostCode:
-    """The C++ of one library, rendered once: model source, files it embeds, objects to link, and the manifest (JSON)."""
-
-    kind: str
-    """"cpu" or "cuda"."""
-    text: str
-    blobs: Mapping[str, Blob]
-    """File name in the text's `.incbin` → its bytes."""
-    objects: tuple[Image, ...]
-    manifest: str
-
-
-@dataclass(frozen=True)
-class Library:
-    """A linked library and its manifest (JSON)."""
-
-    path: Path
-    manifest: str

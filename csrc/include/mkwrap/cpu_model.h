@@ -8,9 +8,12 @@
 #include "mkwrap/check.h"
 #include "mkwrap/cpu_features.h"
 #include "mkwrap/overlap.h"
+#include "mkwrap/parts.h"
 
 struct mkw_model {
-  int32_t references;  // the caller's, and one per context
+  int32_t references;       // the caller's, and one per context
+  const uint32_t* choices;  // per kernel the alternative that runs
+  size_t scratch_bytes;     // of a context
 };
 
 struct mkw_context {
@@ -29,7 +32,8 @@ struct CpuPlan {
   const char* arch;
   const char* const* features;
   int32_t feature_count;
-  int64_t scratch_bytes;
+  int64_t arena_bytes;
+  const char* parts;  // NULL: no alternatives, no workspace
 };
 
 inline mkw_status check_features(const CpuPlan& plan, mkw_error* error) {
@@ -55,6 +59,9 @@ inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** 
   auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
   made->references = 1;
+  const Row chosen = plan.parts != nullptr ? row(plan.parts, 0) : Row{};
+  made->choices = chosen.choices;
+  made->scratch_bytes = static_cast<size_t>(plan.arena_bytes) + chosen.workspace_bytes;
   *model = made;
   return MKW_OK;
 }
@@ -64,14 +71,13 @@ inline void release(mkw_model* model) {
     free(model);
 }
 
-inline mkw_status create_context(const CpuPlan& plan, mkw_model* model, mkw_context** context,
-                                 mkw_error* error) {
+inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
   auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
   void* scratch = nullptr;
-  const auto bytes = static_cast<size_t>(plan.scratch_bytes);
+  const size_t bytes = model->scratch_bytes;
   if (made == nullptr || (bytes > 0 && posix_memalign(&scratch, kScratchAlignment, bytes) != 0)) {
     free(made);
     return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory (%zu bytes of scratch)",

@@ -9,38 +9,48 @@
 #include "mkwrap/check.h"
 #include "mkwrap/driver.h"
 #include "mkwrap/overlap.h"
+#include "mkwrap/parts.h"
 
 namespace mkwrap::runtime {
 
-// A compiled kernel: one cubin with one entry.
+// A compiled kernel: one cubin with one entry. It is loaded where `alternative` of kernel number
+// `number` is the choice.
 struct CudaImage {
-  const unsigned char* cubin;
+  uint32_t part;
   const char* entry;
   const char* kernel;  // for messages: name and variant
   uint32_t threads;
   uint32_t shared_bytes;  // dynamic shared memory of every launch
+  uint32_t number;
+  uint32_t alternative;
 };
 
-// A constant's bytes and its place in the model's device memory.
+// A constant and its place in the model's device memory.
 struct CudaConstant {
-  const unsigned char* bytes;
-  uint64_t size;
+  uint32_t part;
   uint64_t offset;
 };
 
-// What a library's model needs of the device and of its memory.
-struct CudaPlan {
-  const char* arch;
+// An architecture that the library has images for; its row of the choice has the same number.
+struct CudaArch {
+  const char* name;
   int32_t major;
   int32_t minor;
   bool exact;  // the images use features of this very architecture (sm_90a) and run on no later
                // minor version
+};
+
+// What a library's model needs of the device and of its memory.
+struct CudaPlan {
+  const CudaArch* archs;
+  int32_t arch_count;
+  const char* parts;
   const CudaImage* images;
   int32_t image_count;
   const CudaConstant* constants;
   int32_t constant_count;
   uint64_t constant_bytes;
-  uint64_t scratch_bytes;
+  uint64_t arena_bytes;
 };
 
 }  // namespace mkwrap::runtime
@@ -53,6 +63,9 @@ struct mkw_model {
   CUdevice handle;
   CUcontext context;  // the device's primary context, retained
   CUdeviceptr constants;
+  const char* arch;         // the one of the library's that this device runs
+  const uint32_t* choices;  // per kernel the alternative that runs
+  uint64_t scratch_bytes;   // of a context
   int32_t image_count;
   CUmodule* modules;
   CUfunction* functions;
@@ -81,24 +94,48 @@ inline mkw_device device_of(const mkw_model& model) { return model.device; }
 // Programming Guide, 16.4).
 constexpr uint32_t kSharedWithoutOptIn = 48 * 1024;
 
-// Refuse a device whose architecture the images do not run on: same major version and no older
-// minor version (CUDA C++ Programming Guide, binary compatibility), or the very version for
+// Whether a device runs an architecture's images: same major version and no older minor version
+// (CUDA C++ Programming Guide, binary compatibility), or the very version for
 // architecture-specific images.
-inline mkw_status check_architecture(const Driver& driver, CUdevice device, const CudaPlan& plan,
-                                     mkw_error* error) {
-  int major = 0;
-  int minor = 0;
-  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &major,
-                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
-  MKW_DRIVER_CALL(driver, error, "", cuDeviceGetAttribute, &minor,
-                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
-  if (major == plan.major && (minor == plan.minor || (!plan.exact && minor > plan.minor)))
-    return MKW_OK;
+inline bool fits(const CudaArch& arch, int major, int minor) {
+  return major == arch.major && (minor == arch.minor || (!arch.exact && minor > arch.minor));
+}
+
+[[gnu::cold, gnu::noinline]] inline mkw_status no_architecture(const Driver& driver,
+                                                               CUdevice device,
+                                                               const CudaPlan& plan, int major,
+                                                               int minor, mkw_error* error) {
   char name[128] = "";
   MKW_DRIVER_CALL(driver, error, "", cuDeviceGetName, name, static_cast<int>(sizeof(name)), device);
+  char archs[256];
+  Text text(archs, sizeof(archs));
+  for (int32_t i = 0; i < plan.arch_count; ++i)
+    text.add(i == 0 ? "%s" : ", %s", plan.archs[i].name);
   return fail(error, MKW_ERROR_ARCHITECTURE, -1,
-              "the library is compiled for %s; this device (%s) is sm_%d%d", plan.arch, name, major,
+              "the library is compiled for %s; this device (%s) is sm_%d%d", archs, name, major,
               minor);
+}
+
+// Take the architecture that fits the device best, the latest of those that do, and with it its
+// choice of kernels; a device that none fits is refused.
+inline mkw_status choose_architecture(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
+  int major = 0;
+  int minor = 0;
+  MKW_DRIVER_CALL(model.driver, error, "", cuDeviceGetAttribute, &major,
+                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, model.handle);
+  MKW_DRIVER_CALL(model.driver, error, "", cuDeviceGetAttribute, &minor,
+                  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, model.handle);
+  int32_t best = -1;
+  for (int32_t i = 0; i < plan.arch_count; ++i)
+    if (fits(plan.archs[i], major, minor) &&
+        (best < 0 || plan.archs[i].minor > plan.archs[best].minor))
+      best = i;
+  if (best < 0) return no_architecture(model.driver, model.handle, plan, major, minor, error);
+  const Row chosen = row(plan.parts, best);
+  model.arch = plan.archs[best].name;
+  model.choices = chosen.choices;
+  model.scratch_bytes = plan.arena_bytes + chosen.workspace_bytes;
+  return MKW_OK;
 }
 
 inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
@@ -111,8 +148,7 @@ inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error*
     return fail(error, MKW_ERROR_ARGUMENT, -1, "there is no CUDA device %d; there are %d",
                 model.device.id, count);
   MKW_DRIVER_CALL(driver, error, "", cuDeviceGet, &model.handle, model.device.id);
-  if (const mkw_status status = check_architecture(driver, model.handle, plan, error))
-    return status;
+  if (const mkw_status status = choose_architecture(model, plan, error)) return status;
   MKW_DRIVER_CALL(driver, error, "", cuDevicePrimaryCtxRetain, &model.context, model.handle);
   return MKW_OK;
 }
@@ -121,7 +157,12 @@ inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error*
   const Driver& driver = model.driver;
   for (int32_t i = 0; i < plan.image_count; ++i) {
     const CudaImage& image = plan.images[i];
-    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleLoadData, &model.modules[i], image.cubin);
+    if (model.choices[image.number] != image.alternative) continue;
+    if (part(plan.parts, image.part).size == 0)
+      return fail(error, MKW_ERROR_ARCHITECTURE, -1, "the library holds no image of %s for %s",
+                  image.kernel, model.arch);
+    MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleLoadData, &model.modules[i],
+                    part_bytes(plan.parts, image.part));
     MKW_DRIVER_CALL(driver, error, image.kernel, cuModuleGetFunction, &model.functions[i],
                     model.modules[i], image.entry);
     if (image.shared_bytes > kSharedWithoutOptIn)
@@ -137,9 +178,10 @@ inline mkw_status copy_constants(const mkw_model& model, const CudaPlan& plan, C
   const Driver& driver = model.driver;
   for (int32_t i = 0; i < plan.constant_count; ++i) {
     const CudaConstant& constant = plan.constants[i];
-    if (constant.size > 0)
+    if (const uint64_t size = part(plan.parts, constant.part).size)
       MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync,
-                      model.constants + constant.offset, constant.bytes, constant.size, stream);
+                      model.constants + constant.offset, part_bytes(plan.parts, constant.part),
+                      size, stream);
   }
   MKW_DRIVER_CALL(driver, error, "constants", cuStreamSynchronize, stream);
   return MKW_OK;
@@ -262,15 +304,14 @@ inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdev
   return MKW_OK;
 }
 
-inline mkw_status create_context(const CudaPlan& plan, mkw_model* model, mkw_context** context,
-                                 mkw_error* error) {
+inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
   auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
   if (const mkw_status status =
-          allocate_scratch(*model, plan.scratch_bytes, &made->scratch, error)) {
+          allocate_scratch(*model, model->scratch_bytes, &made->scratch, error)) {
     free(made);
     return status;
   }

@@ -12,19 +12,17 @@ mkw_status model_create(int32_t device, mkw_model** model, mkw_error* error) {
 
 inline void model_destroy(mkw_model* model) { release(model); }
 
-template <const auto& kPlan>
-mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {
-  return create_context(kPlan, model, context, error);
+inline mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {
+  return create_context(model, context, error);
 }
 
 inline void context_destroy(mkw_context* context) { destroy_context(context); }
 
 inline const mkw_error* last_error(const mkw_context* context) { return &context->error; }
 
-template <const auto& kPlan>
-mkw_status workspace_bytes(const mkw_model* model, int64_t* bytes) {
+inline mkw_status workspace_bytes(const mkw_model* model, int64_t* bytes) {
   if (model == nullptr || bytes == nullptr) return MKW_ERROR_ARGUMENT;
-  *bytes = static_cast<int64_t>(kPlan.scratch_bytes);
+  *bytes = static_cast<int64_t>(model->scratch_bytes);
   return MKW_OK;
 }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mkwrap.artifact import HostCode, Library
 from mkwrap.errors import CacheError, LibraryFormatError
 from mkwrap.options import Options
-from mkwrap.stages import HostCode, Library, Program
+from mkwrap.stages import Program
 from mkwrap.toolchain.cache import digest
 from mkwrap.toolchain.cxx import compiler_version
 from mkwrap.toolchain.headers import headers_digest

@@ -7,10 +7,15 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import numpy as np
+
+from mkwrap.artifact import Blob, EmbeddedConstant, HostCode, Library
+from mkwrap.codegen.wrapper.host import PARTS
 from mkwrap.errors import CompilerError, LibrarySizeError
-from mkwrap.stages import EmbeddedConstant, HostCode, Library, Program
+from mkwrap.stages import Program
 from mkwrap.toolchain.headers import cuda_include, include_dir
 from mkwrap.toolchain.packing import pack
+from mkwrap.toolchain.parts import Lazy, write_parts
 from mkwrap.toolchain.seal import seal
 
 HOST_FLAGS: tuple[str, ...] = (
@@ -36,9 +41,20 @@ LINK_FLAGS: tuple[str, ...] = (
     "-Wl,-z,now",
     "-Wl,--build-id=none",
     "-Wl,--version-script=exports.map",
+    "-Wl,-T,layout.ld",
 )
 """Flags of the link of every model."""
 _EXPORTS = "{ global: mkw_get_api; local: *; };\n"
+# Behind everything else, each in a segment of its own (a page is skipped before it): the code that may be dropped, then
+# the parts. INSERT keeps the linker's own script for the rest.
+_LAYOUT = """SECTIONS {{
+{sections}
+}} INSERT AFTER .bss;
+"""
+_SECTION = """  . = ALIGN(CONSTANT(MAXPAGESIZE)) + CONSTANT(MAXPAGESIZE);
+  {name} : ALIGN(CONSTANT(MAXPAGESIZE)) {{ {inputs} }}"""
+_CODE = "{file}(.text .text.* .rodata .rodata.*)"
+PARTS_SECTION = ".mkwrap"
 _TIMEOUT_S = 300
 # Code reaches embedded bytes by 32-bit relative addresses.
 _LARGEST_BYTES = 2**31 - 2**26
@@ -69,19 +85,34 @@ def link(host: HostCode, program: Program, cxx: str, output: Path) -> Library:
 def _write_inputs(host: HostCode, program: Program, folder: Path) -> None:
     (folder / "model.cpp").write_text(host.text)
     (folder / "exports.map").write_text(_EXPORTS)
-    total = 0
-    for file, blob in host.blobs.items():
-        path = folder / file
-        if isinstance(blob, EmbeddedConstant):
-            constant = program.constants[blob.constant]
-            pack(constant, program.buffers[blob.constant], blob.packing).tofile(path)
-        else:
-            path.write_bytes(blob)
-        total += path.stat().st_size
-        if total > _LARGEST_BYTES:
-            raise LibrarySizeError(f"the constants of this program take more than {_LARGEST_BYTES >> 20} MiB")
+    (folder / "layout.ld").write_text(_layout(host))
+    with (folder / PARTS).open("wb") as file:
+        try:
+            write_parts(file, [_lazy(blob, program) for blob in host.parts], host.rows, _LARGEST_BYTES)
+        except ValueError as error:
+            raise LibrarySizeError(
+                f"the constants of this program take more than {_LARGEST_BYTES >> 20} MiB"
+            ) from error
     for number, image in enumerate(host.objects):
         (folder / _object(number)).write_bytes(image.blob)
+
+
+def _lazy(blob: Blob, program: Program) -> Lazy:
+    if isinstance(blob, bytes):
+        return lambda: blob
+    return lambda: _packed(blob, program)
+
+
+def _packed(blob: EmbeddedConstant, program: Program) -> memoryview:
+    data = pack(program.constants[blob.constant], program.buffers[blob.constant], blob.packing)
+    return np.ascontiguousarray(data).data
+
+
+def _layout(host: HostCode) -> str:
+    objects = {image.entry: _object(number) for number, image in enumerate(host.objects)}
+    sections = [(f".mkwrap.code{k}", _CODE.format(file=objects[entry])) for k, entry in enumerate(host.apart)]
+    sections.append((PARTS_SECTION, f"*({PARTS_SECTION})"))
+    return _LAYOUT.format(sections="\n".join(_SECTION.format(name=name, inputs=inputs) for name, inputs in sections))
 
 
 def _command(host: HostCode, cxx: str) -> list[str]:

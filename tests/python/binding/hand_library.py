@@ -94,7 +94,7 @@ mkw_status model_create(int32_t device, mkw_model** model, mkw_error* error) {{
   return create_model(k_plan, device, model, error);
 }}
 mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {{
-  return create_context(k_plan, model, context, error);
+  return create_context(model, context, error);
 }}
 mkw_status run(mkw_context* c, const mkw_tensor* inputs, const mkw_tensor* outputs, void*) {{
   if (mkw_status s = check(inputs, k_inputs, {len(library.inputs)}, 0, kHost, &c->error)) return s;
@@ -111,7 +111,7 @@ mkw_status run(mkw_context* c, const mkw_tensor* inputs, const mkw_tensor* outpu
 }}
 const mkw_error* last_error(const mkw_context* context) {{ return &context->error; }}
 mkw_status workspace_bytes(const mkw_model*, int64_t* bytes) {{
-  *bytes = k_plan.scratch_bytes;
+  *bytes = k_plan.arena_bytes;
   return MKW_OK;
 }}
 const mkw_api k_api = {{

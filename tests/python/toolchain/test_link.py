@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, many_steps
 
+from mkwrap.artifact import HostCode
 from mkwrap.codegen.wrapper import wrap
 from mkwrap.errors import CompilerError, LibrarySizeError
 from mkwrap.options import Options
-from mkwrap.stages import HostCode, Program
+from mkwrap.stages import Program
 from mkwrap.toolchain import libraries
 from mkwrap.toolchain import link as linking
 from mkwrap.toolchain.libraries import published

@@ -13,6 +13,7 @@ import pytest
 import sympy
 from tests.python.wrapper.selections import Hand, add_one, cpu_description
 
+from mkwrap.artifact import EmbeddedConstant, Row
 from mkwrap.codegen.wrapper import Description, wrap
 from mkwrap.errors import CaptureError, DynamicShapeError, InternalError
 from mkwrap.ir.dtypes import DType
@@ -23,7 +24,6 @@ from mkwrap.stages import (
     BufferArgument,
     Device,
     Dispatch,
-    EmbeddedConstant,
     Image,
     Launch,
     OutputKind,
@@ -118,8 +118,7 @@ def test_a_constant_is_embedded_once_per_layout_and_dropped_when_only_its_packed
     hand.step("copy", "w", "y")
     hand.step("copy", "w", "y")
     host = wrap(hand.selection(), cpu_description())
-    constants = {name: blob for name, blob in host.blobs.items() if isinstance(blob, EmbeddedConstant)}
-    assert list(constants.values()) == [EmbeddedConstant("w", reverse)]
+    assert [blob for blob in host.parts if isinstance(blob, EmbeddedConstant)] == [EmbeddedConstant("w", reverse)]
     assert [c["name"] for c in json.loads(host.manifest)["constants"]] == ["w"]
 
 
@@ -215,8 +214,10 @@ def test_cuda_launches_carry_sizes_grids_and_both_scratch_pointers() -> None:
     assert "int64_t p3 = 5;" in host.text
     assert "void* parameters[] = {&p0, &p1, &p2, &p3, &scratch, &profile, nullptr};" in host.text
     assert "{7, 2, 1}" in host.text
-    assert 'kPlan = {"sm_90", 9, 0, true, kImages, 1, nullptr, 0, 0, 256};' in host.text
-    assert host.blobs["image_0.cubin"] == b"cubin"
+    assert '{"sm_90", 9, 0, true},' in host.text
+    assert "kPlan = {kArchs, 1, mkw_parts, kImages, 1, nullptr, 0, 0, 0};" in host.text
+    assert host.parts[1:] == (b"cubin",)
+    assert host.rows == (Row(256, (0,)),)
     assert host.objects == ()
 
 
@@ -243,6 +244,6 @@ def test_cluster_launches_are_refused() -> None:
 def test_architectures(arch: str, plan: str) -> None:
     launch = Launch("copy", (BufferArgument(0), BufferArgument(1)))
     description = replace(H100, device=replace(H100.device, arch=arch))
-    assert f'kPlan = {{"{arch}", {plan}' in wrap(_cuda(launch).selection(), description).text
+    assert f'{{"{arch}", {plan}}},' in wrap(_cuda(launch).selection(), description).text
     with pytest.raises(InternalError, match="no CUDA architecture"):
         wrap(_cuda(launch).selection(), replace(H100, device=replace(H100.device, arch="gfx90a")))

@@ -1,0 +1,79 @@
+"""What a library holds of each kernel: one alternative where the choice is made, else several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mkwrap.artifact import Open, OpenSelection
+from mkwrap.errors import InternalError
+from mkwrap.stages import Binary, Dispatch, Schedule, Selection
+
+AnySelection: TypeAlias = Selection | OpenSelection
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One binary of a kernel and the target it is for."""
+
+    target: int
+    binary: Binary
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A schedule and, for each of its kernels in use, the alternatives to run it by.
+
+    Kernels and alternatives are numbered in order; `defaults` has a row per target, with each kernel's alternative.
+    """
+
+    schedule: Schedule
+    selections: tuple[AnySelection, ...]
+    kernels: Mapping[str, tuple[Alternative, ...]]
+    defaults: tuple[tuple[int, ...], ...]
+
+    def number(self, kernel: str) -> int:
+        """Return a kernel's number."""
+        return list(self.kernels).index(kernel)
+
+    def binaries(self, kernel: str, target: int) -> tuple[Binary, ...]:
+        """Return a kernel's alternatives on one target."""
+        return tuple(a.binary for a in self.kernels[kernel] if a.target == target)
+
+
+def contents_of(selections: Sequence[AnySelection]) -> Contents:
+    """Collect the alternatives of selections over one schedule, one selection per target.
+
+    Raises `InternalError` for a dispatch over several binaries (sizes are static here), or for different schedules.
+    """
+    schedule = selections[0].schedule
+    if any(selection.schedule is not schedule for selection in selections):
+        raise InternalError("the targets of one library have different schedules")
+    kernels: dict[str, tuple[Alternative, ...]] = {}
+    for step in schedule.steps:
+        if step.kernel not in kernels:
+            kernels[step.kernel] = tuple(
+                Alternative(target, binary)
+                for target, selection in enumerate(selections)
+                for binary in _binaries(selection, step.kernel)
+            )
+    defaults = tuple(
+        tuple(next(n for n, a in enumerate(found) if a.target == target) for found in kernels.values())
+        for target in range(len(selections))
+    )
+    return Contents(schedule, tuple(selections), kernels, defaults)
+
+
+def choice_of(selection: AnySelection, kernel: str) -> Dispatch | Open:
+    """Return what is known of a kernel's choice."""
+    return selection.winners[kernel] if isinstance(selection, Selection) else selection.choices[kernel]
+
+
+def _binaries(selection: AnySelection, kernel: str) -> tuple[Binary, ...]:
+    choice = choice_of(selection, kernel)
+    if isinstance(choice, Open):
+        return choice.binaries
+    if len(choice.rows) != 1:
+        raise InternalError(f"the kernel {kernel} has {len(choice.rows)} winners; host code calls one")
+    return (choice.only,)

@@ -1,0 +1,85 @@
+"""Values from the choice on: what is left open, host code, the library. Continues `stages.py`; no logic.
+
+tune → wrap → link → load
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from mkwrap.stages import Binary, Dispatch, Image, Packing, Rejected, Schedule, Timing
+
+
+@dataclass(frozen=True)
+class EmbeddedConstant:
+    """A constant's bytes as a kernel reads them: packed, or dense in the buffer's strides."""
+
+    constant: str
+    packing: Packing | None = None
+
+
+Blob: TypeAlias = bytes | EmbeddedConstant
+
+
+@dataclass(frozen=True)
+class Race:
+    """What an open choice is decided by on the target machine: a contest as text, and the bytes it numbers."""
+
+    text: str
+    """JSON; written and read by `tune.race`. It names images by their digests."""
+    given: tuple[Blob, ...]
+
+
+@dataclass(frozen=True)
+class Open:
+    """A choice left to the target machine. Until it is made the first binary runs."""
+
+    binaries: tuple[Binary, ...]
+    race: Race
+
+
+@dataclass(frozen=True)
+class OpenSelection:
+    """The choice as far as it is made: what the device alone can decide is open."""
+
+    schedule: Schedule
+    choices: Mapping[str, Dispatch | Open]
+    timings: Mapping[str, tuple[Timing, ...]]
+    rejected: Mapping[str, tuple[Rejected, ...]]
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target's line of a library's directory: the workspace its choice needs (bytes), per kernel its alternative."""
+
+    workspace_bytes: int
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HostCode:
+    """The C++ of one library, rendered once: model source, parts it embeds, objects to link, and the manifest (JSON)."""
+
+    kind: str
+    """"cpu" or "cuda"."""
+    text: str
+    parts: tuple[Blob, ...]
+    """What the text refers to by number; the first is the manifest."""
+    rows: tuple[Row, ...]
+    """One per target."""
+    objects: tuple[Image, ...]
+    apart: tuple[str, ...]
+    """Entries of objects that the target machine may drop: each is linked into a segment of its own."""
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """A linked library and its manifest (JSON)."""
+
+    path: Path
+    manifest: str
