@@ -32,11 +32,17 @@ class Body:
     """Appends a nest's instructions to a writer, once per tile they are needed in.
 
     Lives while one kernel function is written. `values` maps SSA names to what holds them now; `needs` collects the
-    prelude functions that were called.
+    prelude functions that were called. With `stream`, what varies along the whole tile is first to leave the caches.
     """
 
     def __init__(
-        self, writer: Writer, tile: Tile, buffers: Mapping[str, Buffer], wide: bool, approximate: frozenset[str]
+        self,
+        writer: Writer,
+        tile: Tile,
+        buffers: Mapping[str, Buffer],
+        wide: bool,
+        approximate: frozenset[str],
+        stream: bool = False,
     ) -> None:
         self.writer = writer
         self.tile = tile
@@ -45,6 +51,7 @@ class Body:
         self._buffers = buffers
         self._wide = wide
         self._approximate = approximate
+        self._stream = stream
         self._indices: dict[str, str] = {}
         self._ranges: dict[sympy.Symbol, tuple[Expr, Expr]] = dict(tile.ranges())
         for dim in tile.dims:
@@ -136,17 +143,20 @@ class Body:
         mask_dims = self.values[load.mask].dims if load.mask else frozenset()
         pointer, dims = self._pointer(load.buffer, load.index, mask_dims)
         masks = self.masks(dims) + ([self.values[load.mask].text] if load.mask else [])
-        if masks:
-            self._define(load.dest, f"tl.load({pointer}, {' & '.join(masks)}, other=0)", load.dtype, dims)
-        else:
-            self._define(load.dest, f"tl.load({pointer})", load.dtype, dims)
+        condition = f", {' & '.join(masks)}, other=0" if masks else ""
+        hint = ', eviction_policy="evict_first"' if self._streams(dims) else ""
+        self._define(load.dest, f"tl.load({pointer}{condition}{hint})", load.dtype, dims)
 
     def _store(self, store: Store) -> None:
         value = self.values[store.arg]
         pointer, dims = self._pointer(store.buffer, store.index, value.dims)
         masks = self.masks(dims)
         condition = f", {' & '.join(masks)}" if masks else ""
-        self.writer.line(f"tl.store({pointer}, {value.text}{condition})")
+        hint = ', cache_modifier=".cs"' if self._streams(dims) else ""
+        self.writer.line(f"tl.store({pointer}, {value.text}{condition}{hint})")
+
+    def _streams(self, dims: frozenset[str]) -> bool:
+        return self._stream and dims == self.all_dims
 
     def _bounds_check(self, check: BoundsCheck) -> None:
         value = self.values[check.arg]

@@ -52,6 +52,9 @@ class Fold:
             last = self.parts[1].neutral
             place = f"tl.where({mask}, {position}, {last})" if mask else position
             lifted.append(f"tl.broadcast_to({place}, {shape})")
+        elif self.op in EXP_SUMS:
+            one = f"tl.full({shape}, 1, {TYPES[first.dtype]})"
+            lifted.append(f"tl.where({mask}, {one}, 0)" if mask else one)
         return tuple(lifted)
 
     def merge(self, a: Texts, b: Texts) -> str:
@@ -86,6 +89,8 @@ def fold_of(reduce: Reduce, source: DType, wide: bool) -> Fold:
         parts = (value, Part(position, str(2 ** (8 * position.itemsize - 1) - 1)))
     elif reduce.op == "welford":
         parts = (value, value, value)
+    elif reduce.op in EXP_SUMS:
+        parts = (value, Part(accumulator, "0"))
     return Fold(reduce.op, source, parts, reduce.dtypes, _NEEDS.get(_family(reduce.op, accumulator), ()))
 
 
@@ -98,8 +103,10 @@ def _narrow(part: str, dtype: DType) -> str:
     return f"({part} != 0)" if dtype is DType.BOOL else f"{part}.to({TYPES[dtype]})"
 
 
+EXP_SUMS = ("exp_sum", "exp_sum_fast")
+"""Maximum and sum of exponentials below it, in one walk (see `online`)."""
 _POSITIONED = ("argmax", "argmin")
-_LARGEST = ("maximum", "argmax")
+_LARGEST = ("maximum", "argmax", *EXP_SUMS)
 
 
 def _neutral(op: str, dtype: DType) -> str:
@@ -152,6 +159,8 @@ _COLLAPSE: Mapping[str, Callable[[Texts, int], str]] = {
     "argmax": _tuple_reduce("argmax"),
     "argmin": _tuple_reduce("argmin"),
     "welford": _tuple_reduce("welford"),
+    "exp_sum": _tuple_reduce("exp_sum"),
+    "exp_sum_fast": _tuple_reduce("exp_sum_fast"),
 }
 
 _MERGE: Mapping[str, Callable[[Texts, Texts], str]] = {
@@ -164,6 +173,8 @@ _MERGE: Mapping[str, Callable[[Texts, Texts], str]] = {
     "argmax": _call("argmax"),
     "argmin": _call("argmin"),
     "welford": _call("welford"),
+    "exp_sum": _call("exp_sum"),
+    "exp_sum_fast": _call("exp_sum_fast"),
 }
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -176,4 +187,6 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "argmax": ("argmax",),
     "argmin": ("argmin",),
     "welford": ("welford",),
+    "exp_sum": ("exp_sum",),
+    "exp_sum_fast": ("exp_sum_fast",),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.loops import Loop, cut, races_when_split
@@ -11,6 +13,8 @@ from mkwrap.codegen.triton.rows import (
     Rows,
     lifted,
     rows_of,
+    walked,
+    with_online,
     write_collapsed,
     write_elements,
     write_program,
@@ -37,8 +41,11 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         # A loop of one round is the persistent kernel, so a short row still gets two.
         r_block = r if length is None else max(min(r, length // 2), 1)
         fewest = max(min(warps, x_block * r_block // _LEAST_LANES), 1)
-        found.append((("x", x_block), ("r", r_block), ("num_warps", fewest), ("stages", stages)))
-    return tuple(dict.fromkeys(found))
+        params: Params = (("x", x_block), ("r", r_block), ("num_warps", fewest))
+        found.append((*params, ("stages", stages)) if stages > 1 else params)
+    # Where a row fits a block, walking it in pieces rarely wins: one shape is enough to find out.
+    few = length is not None and length <= _SHORT
+    return with_online(rows, tuple(dict.fromkeys(found[:1] if few else found)))
 
 
 def _starved(rows: Rows, device: Device) -> bool:
@@ -50,6 +57,7 @@ def _starved(rows: Rows, device: Device) -> bool:
 
 # A warp's work in a tile: four elements of each thread.
 _LEAST_LANES = 128
+_SHORT = 1024
 _LONG = 65536
 _SHARE = 8
 
@@ -63,6 +71,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     del device
     rows = rows_of(kernel)
     assert rows is not None
+    rows = walked(rows, variant.params)
     params = dict(variant.params)
     x_block = int(params["x"])
     tile = rows.tile(x_block, int(params["r"]))
@@ -74,7 +83,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         write_rows(body, "program")
         for loop in loops.loops:
             body.emit(loop.rows)
-            write_loop(body, rows, loop, ("0", body.text(tile.dims[1].numel)), int(params["stages"]))
+            write_loop(body, rows, loop, ("0", body.text(tile.dims[1].numel)), ahead(params))
             for reduce in loop.reduces:
                 parts = rows.fold(reduce).names(f"{reduce.dests[0]}_part")
                 write_collapsed(body, rows, reduce, parts)
@@ -85,7 +94,13 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     return source(kernel, variant, [made])
 
 
-def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], stages: int) -> None:
+def ahead(params: Mapping[str, int | str | bool]) -> str:
+    """Options of a loop: how many blocks ahead loads are issued, and how many rounds are written out at once."""
+    stages, unroll = int(params.get("stages", 1)), int(params.get("unroll", 1))
+    return (f", num_stages={stages}" if stages > 1 else "") + (f", loop_unroll_factor={unroll}" if unroll > 1 else "")
+
+
+def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], options: str) -> None:
     """Write one walk from `bounds[0]` to `bounds[1]`, leaving the parts of each reduction in accumulators.
 
     The accumulators of a reduction are named after its first result: `<dest>_part_0`, …
@@ -97,8 +112,7 @@ def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], stag
         body.needs.update(fold.needs)
         for name, part in zip(fold.names(f"{reduce.dests[0]}_part"), fold.parts, strict=True):
             writer.line(f"{name} = tl.full({shape}, {part.neutral}, {TYPES[part.dtype]})")
-    ahead = f", num_stages={stages}" if stages > 1 else ""
-    writer.line(f"for start in tl.range({bounds[0]}, {bounds[1]}, {tile.dims[1].block}{ahead}):")
+    writer.line(f"for start in tl.range({bounds[0]}, {bounds[1]}, {tile.dims[1].block}{options}):")
     with writer.indented():
         write_elements(body, "start")
         body.emit(loop.elements)

@@ -20,19 +20,25 @@ from mkwrap.codegen.triton.rows import (
 )
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import loads
+from mkwrap.ir.analysis import alike_in_all_rows, defined, loads
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Reduce, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _INNER_LIMIT = 32768
 _OUTER_LIMIT = 512
-_BLOCKS_PER_UNIT = 8
+# Warps per multiprocessor that walk over tiles: measured on an H100, where 32 and fewer are slower.
+_WALKING_WARPS = 40
+_LEAST_ROUNDS = 2
 _MANY_LOADS = 2
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
-    """Rows per program, warps, and whether a program walks over several tiles of rows with its loads prefetched."""
+    """Rows per program and warps, best first.
+
+    `stream`: what is read and written is not kept in the caches. `blocks`: so many programs per multiprocessor walk over
+    the tiles of rows, loads issued `stages` ahead; else one program per tile.
+    """
     rows = rows_of(kernel)
     if rows is None or rows.length is None or rows.length > (_INNER_LIMIT if rows.inner else _OUTER_LIMIT):
         return ()
@@ -45,21 +51,38 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     found: list[Params] = []
     for x, warps in shapes:
         block = x if most is None else min(x, most)
-        fewest = max(min(warps, block * length // 32), 1)
-        found.append((("x", block), ("num_warps", fewest), ("stages", 1)))
-    # Walking over tiles hides the latency of the next load; it needs tiles enough to walk over.
-    first = dict(found[0])
-    blocks = row_blocks(rows, int(first["x"]))
-    if rows.inner and (blocks is None or blocks >= 2 * _BLOCKS_PER_UNIT * device.units):
-        found.insert(1, (("x", first["x"]), ("num_warps", first["num_warps"]), ("stages", 2)))
-    return tuple(dict.fromkeys(found))
+        found.append((("x", block), ("num_warps", max(min(warps, block * length // 32), 1))))
+    found = list(dict.fromkeys(found))
+    extra: list[Params] = []
+    if _streams(kernel, device):
+        extra += [(*params, ("stream", True)) for params in found[:2]]
+    if rows.inner and _walks(rows, found[0], device):
+        x, warps = (int(dict(found[0])[name]) for name in ("x", "num_warps"))
+        blocks = max(_WALKING_WARPS // warps, 1)
+        extra.append((("x", x), ("num_warps", warps), ("blocks", blocks), ("stages", 2)))
+    return (*found[:2], *extra, *found[2:])
+
+
+def _streams(kernel: Kernel, device: Device) -> bool:
+    """Whether a kernel's data pass the L2 cache anyway, so that nobody loses what it does not keep there."""
+    sizes = [p.buffer.storage_elements * p.buffer.dtype.itemsize for p in kernel.parameters]
+    nbytes = sympy.Add(*sizes)
+    return bool(nbytes.is_Integer and int(nbytes) > 2 * device.l2_bytes)
+
+
+def _walks(rows: Rows, params: Params, device: Device) -> bool:
+    """Whether there are tiles enough for programs that walk over them, each hiding the latency of its next load."""
+    tiles = row_blocks(rows, int(dict(params)["x"]))
+    return tiles is None or tiles >= _LEAST_ROUNDS * _WALKING_WARPS * device.units // int(dict(params)["num_warps"])
 
 
 def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
-    """(rows, warps) for contiguous rows: 16 to 32 elements per thread."""
+    """(rows, warps) for contiguous rows: 8 to 32 elements per thread; one warp for several short rows."""
+    if length > 16384:
+        return ((1, 32), (1, 16))
     if length > 1024:
         warps = min(max(length // 1024, 2), 16)
-        return ((1, warps), (1, min(2 * warps, 32)), (2, 2 * warps)) if length <= 16384 else ((1, 32), (1, 16))
+        return ((1, warps), (1, 2 * warps), (1, min(4 * warps, 32)))
     if length >= 256:
         return ((max(1024 // length, 1), 1), (1, max(length // 256, 1)), (max(2048 // length, 1), 4))
     return ((2048 // length, 4), (1024 // length, 1), (4096 // length, 8))
@@ -72,39 +95,41 @@ def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
-    """Write one program per tile of rows, or with `stages` > 1 as many as run at once, walking over the tiles."""
+    """Write one program per tile of rows, or `blocks` per multiprocessor that walk over the tiles."""
     rows = rows_of(kernel)
     assert rows is not None
     assert rows.length is not None
     params = dict(variant.params)
-    x_block, stages = int(params["x"]), int(params["stages"])
+    x_block, blocks = int(params["x"]), int(params.get("blocks", 0))
     tile = rows.tile(x_block, power_of_two(rows.length))
     writer = Writer()
-    body = rows.body(writer, tile)
+    body = rows.body(writer, tile, stream=bool(params.get("stream", False)))
     count = ceil_div(tile.dims[0].numel, x_block)
     grid = max_one(count)
     with writer.indented():
         write_program(body)
         write_elements(body)
-        if stages == 1:
-            _write_tile(body, rows, "program")
+        if not blocks:
+            _write_tile(body, rows, "program", frozenset())
         else:
-            grid = _BLOCKS_PER_UNIT * device.units * 4 // int(params["num_warps"])
+            grid = blocks * device.units
             tiles = body.text(sympy.sympify(count))
-            writer.line(f"for tile in tl.range(program, {tiles}, {grid}, num_stages={stages}):")
+            alike = alike_in_all_rows(rows.nest)
+            body.emit(i for i in rows.nest.body if alike.intersection(defined(i)))
+            writer.line(f"for tile in tl.range(program, {tiles}, {grid}, num_stages={params['stages']}):")
             with writer.indented():
-                _write_tile(body, rows, "tile")
+                _write_tile(body, rows, "tile", alike)
     made = function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)
     return source(kernel, variant, [made])
 
 
-def _write_tile(body: Body, rows: Rows, number: str) -> None:
-    """Write the whole body for one tile of rows; stores come last, since loads want the contents before them."""
+def _write_tile(body: Body, rows: Rows, number: str, known: frozenset[str]) -> None:
+    """Write the body for one tile of rows but what is `known`; stores come last: loads want the contents before."""
     write_rows(body, number)
     for instruction in rows.nest.body:
         if isinstance(instruction, Reduce):
             _write_reduce(body, rows, instruction)
-        elif not isinstance(instruction, Store):
+        elif not isinstance(instruction, Store) and not known.intersection(defined(instruction)):
             body.emit([instruction])
     body.emit(i for i in rows.nest.body if isinstance(i, Store))
 

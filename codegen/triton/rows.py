@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
+from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
@@ -15,7 +16,7 @@ from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce
-from mkwrap.stages import Kernel
+from mkwrap.stages import Kernel, Params
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Rows:
         x = Dim("x", self.nest.axes, x_block, x_masked)
         return Tile((x, Dim("r", self.nest.reduction_axes, r_block, r_masked)))
 
-    def body(self, writer: Writer, tile: Tile) -> Body:
+    def body(self, writer: Writer, tile: Tile, stream: bool = False) -> Body:
         """Start a function's body on a tile."""
-        return Body(writer, tile, self.buffers, self.wide, approximable(self.nest))
+        return Body(writer, tile, self.buffers, self.wide, approximable(self.nest), stream)
 
 
 def rows_of(kernel: Kernel) -> Rows | None:
@@ -64,6 +65,19 @@ def rows_of(kernel: Kernel) -> Rows | None:
         inner=contiguous is None or contiguous not in {axis.symbol for axis in nest.axes},
         wide=needs_int64(nest, buffers),
     )
+
+
+def with_online(rows: Rows, found: tuple[Params, ...]) -> tuple[Params, ...]:
+    """Where a maximum merges with a sum below it: every variant so, and the first one also without."""
+    if online(rows.nest) is None:
+        return found
+    return (*((*params, ("online", True)) for params in found), *found[:1])
+
+
+def walked(rows: Rows, params: Params) -> Rows:
+    """The rows as a variant that walks them in blocks reads them: `online` merges a maximum with a sum below it."""
+    nest = online(rows.nest) if dict(params).get("online", False) else None
+    return rows if nest is None else replace(rows, nest=nest)
 
 
 def write_program(body: Body) -> None:

@@ -150,10 +150,11 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
     "cast": {},
 }
 
-# Within 2 ulp of float32 (exp: relative error |x|·2⁻²⁴): used where the value only ends in 16-bit floats.
+# Within some 2 ulp of float32 (exp: relative error |x|·2⁻²⁴): used where the value only ends in 16-bit floats.
 _APPROXIMATE: Mapping[str, str] = {
     "div": "({0} / {1})",
     "reciprocal": "(1.0 / {0})",
+    "erf": "erf_fast({0})",
     "exp": "tl.exp({0})",
     "exp2": "tl.exp2({0})",
     "log": "tl.log({0})",

@@ -2,21 +2,26 @@
 
 One launch per loop of the nest: each writes the parts of its chunks into the workspace, each later one merges them,
 in a fixed order, before it goes on; a last one of a program per row finishes what follows the last reduction.
+`single` needs one launch where there is one loop: programs count themselves in, the last of a row finishes it. No
+program waits for another, so the grid may be larger than what is resident, and order decides nothing but who merges.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
-from mkwrap.codegen.triton.looped import write_loop
+from mkwrap.codegen.triton.looped import ahead, write_loop
 from mkwrap.codegen.triton.loops import Loop, Loops, cut, races_when_split
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
 from mkwrap.codegen.triton.pointwise import max_one
-from mkwrap.codegen.triton.rows import Rows, rows_of, write_collapsed, write_program, write_rows
+from mkwrap.codegen.triton.rows import Rows, rows_of, walked, with_online, write_collapsed, write_program, write_rows
+from mkwrap.codegen.triton.strides import main_access
 from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
+from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Instruction, Reduce
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
@@ -24,7 +29,7 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 _LEAST_INNER = (8192, 1024)
 _LEAST_OUTER = (1024, 128)
 _LEAST_CHUNKS = 4
-_MOST_CHUNKS = 2048
+_MOST_CHUNKS = 8192
 _ALIGNMENT = 64
 
 
@@ -40,6 +45,8 @@ class Plan:
     tiles: int
     formals: dict[str, tuple[Formal, ...]]
     """Per reduction (its first result), the workspace arguments of its parts, each chunks × rows."""
+    counters: Formal | None
+    """`single`: per tile of rows, the programs that are done."""
     workspace_bytes: int
 
 
@@ -52,25 +59,41 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if rows.length < least_length:
         return ()
     found: list[Params] = []
-    for x, r, warps, waves in _INNER if rows.inner else _OUTER:
-        x_block = min(x, power_of_two(rows.rows))
+    wider = max(4 // _itemsize(rows), 1)
+    for x, elements, warps, waves, stages in _INNER if rows.inner else _OUTER:
+        x_block, r = min(x, power_of_two(rows.rows)), elements * wider
         tiles = int(ceil_div(rows.rows, x_block))
         chunks = min(waves * device.units // tiles, rows.length // max(least_chunk, r), _MOST_CHUNKS)
         if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:
-            found.append((("x", x_block), ("r", r), ("chunks", chunks), ("num_warps", warps)))
-    nest = rows.nest
-    return tuple(dict.fromkeys(found)) if found and not races_when_split(nest, cut(nest)) else ()
+            params: Params = (("x", x_block), ("r", r), ("chunks", chunks), ("num_warps", warps))
+            found.append((*params, ("stages", stages)) if stages > 1 else params)
+    loops = cut(rows.nest)
+    if not found or races_when_split(rows.nest, loops):
+        return ()
+    if len(loops.loops) == 1 and loops.loops[0].reduces:
+        found[2:2] = [(*params, ("single", True)) for params in found[:2]]
+    return with_online(rows, tuple(dict.fromkeys(found)))
 
 
-# (rows, elements, warps, blocks per multiprocessor)
-_INNER = ((1, 2048, 8, 2), (1, 4096, 8, 1), (1, 1024, 4, 4), (1, 4096, 16, 2))
-_OUTER = ((64, 32, 8, 2), (128, 16, 8, 2), (64, 16, 4, 4), (32, 64, 8, 2))
+# Rows, elements (of 4 bytes; more of smaller ones), warps, blocks per multiprocessor, blocks of loads ahead. Measured on
+# an H100: a multiprocessor needs some 40 KB of loads in flight, from many registers or from loads ahead.
+_INNER = ((1, 2048, 8, 4, 3), (1, 4096, 8, 2, 3), (1, 8192, 8, 32, 1), (1, 2048, 8, 4, 1))
+_OUTER = ((128, 32, 8, 2, 3), (128, 64, 8, 2, 1), (128, 32, 4, 4, 1), (64, 64, 8, 4, 1), (256, 32, 8, 2, 2))
+
+
+def _itemsize(rows: Rows) -> int:
+    """Bytes of an element of the largest buffer that is read."""
+    access = main_access(rows.nest, rows.buffers)
+    return rows.buffers[access.buffer].dtype.itemsize if access is not None else 4
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one launch per loop, and one for what is left once per row."""
     del device
     plan = _plan(kernel, variant)
+    if plan.counters is not None:
+        only = _single_function(kernel, plan, plan.counters, variant.params)
+        return replace(source(kernel, variant, [only], plan.workspace_bytes), zero_workspace=True)
     functions = []
     for number, loop in enumerate(plan.loops.loops):
         functions.append(_chunk_function(kernel, plan, number, loop, variant.params))
@@ -80,8 +103,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
-    rows = rows_of(kernel)
-    assert rows is not None
+    found = rows_of(kernel)
+    assert found is not None
+    rows = walked(found, variant.params)
     assert rows.rows is not None
     assert rows.length is not None
     params = dict(variant.params)
@@ -89,19 +113,26 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
     chunk = int(ceil_div(int(ceil_div(rows.length, int(params["chunks"]))), r_block)) * r_block
     chunks = int(ceil_div(rows.length, chunk))
     loops = cut(rows.nest)
+    tiles = int(ceil_div(rows.rows, x_block))
     formals: dict[str, tuple[Formal, ...]] = {}
     place = 0
+    counters = None
+    if params.get("single", False):
+        counters = workspace_formal("counters", DType.INT32, 0)
+        place = _aligned(tiles * DType.INT32.itemsize)
     for loop in loops.loops:
         for reduce in loop.reduces:
             fold = rows.fold(reduce)
             parts = []
             for name, part in zip(fold.names(f"{reduce.dests[0]}_chunks"), fold.parts, strict=True):
                 parts.append(workspace_formal(name, part.dtype, place))
-                size = chunks * rows.rows * part.dtype.itemsize
-                place += int(ceil_div(size, _ALIGNMENT)) * _ALIGNMENT
+                place += _aligned(chunks * rows.rows * part.dtype.itemsize)
             formals[reduce.dests[0]] = tuple(parts)
-    tiles = int(ceil_div(rows.rows, x_block))
-    return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, place)
+    return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, counters, place)
+
+
+def _aligned(size: int) -> int:
+    return int(ceil_div(size, _ALIGNMENT)) * _ALIGNMENT
 
 
 def _chunk_function(kernel: Kernel, plan: Plan, number: int, loop: Loop, params: Params) -> Function:
@@ -111,15 +142,7 @@ def _chunk_function(kernel: Kernel, plan: Plan, number: int, loop: Loop, params:
     last = number == len(plan.loops.loops) - 1
     with writer.indented():
         write_program(body)
-        writer.line(f"chunk = program % {plan.chunks}")
-        write_rows(body, f"(program // {plan.chunks})")
-        used = _write_earlier(body, plan, number)
-        body.emit(loop.rows)
-        writer.line(f"begin = chunk * {plan.chunk}")
-        end = f"tl.minimum(begin + {plan.chunk}, {plan.rows.length})"
-        write_loop(body, plan.rows, loop, ("begin", end), 1)
-        for reduce in loop.reduces:
-            _write_parts(body, plan, reduce)
+        used = _write_chunk(body, plan, loop, params, plan.loops.loops[:number])
         instructions: list[Instruction] = [*used, *loop.rows, *loop.elements, *loop.stores]
         if last and not loop.reduces:
             body.emit(plan.loops.rows)
@@ -132,6 +155,29 @@ def _chunk_function(kernel: Kernel, plan: Plan, number: int, loop: Loop, params:
     return function(writer, formals, plan.tiles * plan.chunks, body.needs, params)
 
 
+def _single_function(kernel: Kernel, plan: Plan, counters: Formal, params: Params) -> Function:
+    """The only launch: tiles × chunks programs, the last of each tile to be done merges the parts of all."""
+    writer = Writer()
+    body = plan.rows.body(writer, plan.tile)
+    (loop,) = plan.loops.loops
+    with writer.indented():
+        write_program(body)
+        _write_chunk(body, plan, loop, params, [])
+        # Every thread's stores come before the one that counts, and the count before the loads of what others stored.
+        writer.line("tl.debug_barrier()")
+        writer.line(f'arrived = tl.atomic_add({counters.name} + program // {plan.chunks}, 1, sem="acq_rel")')
+        writer.line(f"if arrived == {plan.chunks - 1}:")
+        with writer.indented():
+            _write_parts_of_all(body, plan)
+            for reduce in loop.reduces:
+                _write_merged(body, plan, reduce)
+            body.emit(plan.loops.rows)
+            body.emit(plan.loops.row_stores)
+    instructions = [*loop.rows, *loop.elements, *loop.stores, *plan.loops.rows, *plan.loops.row_stores]
+    formals = (*_formals(kernel, plan, instructions, 1), counters)
+    return function(writer, formals, plan.tiles * plan.chunks, body.needs, params)
+
+
 def _row_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
     """The launch that finishes each row: one program per tile of rows."""
     writer = Writer()
@@ -139,7 +185,7 @@ def _row_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
     with writer.indented():
         write_program(body)
         write_rows(body, "program")
-        used = _write_earlier(body, plan, len(plan.loops.loops))
+        used = _write_earlier(body, plan, plan.loops.loops)
         body.emit(plan.loops.rows)
         body.emit(plan.loops.row_stores)
     instructions = [*used, *plan.loops.rows, *plan.loops.row_stores]
@@ -152,15 +198,35 @@ def _formals(kernel: Kernel, plan: Plan, instructions: list[Instruction], loops:
     return (*formals_of(kernel, instructions), *parts)
 
 
-def _write_earlier(body: Body, plan: Plan, number: int) -> list[Instruction]:
-    """Merge the parts of the loops before `number` and compute what those launches knew of each row."""
+def _write_chunk(body: Body, plan: Plan, loop: Loop, params: Params, earlier: Sequence[Loop]) -> list[Instruction]:
+    """Write the walk over one chunk and the stores of its parts; returns what was computed anew of `earlier` loops."""
+    line = body.writer.line
+    line(f"chunk = program % {plan.chunks}")
+    write_rows(body, f"(program // {plan.chunks})")
+    used = _write_earlier(body, plan, earlier)
+    body.emit(loop.rows)
+    line(f"begin = chunk * {plan.chunk}")
+    end = f"tl.minimum(begin + {plan.chunk}, {plan.rows.length})"
+    write_loop(body, plan.rows, loop, ("begin", end), ahead(dict(params)))
+    for reduce in loop.reduces:
+        _write_parts(body, plan, reduce)
+    return used
+
+
+def _write_parts_of_all(body: Body, plan: Plan) -> None:
+    """Write the numbers of the chunks, one per lane."""
+    lanes = power_of_two(plan.chunks)
+    body.writer.line(f"part = tl.arange(0, {lanes})[None, :]")
+    if lanes != plan.chunks:
+        body.writer.line(f"part_mask = part < {plan.chunks}")
+
+
+def _write_earlier(body: Body, plan: Plan, earlier: Sequence[Loop]) -> list[Instruction]:
+    """Merge the parts of earlier loops and compute what those launches knew of each row."""
     used: list[Instruction] = []
-    if number:
-        lanes = power_of_two(plan.chunks)
-        body.writer.line(f"part = tl.arange(0, {lanes})[None, :]")
-        if lanes != plan.chunks:
-            body.writer.line(f"part_mask = part < {plan.chunks}")
-    for loop in plan.loops.loops[:number]:
+    if earlier:
+        _write_parts_of_all(body, plan)
+    for loop in earlier:
         body.emit(loop.rows)
         used.extend(loop.rows)
         for reduce in loop.reduces:

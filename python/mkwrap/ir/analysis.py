@@ -107,6 +107,27 @@ def element_level(nest: Nest) -> frozenset[str]:
     return frozenset(inner)
 
 
+def alike_in_all_rows(nest: Nest) -> frozenset[str]:
+    """Values that no parallel axis enters: the same for every row, however the rows are walked.
+
+    A load of a buffer that the nest also writes is not among them.
+    """
+    symbols = {axis.symbol for axis in nest.axes}
+    written = {store.buffer for store in stores(nest)}
+    names: set[str] = set()
+    varied: set[str] = set()
+    for instruction in nest.body:
+        names.update(defined(instruction))
+        if (
+            isinstance(instruction, Reduce)
+            or (isinstance(instruction, Load) and instruction.buffer in written)
+            or any(expr.free_symbols & symbols for expr in index_exprs(instruction))
+            or any(name in varied for name in dependencies(instruction, names))
+        ):
+            varied.update(defined(instruction))
+    return frozenset(names - varied)
+
+
 def stores_elements(nest: Nest, store: Store) -> bool:
     """Whether a store runs once per element (its index names a reduction axis) rather than once per row."""
     symbols = {axis.symbol for axis in nest.reduction_axes}

@@ -115,7 +115,7 @@ def run(
     path = folder / f"{source.launches[0].entry}.py"
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
-    workspace = torch.full((int(source.workspace_bytes) + 64,), 0xFF, dtype=torch.uint8)
+    workspace = torch.full((int(source.workspace_bytes) + 64,), 0 if source.zero_workspace else 0xFF, dtype=torch.uint8)
     with _interpreting(), np.errstate(all="ignore"):
         exec(compile(source.text, str(path), "exec"), namespace)
         namespace["libdevice"] = LIBDEVICE

@@ -79,6 +79,18 @@ def softmax(rows: int, length: int, dtype: DType = F32, outer: bool = False, in_
     return kernel(nest, [source], [matrix("arg1", dtype, rows, length, outer)])
 
 
+def log_sum_exp(rows: int, length: int, outer: bool = False) -> Kernel:
+    """As lowered: an infinite maximum is not taken off."""
+    body = BodyBuilder()
+    x = body.load("arg0", F32, (I0, R0))
+    (top,) = body.reduce("maximum", x)
+    shift = body.compute("where", body.compute("isinf", top), body.constant(0, F32), top)
+    (total,) = body.reduce("sum", body.compute("exp", body.compute("sub", x, shift)))
+    body.store("arg1", (I0,), body.compute("add", body.compute("log", total), shift))
+    nest = Nest("log_sum_exp", axes((I0, rows)), axes((R0, length)), body.body())
+    return kernel(nest, [matrix("arg0", F32, rows, length, outer)], [buffer("arg1", F32, [rows])])
+
+
 def reduction(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
     body = BodyBuilder()
     results = body.reduce(op, body.load("arg0", dtype, (I0, R0)))

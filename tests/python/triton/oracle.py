@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import numpy as np
 import torch
 
 from mkwrap.codegen.triton import LANGUAGE
-from mkwrap.codegen.triton.products import product_of
+from mkwrap.codegen.triton.loops import cut
+from mkwrap.codegen.triton.online import online
+from mkwrap.codegen.triton.persistent import PERSISTENT
+from mkwrap.codegen.triton.rows import rows_of
 from mkwrap.codegen.triton.split import SPLIT
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
 from mkwrap.ir.numeric import Array
-from mkwrap.stages import Access, Device, Kernel, Source, Variant
+from mkwrap.stages import Access, Device, Kernel, Params, Source, Variant
 from tests.python.triton.emulate import run
 from tests.python.triton.nests import H100
 
@@ -89,13 +92,13 @@ def check(
 ) -> set[str]:
     """Run variants under Triton's interpreter against the oracle; returns the names of the templates.
 
-    A short split is always among them where the kernel is a reduction: `space` offers it for long rows only, which the
-    interpreter would take minutes for.
+    Short splits and walks over few tiles are always among them where the kernel is a reduction: `space` offers them for
+    long rows and many rows only, which the interpreter would take minutes for.
     """
     start = fill(kernel) if memory is None else memory
     want = answer(kernel, start)
     seen = set()
-    for source in (*sources(kernel, H100, names, most), *short_split(kernel)):
+    for source in (*sources(kernel, H100, names, most), *short_split(kernel), *walking(kernel)):
         got = copy(start)
         run(source, got, folder)
         compare(kernel, got, want, rtol, atol, source.variant.label)
@@ -104,12 +107,27 @@ def check(
 
 
 def short_split(kernel: Kernel) -> Iterator[Source]:
-    """Cut rows of a reduction into up to three chunks of 32 elements or more."""
-    if SPLIT in LANGUAGE.templates and kernel.nest.reduction_axes and not product_of(kernel):
-        length = math.prod(int(axis.extent) for axis in kernel.nest.reduction_axes)
-        if length > 32:
-            params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
-            yield SPLIT.render(kernel, Variant(kernel.name, "split", params), H100)
+    """Cut rows of a reduction into up to three chunks of 32 elements or more, in every way that fits."""
+    rows = rows_of(kernel)
+    if rows is None or rows.length is None or rows.length <= 32:
+        return
+    params: Params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
+    loops = cut(rows.nest).loops
+    ways: list[Params] = [params, (*params, ("stages", 2), ("unroll", 2))]
+    if len(loops) == 1 and loops[0].reduces:
+        ways.append((*params, ("single", True)))
+    if online(rows.nest) is not None:
+        ways.append((*params, ("online", True)))
+    for way in ways:
+        yield SPLIT.render(kernel, Variant(kernel.name, "split", way), H100)
+
+
+def walking(kernel: Kernel) -> Iterator[Source]:
+    """Walk over tiles of rows with two programs, for rows that fit one block."""
+    rows = rows_of(kernel)
+    if rows is not None and rows.length is not None and 0 < rows.length <= 512:
+        params: Params = (("x", 2), ("num_warps", 1), ("blocks", 1), ("stages", 2))
+        yield PERSISTENT.render(kernel, Variant(kernel.name, "persistent", params), replace(H100, units=2))
 
 
 def compare(kernel: Kernel, got: Memory, want: Memory, rtol: float, atol: float, label: str) -> None:

@@ -25,11 +25,12 @@ from tests.python.triton.nests import (
     R0,
     group_norm_sums,
     layer_norm,
+    log_sum_exp,
     matrix,
     reduction,
     softmax,
 )
-from tests.python.triton.oracle import Memory, check, fill, short_split, sources
+from tests.python.triton.oracle import Memory, answer, check, compare, copy, fill, short_split, sources, view, walking
 
 ROW_TEMPLATES = {"persistent", "looped"}
 ALL_TEMPLATES = {*ROW_TEMPLATES, "split"}
@@ -104,16 +105,74 @@ def test_c01_softmax_has_several_variants_that_agree(dtype: DType, tmp_path: Pat
 
 def test_softmax_along_columns_and_split(tmp_path: Path) -> None:
     assert check(softmax(40, 34, outer=True), tmp_path, most=2) == ALL_TEMPLATES
-    (source,) = sources(softmax(2, 2**20), H100, ["split"], most=1)
-    assert [launch.entry[-2:] for launch in source.launches][1:] == ["_1", "_2"]
+    (plain,) = (s for s in sources(softmax(2, 2**20), H100, ["split"]) if "online" not in s.variant.label)
+    assert [launch.entry[-2:] for launch in plain.launches][1:] == ["_1", "_2"]
 
 
-def test_c31_rows_of_minus_infinity_and_with_plus_infinity(tmp_path: Path) -> None:
-    case = softmax(4, 50)
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("outer", [False, True])
+def test_c31_rows_of_minus_infinity_and_with_plus_infinity(dtype: DType, outer: bool, tmp_path: Path) -> None:
+    case = softmax(6, 50, dtype, outer)
+    accuracy = 1e-2 if dtype is BF16 else 1e-5
+    assert check(case, tmp_path, infinite_rows(case), most=2, rtol=accuracy, atol=accuracy) == ALL_TEMPLATES
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_c31_log_sum_exp_of_infinities(outer: bool, tmp_path: Path) -> None:
+    case = log_sum_exp(6, 50, outer)
+    assert check(case, tmp_path, infinite_rows(case), most=3) == ALL_TEMPLATES
+
+
+def infinite_rows(case: Kernel) -> Memory:
+    """Rows of −inf, with +inf, with NaN, of +inf, that start with −inf, and an ordinary one."""
     memory = fill(case)
-    memory[0][:50] = -math.inf
-    memory[0][60] = math.inf
-    assert check(case, tmp_path, memory, most=2) == ALL_TEMPLATES
+    rows = view(memory[0], case.parameters[0].buffer)
+    rows[0] = -math.inf
+    rows[1, 10] = math.inf
+    rows[2, 20] = math.nan
+    rows[3] = math.inf
+    rows[4, :40] = -math.inf
+    return memory
+
+
+def test_online_softmax_walks_a_row_once_less() -> None:
+    online = [
+        source for source in sources(softmax(64, 2**16), H100, ["looped"]) if "online=True" in source.variant.label
+    ]
+    plain = [source for source in sources(softmax(64, 2**16), H100, ["looped"]) if source not in online]
+    assert {source.text.count("tl.range(") for source in online} == {2}
+    assert {source.text.count("tl.range(") for source in plain} == {3}
+    (split,) = sources(softmax(2, 2**20), H100, ["split"], most=1)
+    assert len(split.launches) == 2
+
+
+def test_online_softmax_loses_no_digits_over_long_rows(tmp_path: Path) -> None:
+    case = softmax(2, 4096)
+    memory = fill(case)
+    memory[0] = memory[0].view(2, 4096).sort(1).values.flatten() * 10
+    exact = torch.softmax(memory[0].view(2, 4096).double(), 1).flatten()
+    for source in (*sources(case, H100, ["looped"], most=2), *short_split(case)):
+        got = copy(memory)
+        run(source, got, tmp_path)
+        torch.testing.assert_close(got[1].double(), exact, rtol=2e-5, atol=1e-12)
+
+
+def test_c14_programs_of_a_single_launch_count_themselves_in(tmp_path: Path) -> None:
+    case = reduction("sum", 5, 200)
+    (single,) = (source for source in short_split(case) if "single=True" in source.variant.label)
+    assert len(single.launches) == 1
+    assert single.zero_workspace
+    memory = fill(case)
+    for _ in range(2):
+        got = copy(memory)
+        run(single, got, tmp_path)
+        compare(case, got, answer(case, memory), 1e-5, 1e-5, "single")
+
+
+def test_a_walk_loads_what_all_rows_share_once() -> None:
+    (source,) = walking(layer_norm(64, 512, BF16))
+    before, _, inside = source.text.partition("for tile in tl.range(")
+    assert (before.count("tl.load("), inside.count("tl.load(")) == (2, 2)
 
 
 def test_layer_norm_with_residual_and_gelu_is_one_kernel(tmp_path: Path) -> None:

@@ -149,6 +149,24 @@ def test_approximations_are_only_taken_where_results_end_in_16_bits() -> None:
     assert "tl.exp(" in next(sources(narrow, H100)).text
 
 
+def test_the_fast_erf_is_that_of_torch_but_for_rounding(tmp_path: Path) -> None:
+    body = BodyBuilder()
+    value = body.cast(body.compute("erf", body.load("arg0", F32, (I0,))), DType.FLOAT16)
+    body.store("arg1", (I0,), value)
+    nest = Nest("erf", axes((I0, 4096)), (), body.body())
+    case = kernel(nest, [buffer("arg0", F32, [4096])], [buffer("arg1", DType.FLOAT16, [4096])])
+    memory = fill(case)
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-30, 3e38])
+    memory[0] = torch.cat([torch.linspace(-5, 5, 4089), special])
+    (source,) = sources(case, H100, most=1)
+    assert "erf_fast(" in source.text
+    run(source, memory, tmp_path)
+    want = torch.erf(memory[0].double()).half()
+    different = memory[1].view(torch.int16) != want.view(torch.int16)
+    assert int(different.logical_and(~want.isnan()).sum()) <= 4
+    torch.testing.assert_close(memory[1], want, rtol=2**-10, atol=0, equal_nan=True)
+
+
 def test_a_value_that_a_comparison_sees_stays_exact(tmp_path: Path) -> None:
     body = BodyBuilder()
     x = body.cast(body.load("arg0", DType.BFLOAT16, (I0,)), F32)
