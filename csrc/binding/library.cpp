@@ -5,53 +5,22 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
-#include <cstddef>
 #include <cstring>
-#include <initializer_list>
 #include <utility>
+
+#include "loader/shared_object.h"
 
 namespace mkwrap::binding {
 
-namespace {
-
-// A path to an open file that nobody has written before: the time, in binary, as components that
-// mean nothing.
-std::string unique_path(int file) {
-  std::string path = "/proc/" + std::to_string(getpid()) + "/fd";
-  auto time = std::chrono::steady_clock::now().time_since_epoch().count();
-  for (; time != 0; time /= 2) path += time % 2 == 0 ? "/" : "/.";
-  return path + "/" + std::to_string(file);
-}
-
-}  // namespace
-
 Library::Library(int file, const std::string& path) : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)) {
   if (file_ < 0) throw LibraryError(path + ": " + std::strerror(errno));
-  const std::string unique = unique_path(file_);
-  const char* name = access(unique.c_str(), R_OK) == 0 ? unique.c_str() : path.c_str();
-  handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  const char* reason = nullptr;
-  if (handle_ == nullptr) {
-    reason = dlerror();
-  } else if (const auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle_, "mkw_get_api"));
-             get == nullptr) {
-    reason = "it does not export mkw_get_api";
-  } else if (api_ = get(MKW_ABI_VERSION); api_ == nullptr || api_->version != MKW_ABI_VERSION) {
-    reason = "it speaks another version of mkwrap's ABI";
-  } else if (api_->size < offsetof(mkw_api, workspace_bytes) + sizeof(api_->workspace_bytes)) {
-    reason = "its function table is too short";
+  const loader::SharedObject loaded = loader::load(file_, path);
+  if (!loaded.fault.empty()) {
+    close(file_);
+    throw LibraryError(path + " is not a library this mkwrap can load: " + loaded.fault);
   }
-  if (reason == nullptr) {
-    // Idle threads of the OpenMP pool sleep in the runtime's code: it must never be unmapped.
-    for (const char* runtime : {"libgomp.so.1", "libomp.so.5"})
-      dlopen(runtime, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-    return;
-  }
-  const std::string message = path + " is not a library this mkwrap can load: " + reason;
-  if (handle_ != nullptr) dlclose(handle_);
-  close(file_);
-  throw LibraryError(message);
+  handle_ = loaded.handle;
+  api_ = loaded.api;
 }
 
 Library::~Library() {

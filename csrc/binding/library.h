@@ -27,9 +27,7 @@ struct StatusError : std::runtime_error {
   mkw_error error;
 };
 
-// A loaded library. Holds its own descriptor of the file and loads it through a path made for the
-// occasion: dlopen takes a path it has seen before for the library it loaded then, even if the file
-// has been replaced since; and so the file that was verified is the file that is loaded.
+// A loaded library, with a descriptor of its own of the file.
 class Library {
  public:
   // `file` stays the caller's; `path` is for messages. Throws LibraryError.

@@ -20,6 +20,7 @@ const char* error_class(mkw_status status) {
     case MKW_ERROR_ISA:
       return "ArchitectureError";
     case MKW_ERROR_VERSION:
+    case MKW_ERROR_FILE:
       return "LibraryFormatError";
     default:
       return "InternalError";

@@ -1,18 +1,18 @@
 // Opens libraries and turns statuses into exceptions.
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+
+#include "loader/seal.h"
+#include "loader/shared_object.h"
 #include "mkwrap/mkwrap.hpp"
 
 namespace mkwrap {
 
 namespace {
-
-const mkw_api* checked(const mkw_api* api, const std::string& name) {
-  if (api != nullptr && api->version == MKW_ABI_VERSION && api->size >= sizeof(mkw_api)) return api;
-  throw Error(
-      MKW_ERROR_VERSION, -1,
-      name + " does not speak version " + std::to_string(MKW_ABI_VERSION) + " of mkwrap's ABI");
-}
 
 void throw_if(mkw_status status, const mkw_error& error) {
   if (status != MKW_OK) throw Error(error);
@@ -21,21 +21,26 @@ void throw_if(mkw_status status, const mkw_error& error) {
 }  // namespace
 
 Library Library::open(const std::string& path) {
-  // A path without a slash would be looked up in the system's library folders.
-  const std::string file = path.find('/') == std::string::npos ? "./" + path : path;
-  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    const char* reason = dlerror();
-    throw Error(MKW_ERROR_VERSION, -1, reason != nullptr ? reason : path + " cannot be opened");
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) throw Error(MKW_ERROR_FILE, -1, path + " cannot be read: " + std::strerror(errno));
+  std::string fault = loader::seal_fault(file);
+  loader::SharedObject loaded;
+  if (fault.empty()) {
+    loaded = loader::load(file, path);
+    if (!loaded.fault.empty()) fault = "is not a library this mkwrap can load: " + loaded.fault;
   }
-  std::shared_ptr<void> owner(handle, [](void* opened) { dlclose(opened); });
-  auto get = reinterpret_cast<mkw_get_api_function>(dlsym(handle, "mkw_get_api"));
-  if (get == nullptr) throw Error(MKW_ERROR_VERSION, -1, path + " is not a mkwrap library");
-  return {std::move(owner), checked(get(MKW_ABI_VERSION), path)};
+  ::close(file);
+  if (!fault.empty()) throw Error(MKW_ERROR_FILE, -1, path + " " + fault);
+  return {std::shared_ptr<void>(loaded.handle, [](void* opened) { dlclose(opened); }), loaded.api};
 }
 
 Library Library::from(mkw_get_api_function get) {
-  return {nullptr, checked(get(MKW_ABI_VERSION), "the linked library")};
+  const mkw_api* api = get(MKW_ABI_VERSION);
+  if (api == nullptr || api->version != MKW_ABI_VERSION || api->size < sizeof(mkw_api))
+    throw Error(MKW_ERROR_VERSION, -1,
+                "the linked library does not speak version " + std::to_string(MKW_ABI_VERSION) +
+                    " of mkwrap's ABI");
+  return {nullptr, api};
 }
 
 Model::Model(const Library& library, std::int32_t device) : library_(library) {

@@ -1,5 +1,8 @@
-// R7: in steady state `run` allocates nothing: malloc is replaced by one that counts, and the fake
-// driver counts too.
+// R7: in steady state `run` allocates nothing and takes no lock: malloc and pthread_mutex_lock are
+// replaced by ones that count, and the fake driver counts too.
+#include <dlfcn.h>
+#include <pthread.h>
+
 #include <atomic>
 
 #include "check.h"
@@ -20,7 +23,8 @@ void* __libc_memalign(std::size_t alignment, std::size_t bytes);
 
 namespace {
 std::atomic<long> allocations{0};
-}
+std::atomic<long> locks{0};
+}  // namespace
 
 // Exported by the executable (ENABLE_EXPORTS), so that the library's calls come here as well.
 extern "C" {
@@ -41,6 +45,12 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t bytes) {
   *memory = __libc_memalign(alignment, bytes);
   return *memory == nullptr ? 12 : 0;
 }
+int pthread_mutex_lock(pthread_mutex_t* mutex) {
+  static const auto kOriginal =
+      reinterpret_cast<int (*)(pthread_mutex_t*)>(dlsym(RTLD_NEXT, "pthread_mutex_lock"));
+  ++locks;
+  return kOriginal(mutex);
+}
 }
 
 namespace {
@@ -49,7 +59,7 @@ alignas(64) float x[128];
 alignas(64) float y[128];
 alignas(64) float z[8];
 
-// Allocations of a thousand runs.
+// Allocations and locks of a thousand runs.
 long steady_state(const mkwrap::Library& library, const std::vector<mkwrap::Tensor>& inputs,
                   const std::vector<mkwrap::Tensor>& outputs) {
   const long before_context = allocations;
@@ -62,9 +72,9 @@ long steady_state(const mkwrap::Library& library, const std::vector<mkwrap::Tens
   for (const auto& tensor : inputs) in.push_back(tensor.view());
   for (const auto& tensor : outputs) out.push_back(tensor.view());
   context.run(in.data(), out.data());
-  const long before = allocations;
+  const long before = allocations + locks;
   for (int i = 0; i < 1000; ++i) context.run(in.data(), out.data());
-  return allocations - before;
+  return allocations + locks - before;
 }
 
 }  // namespace
@@ -84,14 +94,18 @@ int main(int, char** arguments) {
   adopt(y, sizeof(y));
   const mkw_device gpu = {MKW_DEVICE_CUDA, 0};
   const Library cuda = Library::open(folder + "/cuda.so");
+  const long unlocked = locks;
   mkwrap::Context context{mkwrap::Model(cuda)};
+  CHECK(locks > unlocked + driver->calls);  // the hook sees the library's locks
   const Tensor input(x, {128}, {}, gpu);
   const Tensor output(y, {128}, {}, gpu);
   const mkw_tensor in = input.view();
   const mkw_tensor out = output.view();
   const int made = driver->made;
   const long before = allocations;
+  const long others = locks - driver->calls;  // the fake driver takes a lock in every call
   for (int i = 0; i < 1000; ++i) context.run(&in, &out);
   CHECK(allocations == before && driver->made == made && driver->launches == 3000);
+  CHECK(locks - driver->calls == others);
 #endif
 }

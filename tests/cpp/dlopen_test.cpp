@@ -111,8 +111,8 @@ void refusals(const std::string& folder) {
     mkwrap::Library::open(folder + "/absent.so");
     CHECK(false);
   } catch (const mkwrap::Error& error) {
-    CHECK(error.status() == MKW_ERROR_VERSION);
-    CHECK_HAS(error.what(), "absent.so");
+    CHECK(error.status() == MKW_ERROR_FILE);
+    CHECK_HAS(error.what(), "absent.so cannot be read");
   }
   const mkwrap::Library library = mkwrap::Library::open(folder + "/add_one.so");
   try {

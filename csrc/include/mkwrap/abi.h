@@ -44,10 +44,12 @@ enum {
   MKW_ERROR_MEMORY = 7,
   // A null pointer, or a device ordinal that does not exist.
   MKW_ERROR_ARGUMENT = 8,
-  // Header and library disagree on the ABI version (reported by mkwrap.hpp and loaders).
+  // Header and library disagree on the ABI version (reported by mkwrap.hpp).
   MKW_ERROR_VERSION = 9,
   // An input that the run writes to shares memory with another input.
-  MKW_ERROR_ALIASING = 10
+  MKW_ERROR_ALIASING = 10,
+  // A file is no library, is damaged or cannot be loaded (reported by mkwrap.hpp).
+  MKW_ERROR_FILE = 11
 };
 
 // Device types and dtype codes are DLPack's.

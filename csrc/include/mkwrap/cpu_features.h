@@ -54,6 +54,7 @@ constexpr Feature kFeatures[] = {
     {"bmi2", 7, 0, Register::kEbx, 8, kNoState},
     {"avx512f", 7, 0, Register::kEbx, 16, kAvx512State},
     {"avx512dq", 7, 0, Register::kEbx, 17, kAvx512State},
+    {"sha_ni", 7, 0, Register::kEbx, 29, kNoState},
     {"avx512cd", 7, 0, Register::kEbx, 28, kAvx512State},
     {"avx512bw", 7, 0, Register::kEbx, 30, kAvx512State},
     {"avx512vl", 7, 0, Register::kEbx, 31, kAvx512State},

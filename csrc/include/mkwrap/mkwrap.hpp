@@ -95,10 +95,11 @@ class Tensor {
 // of them.
 class Library {
  public:
-  // Open a library file. Throws Error (MKW_ERROR_VERSION) if it cannot be loaded or speaks another
-  // ABI version.
+  // Open a library file, after its seal was verified. Throws Error (MKW_ERROR_FILE) if it is no
+  // library, is damaged, cannot be loaded or speaks another ABI version.
   static Library open(const std::string& path);
-  // Use a library this program is linked with: Library::from(mkw_get_api).
+  // Use a library this program is linked with: Library::from(mkw_get_api). Throws Error
+  // (MKW_ERROR_VERSION).
   static Library from(mkw_get_api_function get);
 
   [[nodiscard]] const mkw_api& api() const { return *api_; }

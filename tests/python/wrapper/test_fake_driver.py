@@ -41,8 +41,10 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fake = [str(tests / "fake_driver" / name) for name in ("fake_driver.cpp", "cubin.cpp")]
     shared = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
     subprocess.run(["g++", *flags, *fake, *shared], check=True)
-    program = [str(tests / "run_any.cpp"), str(ROOT / "csrc" / "loader" / "library.cpp")]
-    subprocess.run(["g++", *flags, *program, "-ldl", "-o", str(folder / "run_any")], check=True)
+    program = [str(tests / "run_any.cpp"), *map(str, (ROOT / "csrc" / "loader").glob("*.cpp"))]
+    subprocess.run(
+        ["g++", *flags, "-I", str(ROOT / "csrc"), *program, "-ldl", "-o", str(folder / "run_any")], check=True
+    )
     return folder / "run_any"
 
 
