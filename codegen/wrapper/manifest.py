@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -14,11 +14,11 @@ import sympy
 
 from mkwrap.artifact import Open
 from mkwrap.codegen.wrapper.blobs import constant_parts
-from mkwrap.codegen.wrapper.contents import Contents, choice_of
+from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.sizes import is_static
 from mkwrap.ir.nodes import Expr
-from mkwrap.stages import Binary, Device, OutputKind, OutputSpec, Program
+from mkwrap.stages import Binary, Device, OutputKind, OutputSpec, Program, Versions
 
 FORMAT = 1
 ABI_VERSION = 1
@@ -39,6 +39,8 @@ class Description:
     """How Python arguments become inputs and leaves become the result."""
     further: tuple[Device, ...] = ()
     """The devices of a library's further targets."""
+    versions: tuple[Versions, ...] = ()
+    """Of each target: what the rows of a tuning record carry; empty where no record is kept."""
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -54,7 +56,7 @@ def render_manifest(
     `apart` are the entries whose code can be dropped.
     """
     program = contents.schedule.program
-    targets = [_target(device, description.features) for device in description.devices]
+    targets = [_target(description, number) for number in range(len(description.devices))]
     manifest: Mapping[str, Json] = {
         "format": FORMAT,
         "abi_version": ABI_VERSION,
@@ -145,13 +147,16 @@ def _value(value: bool | int | float | str | None) -> Json:
     return value
 
 
-def _target(device: Device, features: Sequence[str]) -> Mapping[str, Json]:
+def _target(description: Description, number: int) -> Mapping[str, Json]:
+    device = description.devices[number]
+    versions = description.versions[number] if description.versions else None
     return {
         "kind": device.kind,
         "arch": device.arch,
-        "features": features,
+        "features": description.features,
         "device": device.name,
         "units": device.units,
+        "tuning": None if versions is None else {"device": asdict(device), "versions": asdict(versions)},
     }
 
 
@@ -192,11 +197,22 @@ def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mappi
             for rejected in selection.rejected.get(name, ())
         ],
         **{key: value for key, value in alternatives[0].items() if key != "variant"},
+        **_tuned(selection, name),
     }
     if isinstance(choice_of(selection, name), Open):
         race = next(r for r in layout.parts.races if (r.kernel, r.target) == (name, target))
         described["open"] = {"race": race.part, "given": race.given, "alternatives": alternatives}
     return described
+
+
+def _tuned(selection: AnySelection, name: str) -> Mapping[str, Json]:
+    """What a kernel's row in a tuning record holds that no other key says."""
+    key, tuned = selection.keys.get(name), selection.tuned.get(name)
+    return {
+        "key": None if key is None else key.choice,
+        "nest": None if key is None else key.nest,
+        "tuned": None if tuned is None else asdict(tuned),
+    }
 
 
 def _alternative(contents: Contents, layout: Layout, name: str, number: int) -> dict[str, Json]:

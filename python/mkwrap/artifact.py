@@ -6,11 +6,11 @@ tune → wrap → link → load
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from mkwrap.stages import Binary, Dispatch, Image, Packing, Rejected, Schedule, Timing
+from mkwrap.stages import Binary, Dispatch, Image, Key, Packing, Rejected, Schedule, Timing, Tuned
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class OpenSelection:
     timings: Mapping[str, tuple[Timing, ...]]
     rejected: Mapping[str, tuple[Rejected, ...]]
     reasons: Mapping[str, str]
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    """Per kernel: what its rows in a tuning record are found by."""
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """Per kernel whose choice is made and was measured: what the record says beyond times."""
 
 
 @dataclass(frozen=True)

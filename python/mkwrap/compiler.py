@@ -15,7 +15,7 @@ from mkwrap.fuse import fuse
 from mkwrap.journal import Journal
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.model import Model
+from mkwrap.model import Compilation, Model
 from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
@@ -26,6 +26,8 @@ from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.pool import Compiler
+from mkwrap.tune.recall import Recalled, devices_of, recall, versions_of
+from mkwrap.tune.record_file import read_record
 from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
 
@@ -51,7 +53,8 @@ def compile(
     """
     settings = options if options is not None else Options()
     args, kwargs = _arguments(example_inputs), dict(example_kwargs or {})
-    chosen = resolve(target if target is not None else _home_of(args, kwargs), settings)
+    record = read_record(settings.tuning) if settings.tuning is not None else ()
+    chosen = resolve(target if target is not None else _home_of(args, kwargs), settings, devices_of(record))
     cache = Cache(settings.cache_dir)
     compiler = Compiler(chosen.compile, f"{chosen.toolchain} {headers_digest()}", settings.jobs, cache)
     journal = Journal(settings.dump_dir)
@@ -62,19 +65,25 @@ def compile(
         schedule = stage("fuse", lambda: fuse(program))
         candidates = stage("variants", lambda: variants(schedule, chosen, settings.force))
         sources = stage("render", lambda: render(candidates, chosen))
-        binaries = stage("build", lambda: build_all(sources, _wanted(chosen, settings), compiler, advance))
-        selection = stage("tune", lambda: tune(candidates, binaries, chosen, settings, cache=cache, advance=advance))
+        recalled = stage("recall", lambda: recall(candidates, sources, chosen, settings, record, cache))
+        wanted = _wanted(chosen, settings, recalled)
+        binaries = stage("build", lambda: build_all(sources, wanted, compiler, advance, recalled.images))
+        selection = stage("tune", lambda: tune(candidates, binaries, recalled, chosen, settings, cache, advance))
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
-        description = Description(chosen.device, chosen.features, package_version(), call)
+        description = Description(
+            chosen.device, chosen.features, package_version(), call, versions=(versions_of(chosen),)
+        )
         host = stage("wrap", lambda: wrap(selection, description))
         library = stage("link", lambda: published(host, schedule.program, settings))
-        return stage("load", lambda: Model(library.path))
+        model = stage("load", lambda: Model(library.path))
+    model.compilation = Compilation(journal.seconds, selection.provenance)
+    return model
 
 
-def _wanted(target: Target, options: Options) -> Wanted:
-    """Say which variants the choice needs: all where it will be measured, else the forced or the first."""
+def _wanted(target: Target, options: Options, recalled: Recalled) -> Wanted:
+    """Say which variants the choice needs: the forced, the recorded, all where it will be measured, else the first."""
     measured = options.tune != "off" and not options.deterministic and target.present
-    return lambda kernel: options.force.get(kernel, None if measured else "")
+    return lambda kernel: options.force.get(kernel) or recalled.label(kernel) or (None if measured else "")
 
 
 def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:

@@ -74,6 +74,14 @@ class OptionError(UserError):
     """An option or an environment setting has a value that cannot be used."""
 
 
+class TuningRecordError(UserError):
+    """A tuning record given by the user cannot be read or written; names the file, the line and what is wrong there."""
+
+
+class MissingTuningError(UserError):
+    """`Options.require_tuning` is set and the record has no row for some kernels; lists them with the reason."""
+
+
 class TargetError(UserError):
     """The target's name is unknown, or this machine cannot run code for it."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,22 @@ from mkwrap import _C
 from mkwrap.calls import giver, mapping, read_call, sequence
 from mkwrap.errors import LibraryFormatError
 from mkwrap.report import Report, make_report
+from mkwrap.stages import Provenance
 from mkwrap.toolchain.seal import verify
+from mkwrap.tune.record import rows_of
+from mkwrap.tune.record_file import write_record
 
 MANIFEST_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """How a model came to be: for one that `compile` returned, not for one that was loaded."""
+
+    seconds: Mapping[str, float]
+    """By stage, in order."""
+    choices: Mapping[str, Provenance]
+    """Where the evidence for each kernel's choice comes from."""
 
 
 class Signature(NamedTuple):
@@ -46,6 +60,7 @@ class Model(_C.Model):
         `exchange=False` avoids DLPack's C exchange API (slower; for tests). Raises `LibraryFormatError`.
         """
         self.path = Path(path)
+        self.compilation: Compilation | None = None
         try:
             file = self.path.open("rb")
         except OSError as error:
@@ -95,6 +110,18 @@ class Model(_C.Model):
         finally:
             with contextlib.suppress(FileNotFoundError):
                 partial.unlink()
+
+    def save_tuning(self, path: str | os.PathLike[str]) -> int:
+        """Write the rows of the library's tuning record, one per measured kernel, and return how many there are.
+
+        The file is what `Options.tuning` takes; docs/record.md is its schema. Raises `TuningRecordError` where it cannot
+        be written, `LibraryFormatError` where the library's own rows make no sense.
+        """
+        try:
+            rows = tuple(rows_of(self.manifest))
+        except ValueError as error:
+            raise LibraryFormatError(f"{self.path}: its tuning record cannot be read: {error}") from error
+        return write_record(Path(path), rows)
 
     @cached_property
     def signature(self) -> Signature:

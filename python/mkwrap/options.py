@@ -54,6 +54,10 @@ class Options:
     """The host C++ compiler."""
     threads: int = field(default_factory=default_jobs)
     """CPU target: threads that parallel kernels are tuned for."""
+    tuning: Path | None = None
+    """A tuning record (`Model.save_tuning`, docs/record.md) whose rows decide the kernels they fit, unmeasured."""
+    require_tuning: bool = False
+    """Measure nothing: a kernel with a choice that `tuning` has no row for is an error (`MissingTuningError`)."""
 
     def __post_init__(self) -> None:
         if self.tune not in _TUNE_MODES:
@@ -68,6 +72,14 @@ class Options:
             raise OptionError(
                 f"Options.force is {self.force!r}; expected a mapping from a kernel's name to a variant's label"
             )
+        if self.require_tuning and self.tuning is None:
+            raise OptionError("Options.require_tuning needs Options.tuning, the record that has to have the rows")
+        if self.deterministic and self.tuning is not None:
+            raise OptionError(
+                "Options.deterministic takes the default variants and Options.tuning the recorded: drop one"
+            )
         object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
+        if self.tuning is not None:
+            object.__setattr__(self, "tuning", Path(self.tuning).expanduser())
         if self.dump_dir is not None:
             object.__setattr__(self, "dump_dir", Path(self.dump_dir))

@@ -1,6 +1,6 @@
 """Every value handed from stage to stage up to the choice, in pipeline order; `artifact.py` has the rest. No logic.
 
-capture → lower → fuse → variants → render → build → tune
+capture → lower → fuse → variants → render → recall → build → tune
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import numpy.typing as npt
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Buffer, Expr, Nest
+from mkwrap.ir.signature import InputSpec as InputSpec  # noqa: PLC0414  a value of the stages, too
+from mkwrap.ir.signature import OutputKind as OutputKind  # noqa: PLC0414  a value of the stages, too
+from mkwrap.ir.signature import OutputSpec as OutputSpec  # noqa: PLC0414  a value of the stages, too
+from mkwrap.ir.signature import SymbolSpec as SymbolSpec  # noqa: PLC0414  a value of the stages, too
 
 if TYPE_CHECKING:
     import sympy
@@ -22,50 +26,6 @@ if TYPE_CHECKING:
     from torch.utils._pytree import TreeSpec
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One tensor argument of the compiled callable: what every call is checked against."""
-
-    name: str
-    """Buffer name, also the graph placeholder's."""
-    path: str
-    """How the user writes it, for messages: `args[0]`, `kwargs['mask']`."""
-    dtype: DType
-    shape: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    alignment: int
-    """Bytes: 16 where the example's address is a multiple of 16, else the item size."""
-    mutated: bool = False
-
-
-class OutputKind(Enum):
-    """Where an output leaf comes from."""
-
-    BUFFER = "a buffer the library writes"
-    INPUT_VIEW = "a strided view of an input's memory (or the input itself)"
-    SAME = "the same object as an earlier output leaf"
-    VALUE = "a Python constant (number, string, None)"
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One leaf of the result."""
-
-    kind: OutputKind
-    buffer: str = ""
-    """BUFFER: the output buffer. INPUT_VIEW: the input's name."""
-    dtype: DType = DType.FLOAT32
-    shape: tuple[Expr, ...] = ()
-    strides: tuple[Expr, ...] = ()
-    offset: Expr | int = 0
-    """INPUT_VIEW: elements from the input's first element."""
-    same_as: int = 0
-    """SAME: index of the earlier leaf."""
-    value: bool | int | float | str | None = None
-    identical: bool = False
-    """INPUT_VIEW: the output is the input object itself."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +51,6 @@ class CapturedGraph:
     samples: Mapping[str, torch.Tensor]
     """The example tensors, by input name."""
     symbols: tuple[SymbolSpec, ...] = ()
-
-
-@dataclass(frozen=True)
-class SymbolSpec:
-    """A dynamic size: its symbol, inclusive range, and the input dimension that binds it."""
-
-    symbol: sympy.Symbol
-    low: int
-    high: int
-    input_name: str
-    dim: int
 
 
 @dataclass(frozen=True)
@@ -216,7 +165,9 @@ class Device:
     l2_bytes: int = 1024 * 1024
     l3_bytes: int = 32 * 1024 * 1024
     name: str = ""
-    """The device as its driver or kernel names it; part of every tuning key."""
+    """The device as its driver or kernel names it."""
+    driver: str = ""
+    """CUDA: the version of the driver."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +277,8 @@ class Rejected:
 
     variant: Variant
     reason: str
+    transient: bool = False
+    """The reason may be gone another time (a compiler ran out of time or memory): no choice without it is kept."""
 
 
 @dataclass(frozen=True)
@@ -353,6 +306,48 @@ class Dispatch:
 
 
 @dataclass(frozen=True)
+class Key:
+    """What a choice is found by in a tuning record; sha256, hexadecimal."""
+
+    choice: str
+    """Of the kernel and of every candidate's label and text."""
+    nest: str
+    """Of the kernel alone: axes, body and parameters."""
+
+
+class Provenance(Enum):
+    """Where the evidence for a choice comes from."""
+
+    NONE = "nothing was measured"
+    MEASURED = "measured by this compile"
+    CACHE = "a row of the cache"
+    RECORD = "a row of the given record"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """When and how a choice was measured, and between which binaries."""
+
+    mode: str
+    """The tuning mode: "full" or "quick"."""
+    measured_at: str
+    """UTC, ISO 8601 to the second."""
+    images: Mapping[str, tuple[str, ...]]
+    """Label of each variant that was built → the digests of its images."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of what decides binaries and times."""
+
+    mkwrap: str
+    """With a digest of its C++ headers, which kernels are compiled against: `0.1.0+3f2a…`."""
+    toolchain: str
+    """The target's: compiler, version and flags."""
+    torch: str
+
+
+@dataclass(frozen=True)
 class Selection:
     """The closed choice: winners right within tolerance; the bytes timed are the bytes shipped."""
 
@@ -361,4 +356,10 @@ class Selection:
     timings: Mapping[str, tuple[Timing, ...]]
     rejected: Mapping[str, tuple[Rejected, ...]]
     reasons: Mapping[str, str]
-    """Per kernel: why the winner won ("measured", "within noise of the default", "forced", "not measured: …", "cached")."""
+    """Per kernel: why the winner won ("measured", "within noise of the default", "forced", "not measured: …")."""
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    """Per kernel: what its rows in a tuning record are found by."""
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """Per kernel that was measured, by this compile or an earlier one: what the record says beyond times."""
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    """Per kernel; no part of the library, which is the same whoever measured."""

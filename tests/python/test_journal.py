@@ -18,7 +18,7 @@ def test_every_stage_with_a_text_is_dumped(tmp_path: Path) -> None:
     texts = {path.name: path.read_text() for path in dump.iterdir()}
     stages = {name.split("-")[1].split(".")[0] for name in texts}
     assert stages == {"capture", "lower", "fuse", "variants", "render", "build", "tune", "wrap"}
-    label = texts["07-tune.txt"].removeprefix("reduction_0: ").strip()
+    label = texts["08-tune.txt"].removeprefix("reduction_0: ").strip()
     assert any(f"// reduction_0: {label}\n" in text for name, text in texts.items() if "-render-" in name)
-    assert texts["06-build.txt"].startswith(f"reduction_0: {label}: mkw_reduction_")
-    assert "mkw_get_api" in texts["08-wrap.cpp"]
+    assert texts["07-build.txt"].startswith(f"reduction_0: {label}: mkw_reduction_")
+    assert "mkw_get_api" in texts["09-wrap.cpp"]

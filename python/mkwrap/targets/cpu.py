@@ -7,7 +7,7 @@ Levels are those of the x86-64 psABI, https://gitlab.com/x86-psABIs/x86-64-ABI.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from mkwrap.codegen import cpp
 from mkwrap.errors import TargetError
 from mkwrap.options import Options
 from mkwrap.stages import Device
-from mkwrap.targets.target import Family, Target
+from mkwrap.targets.target import Family, Target, stand_in
 from mkwrap.toolchain import cxx
 from mkwrap.toolchain.headers import include_dir
 
@@ -47,8 +47,11 @@ LEVELS: Mapping[str, Level] = {
 }
 
 
-def resolve(name: str, options: Options) -> Target:
-    """Return the target "cpu" or "cpu:<level>"; raises `TargetError` for another level or another machine's."""
+def resolve(name: str, options: Options, measured: Sequence[Device] = ()) -> Target:
+    """Return the target "cpu" or "cpu:<level>"; raises `TargetError` for another level or another machine's.
+
+    `measured`: see `targets.resolve`.
+    """
     _, _, wanted = name.partition(":")
     machine, features = platform.machine(), machine_features(_read(_CPUINFO))
     arch = wanted or next((a for a, level in LEVELS.items() if _runs(level, machine, features)), "")
@@ -58,16 +61,18 @@ def resolve(name: str, options: Options) -> Target:
     if level.machine != machine:
         raise TargetError(f"target {name!r} needs a compiler for {level.machine}; this machine is {machine}")
     flags = (*cxx.KERNEL_FLAGS, *level.flags)
+    present = _runs(level, machine, features)
+    device = _device(arch, level, options.threads)
     return Target(
         name=f"cpu:{arch}",
         kind="cpu",
-        device=_device(arch, level, options.threads),
+        device=device if present else stand_in(device, measured),
         language=cpp.LANGUAGE,
         compile=partial(cxx.compile_source, cxx=options.cxx, flags=flags, include=include_dir()),
         toolchain=" ".join((cxx.compiler_version(options.cxx), *flags)),
         features=tuple(sorted(level.features)),
         flags=level.flags,
-        present=_runs(level, machine, features),
+        present=present,
     )
 
 

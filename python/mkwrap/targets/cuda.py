@@ -16,7 +16,7 @@ from mkwrap.codegen import triton
 from mkwrap.errors import CompilerError, TargetError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Rejected, Source
-from mkwrap.targets.target import Family, Target
+from mkwrap.targets.target import Family, Target, stand_in
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class LiveDevice:
     shared_optin_bytes: int
     l2_bytes: int
     driver_version: int
+    """The CUDA version it speaks: 12080 is 12.8."""
 
 
 class _Compiler(Protocol):
@@ -59,8 +60,12 @@ DEVICES: Mapping[str, Device] = {
 }
 
 
-def resolve(name: str, options: Options, live: Sequence[LiveDevice] | None = None) -> Target:
+def resolve(
+    name: str, options: Options, measured: Sequence[Device] = (), live: Sequence[LiveDevice] | None = None
+) -> Target:
     """Return the target "cuda" or "cuda:sm_XX"; `live` replaces the driver's list of devices.
+
+    `measured`: see `targets.resolve`.
 
     Raises `TargetError` for an unknown architecture, or for "cuda" on a machine without a device; `CompilerError`
     where Triton is not installed.
@@ -74,7 +79,7 @@ def resolve(name: str, options: Options, live: Sequence[LiveDevice] | None = Non
     if arch not in DEVICES:
         raise TargetError(f"unknown CUDA target {name!r} ({arch}); known: {', '.join(_names())}")
     here = next((device for device in devices if runs(arch, device.capability)), None)
-    device = DEVICES[arch] if here is None else _measured(DEVICES[arch], here)
+    device = stand_in(DEVICES[arch], measured) if here is None else _measured(DEVICES[arch], here)
     return Target(
         name=f"cuda:{arch}",
         kind="cuda",
@@ -133,6 +138,7 @@ def _measured(device: Device, live: LiveDevice) -> Device:
         shared_bytes=live.shared_optin_bytes,
         l2_bytes=live.l2_bytes,
         name=live.name,
+        driver=f"{live.driver_version // 1000}.{live.driver_version % 1000 // 10}",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -34,10 +34,16 @@ class Target:
     """Whether this machine can run the code, hence measure it."""
 
 
+def stand_in(device: Device, measured: Sequence[Device]) -> Device:
+    """Return what an absent device is written for: the first of its architecture among `measured`, else itself."""
+    return next((other for other in measured if (other.kind, other.arch) == (device.kind, device.arch)), device)
+
+
 @dataclass(frozen=True)
 class Family:
     """The targets whose names are `prefix` or start with `prefix:`."""
 
     prefix: str
-    resolve: Callable[[str, Options], Target]
-    """From the full name to the target; raises `TargetError` for an unknown one."""
+    resolve: Callable[[str, Options, Sequence[Device]], Target]
+    """From the full name to the target, and devices that may stand for an absent one (see `targets.resolve`); raises
+    `TargetError` for an unknown name."""

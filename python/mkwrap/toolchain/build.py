@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 from mkwrap.stages import Binary, Rejected, Source
@@ -14,10 +15,18 @@ Wanted: TypeAlias = Callable[[str], str | None]
 """From a kernel's name: "" to build its first variant that builds, a label to build that one, None to build all."""
 
 
-def build_all(sources: Rendered, wanted: Wanted, compiler: Compiler, advance: Advance) -> Built:
+def build_all(
+    sources: Rendered,
+    wanted: Wanted,
+    compiler: Compiler,
+    advance: Advance,
+    recorded: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Built:
     """Compile what the choice needs: per kernel, results in the order of its variants.
 
     A kernel that nobody will measure needs one binary; its further variants are built only where the first are rejected.
+    `recorded` has, by kernel, the digests that the images of the wanted variant must have by an earlier choice: where
+    they differ, that choice was another, and all variants are built.
     """
     chosen = {name: _chosen(written, wanted(name)) for name, written in sources.items()}
     built: dict[str, tuple[Binary | Rejected, ...]] = dict.fromkeys(sources, ())
@@ -30,7 +39,12 @@ def build_all(sources: Rendered, wanted: Wanted, compiler: Compiler, advance: Ad
             for name, written in chosen.items()
             if not any(isinstance(result, Binary) for result in built[name])
         }
-    return built
+    changed = {name: sources[name] for name, images in recorded.items() if not _has(built[name], images)}
+    return {**built, **_build(changed, compiler, advance)} if changed else built
+
+
+def _has(built: Sequence[Binary | Rejected], digests: tuple[str, ...]) -> bool:
+    return any(isinstance(b, Binary) and tuple(image.digest for image in b.images) == digests for b in built)
 
 
 def _chosen(written: Sequence[Source | Rejected], label: str | None) -> Sequence[Source | Rejected]:

@@ -30,6 +30,8 @@ class Death:
     """Why a child answers no more: its signal, exit status or silence, and the end of its standard error."""
 
     reason: str
+    timeout: bool = False
+    """It was silent for too long."""
 
 
 class Child:
@@ -101,7 +103,7 @@ class Child:
         while len(parts) < size:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self.kill()
-                return Death("gave no answer in time")
+                return Death("gave no answer in time", timeout=True)
             part = os.read(handle, min(size - len(parts), 1 << 20))
             if not part:
                 return self._died()
@@ -115,7 +117,7 @@ class Child:
             self.kill()
             return Death("closed its output without ending")
         if status == -signal.SIGALRM:
-            return Death("gave no answer in time")
+            return Death("gave no answer in time", timeout=True)
         end = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _TAIL_BYTES))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mkwrap.errors import ToolchainError
-from mkwrap.stages import Rejected
 from mkwrap.toolchain.channel import Channel
 from mkwrap.toolchain.pool import Request
+from mkwrap.toolchain.rejection import rejection
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         except ToolchainError as error:
             channel.send(error)
         except Exception as error:
-            channel.send(Rejected(message.source.variant, f"{type(error).__name__}: {error}"))
+            channel.send(rejection(message.source.variant, f"{type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

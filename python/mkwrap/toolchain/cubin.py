@@ -21,6 +21,7 @@ import triton
 from mkwrap.errors import CompilerError
 from mkwrap.stages import Binary, Device, Image, Launch, Rejected, Source
 from mkwrap.toolchain.cubin_elf import read_resources
+from mkwrap.toolchain.rejection import rejection
 from triton import knobs
 
 WARP = 32
@@ -46,7 +47,7 @@ def compile_source(source: Source, device: Device) -> Binary | Rejected:
             raise
         except Exception as error:
             # Triton raises many types, from its front end to ptxas: each means that this text has no image.
-            return Rejected(source.variant, _reason(error))
+            return rejection(source.variant, _reason(error))
     for image in images:
         if image.shared_bytes > device.shared_bytes:
             reason = f"needs {image.shared_bytes} bytes of shared memory, the device has {device.shared_bytes}"

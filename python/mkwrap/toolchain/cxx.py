@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mkwrap.errors import CompilerError
 from mkwrap.stages import Binary, Image, Rejected, Source
+from mkwrap.toolchain.rejection import rejection
 
 KERNEL_FLAGS: tuple[str, ...] = (
     "-std=c++20",
@@ -67,11 +68,11 @@ def compile_source(source: Source, cxx: str, flags: tuple[str, ...], include: Pa
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Rejected(source.variant, f"{cxx} ran for more than {_TIMEOUT_S} s")
+            return rejection(source.variant, f"{cxx} ran for more than {_TIMEOUT_S} s", transient=True)
         except OSError as error:
             raise CompilerError(f"cannot start the C++ compiler {cxx!r}: {error.strerror}") from error
         if done.returncode != 0:
-            return Rejected(source.variant, f"{cxx} failed:\n{done.stderr.decode(errors='replace')[:4000]}")
+            return rejection(source.variant, f"{cxx} failed:\n{done.stderr.decode(errors='replace')[:4000]}")
         blob = output.read_bytes()
     return Binary(source, (Image(source.launches[0].entry, blob, hashlib.sha256(blob).hexdigest()),))
 

@@ -16,6 +16,7 @@ from mkwrap.stages import Binary, Rejected, Source
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.child import Child, Death
 from mkwrap.toolchain.records import get_binary, put_binary, source_key
+from mkwrap.toolchain.rejection import rejection
 
 Compile: TypeAlias = Callable[[Source], Binary | Rejected]
 Advance: TypeAlias = Callable[[str, int, int], None]
@@ -119,7 +120,7 @@ class _Crew:
         except ToolchainError:
             raise
         except Exception as error:
-            return Rejected(source.variant, f"{type(error).__name__}: {error}")
+            return rejection(source.variant, f"{type(error).__name__}: {error}")
 
     def _in_child(self, source: Source) -> Binary | Rejected:
         try:
@@ -128,9 +129,9 @@ class _Crew:
             child = Child("mkwrap.toolchain.compile_worker")
         child.send(Request(self._compile, source))
         match child.receive(_TIMEOUT_S):
-            case Death(reason=reason):
+            case Death(reason=reason) as death:
                 child.close()
-                return Rejected(source.variant, f"the compiling process {reason}")
+                return rejection(source.variant, f"the compiling process {reason}", transient=death.timeout)
             case ToolchainError() as error:
                 self._idle.put(child)
                 raise error

@@ -1,20 +1,23 @@
-"""What the cache keeps, as typed records: the images of a source, and the choice made for a kernel."""
+"""The images of a source, as the cache keeps them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from mkwrap.stages import Binary, Image, Rejected, Source, Timing, Variant
+from mkwrap.stages import Binary, Image, Source
 from mkwrap.toolchain.cache import Cache, digest, package_version
 
 _COMMENT = {"cpp": "//", "triton": "# "}
 
 
 def source_key(source: Source, toolchain: str) -> str:
-    """Key of a source's images: its text, launches and everything of the toolchain that decides the bytes.
+    """Key of a source's images: its digest and everything of the toolchain that decides the bytes."""
+    return digest(package_version(), toolchain, source_digest(source))
+
+
+def source_digest(source: Source) -> str:
+    """Digest of a source's text and launches.
 
     Lines of comment count as empty ones: they name lines of the user's file, which move.
     """
@@ -24,7 +27,7 @@ def source_key(source: Source, toolchain: str) -> str:
         repr((launch.entry, sorted(launch.options.items()), launch.signature, launch.divisible_by_16))
         for launch in source.launches
     )
-    return digest(package_version(), toolchain, source.language, launches, code)
+    return digest(source.language, launches, code)
 
 
 _IMAGE_NUMBERS = (
@@ -63,46 +66,3 @@ def put_binary(cache: Cache, key: str, binary: Binary) -> None:
         for image in binary.images
     ]
     cache.put("binary", key, b"\n".join([json.dumps(rows).encode(), b"".join(image.blob for image in binary.images)]))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was decided for one kernel, and on what evidence."""
-
-    winner: Variant
-    timings: tuple[Timing, ...]
-    rejected: tuple[Rejected, ...]
-
-
-def get_choice(cache: Cache, key: str, variants: Sequence[Variant]) -> Choice | None:
-    """Return the choice kept under key, or None; a record naming a variant that is not among `variants` is a miss."""
-    payload = cache.get("choice", key)
-    if payload is None:
-        return None
-    by_label = {variant.label: variant for variant in variants}
-    try:
-        record = json.loads(payload)
-        timings = tuple(
-            Timing(by_label[row["label"]], float(row["median_us"]), float(row["spread_us"]), int(row["runs"]))
-            for row in record["timings"]
-        )
-        rejected = tuple(Rejected(by_label[row["label"]], str(row["reason"])) for row in record["rejected"])
-        winner = by_label[record["winner"]]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if any(entry.variant == winner for entry in rejected):
-        return None
-    return Choice(winner, timings, rejected)
-
-
-def put_choice(cache: Cache, key: str, choice: Choice) -> None:
-    """Keep a choice: the winner's label, every timing, every rejection."""
-    record = {
-        "winner": choice.winner.label,
-        "timings": [
-            {"label": t.variant.label, "median_us": t.median_us, "spread_us": t.spread_us, "runs": t.runs}
-            for t in choice.timings
-        ],
-        "rejected": [{"label": entry.variant.label, "reason": entry.reason} for entry in choice.rejected],
-    }
-    cache.put("choice", key, json.dumps(record, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""Decides kernels by measurement: one contest each, under the device's lock, unless an earlier process held it."""
+"""Decides kernels by measurement: one contest each, under the device's lock, unless a row of a record knows the answer."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mkwrap import _C
 from mkwrap.errors import NoVariantError
 from mkwrap.options import Options
-from mkwrap.stages import Binary, Kernel, Rejected, Schedule, Timing, Variant
+from mkwrap.stages import Binary, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.cache import Cache, digest, package_version
-from mkwrap.toolchain.records import Choice, get_choice, put_choice
+from mkwrap.toolchain.cache import Cache, digest
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
 from mkwrap.tune.measure import Outcome, Referee
+from mkwrap.tune.recall import Decision, Recalled, cached_row, decision_of, images_of, keep_row, row_of, versions_of
 from mkwrap.tune.select import select
 from mkwrap.tune.spread import summary
 
@@ -41,6 +41,8 @@ class Entrants:
     kernel: Kernel
     binaries: tuple[Binary, ...]
     rejected: tuple[Rejected, ...]
+    candidates: tuple[Variant, ...]
+    """All of the kernel's variants, also those that are rejected or that nobody built."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -48,25 +50,17 @@ class Entrants:
         return tuple(binary.source.variant for binary in self.binaries)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The winner of one kernel, why it won, and the evidence."""
-
-    winner: Variant
-    reason: str
-    timings: tuple[Timing, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
-
-
 class Matches:
     """Contests between the variants of a schedule's kernels on a target that is present. Use as a context manager."""
 
-    def __init__(self, schedule: Schedule, target: Target, options: Options, cache: Cache | None) -> None:
+    def __init__(
+        self, schedule: Schedule, target: Target, options: Options, recalled: Recalled, cache: Cache | None
+    ) -> None:
         self._schedule = schedule
         self._target = target
         self._options = options
+        self._recalled = recalled
         self._cache = cache
-        self._machine = digest(*_machine(target, options)) if target.present else ""
         self._stack = contextlib.ExitStack()
         self._referee = self._stack.enter_context(Referee())
         self._objects: Mapping[str, Path | str] = {}
@@ -78,17 +72,13 @@ class Matches:
         self._stack.close()
 
     def known(self, entrants: Entrants) -> Decision | None:
-        """Return what an earlier process decided on this very machine between these very binaries, or None.
-
-        A full measurement serves where a quick one is asked for, not the other way round.
-        """
-        if self._cache is None:
+        """Return what the record or an earlier process decided on such a device between these very binaries, or None."""
+        row = self._recalled.rows.get(entrants.kernel.name)
+        if row is None:
             return None
-        for mode in dict.fromkeys(("full", self._options.tune)):
-            choice = get_choice(self._cache, self._key(entrants, mode), entrants.variants)
-            if choice is not None:
-                return Decision(choice.winner, "cached", choice.timings, choice.rejected)
-        return None
+        given = entrants.kernel.name in self._recalled.recorded
+        provenance = Provenance.RECORD if given else Provenance.CACHE
+        return decision_of(row, entrants.candidates, entrants.binaries, provenance)
 
     def prepare(self, entrants: Sequence[Entrants]) -> None:
         """Make the binaries of all kernels that will be measured loadable."""
@@ -106,13 +96,44 @@ class Matches:
         Raises `NoVariantError` where no variant gives the right result.
         """
         with self._device_to_itself():
-            known = self.known(entrants)
-            if known is not None:
-                return known
-            decision, lasting = self._measured(entrants)
-        if lasting and self._cache is not None:
-            choice = Choice(decision.winner, decision.timings, decision.rejected)
-            put_choice(self._cache, self._key(entrants, self._options.tune), choice)
+            # Another process may have measured it since, holding the device.
+            elsewhere = self._kept(entrants)
+            if elsewhere is not None:
+                return elsewhere
+            return self._noted(entrants, *self._measured(entrants))
+
+    def alone(self, entrants: Entrants) -> Decision | None:
+        """Decide a kernel of which one variant is left; None where there are more."""
+        if len(entrants.binaries) > 1:
+            return None
+        (variant,) = entrants.variants
+        if not entrants.rejected:
+            return Decision(variant, "not measured: there is one variant")
+        return self._noted(entrants, Decision(variant, "not measured: the other variants were rejected"), lasting=True)
+
+    def _kept(self, entrants: Entrants) -> Decision | None:
+        if self._cache is None:
+            return None
+        key = self._recalled.keys[entrants.kernel.name].choice
+        versions = versions_of(self._target)
+        row = cached_row(self._cache, key, self._target.device, versions, self._options.tune)
+        return None if row is None else decision_of(row, entrants.candidates, entrants.binaries, Provenance.CACHE)
+
+    def _noted(self, entrants: Entrants, decision: Decision, lasting: bool) -> Decision:
+        """Complete a decision by what the build rejected, in the order of the variants; keep it if it is lasting."""
+        place = {variant: k for k, variant in enumerate(entrants.candidates)}
+        rejected = sorted(
+            (*entrants.rejected, *decision.rejected), key=lambda entry: place.get(entry.variant, len(place))
+        )
+        provenance = Provenance.MEASURED if decision.timings else Provenance.NONE
+        decision = replace(decision, rejected=tuple(rejected), provenance=provenance)
+        if not lasting or any(entry.transient for entry in rejected):
+            return decision
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        decision = replace(decision, tuned=Tuned(self._options.tune, now, images_of(entrants.binaries)))
+        if self._cache is not None:
+            key = self._recalled.keys[entrants.kernel.name]
+            keep_row(self._cache, row_of(entrants.kernel, key, self._target, decision))
         return decision
 
     def _measured(self, entrants: Entrants) -> tuple[Decision, bool]:
@@ -141,12 +162,6 @@ class Matches:
         place = self._objects[image]
         return str(place) if isinstance(place, Path) else Rejected(variant, place)
 
-    def _key(self, entrants: Entrants, mode: str) -> str:
-        nest = entrants.kernel.nest
-        what = repr((nest.axes, nest.reduction_axes, nest.body, entrants.kernel.parameters))
-        who = [part for b in entrants.binaries for part in (b.source.variant.label, *(i.digest for i in b.images))]
-        return digest(self._machine, mode, what, *who)
-
     @contextlib.contextmanager
     def _device_to_itself(self) -> Iterator[None]:
         """Keep other compiles on this machine from measuring on the device at the same time, whatever their cache."""
@@ -162,12 +177,6 @@ class Matches:
             yield
         finally:
             lock.release()
-
-
-def _machine(target: Target, options: Options) -> tuple[str, ...]:
-    """Return all that a timing depends on beside the binaries and the kernel."""
-    driver = repr(_C.cuda_devices()) if target.kind == "cuda" else ""
-    return (package_version(), target.name, repr(target.device), target.toolchain, driver, str(options.threads))
 
 
 def _decide(

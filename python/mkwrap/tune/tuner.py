@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mkwrap.options import Options
-from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection
+from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.pool import Advance, silent
-from mkwrap.tune.match import Decision, Entrants, Matches, no_variant
+from mkwrap.tune.match import Entrants, Matches, no_variant
+from mkwrap.tune.recall import Decision, Recalled, missing_tuning
 
 _ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", "cuda": "not measured: no device"}
 
@@ -17,64 +18,76 @@ _ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", 
 def tune(
     candidates: Candidates,
     binaries: Mapping[str, Sequence[Binary | Rejected]],
+    recalled: Recalled,
     target: Target,
     options: Options,
     cache: Cache | None = None,
     advance: Advance = silent,
 ) -> Selection:
-    """Choose one binary per kernel: the forced, the cached, the measured, or else the first.
+    """Choose one binary per kernel: the forced, the recorded, the measured, or else the first.
 
-    `binaries` holds, per kernel, what became of its variants, in order; variants that nobody measures may be missing.
-    Forced kernels and labels exist. Raises `NoVariantError` for a kernel of which every variant (or the forced one) is
-    rejected.
+    `binaries` holds, per kernel, what became of its variants, in order; variants that nobody needs may be missing: all but
+    the recorded winner, all but the first where nothing is measured. Forced kernels and labels exist.
+
+    Raises `NoVariantError` for a kernel of which every variant (or the forced one) is rejected, `MissingTuningError` where
+    `options.require_tuning` is set and a recorded winner has other bytes here.
     """
-    entrants = {name: _entrants(kernel, binaries[name]) for name, kernel in candidates.schedule.kernels.items()}
+    entrants = {
+        name: _entrants(kernel, binaries[name], candidates.variants[name])
+        for name, kernel in candidates.schedule.kernels.items()
+    }
     decisions: dict[str, Decision] = {}
-    with Matches(candidates.schedule, target, options, cache) as matches:
+    with Matches(candidates.schedule, target, options, recalled, cache) as matches:
         for name, entry in entrants.items():
-            decision = _settled(entry, target, options) or matches.known(entry)
+            settled = _forced(entry, options) or matches.known(entry) or _unmeasured(entry, target, options)
+            decision = settled or matches.alone(entry)
             if decision is not None:
                 decisions[name] = decision
+        changed = [name for name in recalled.recorded if name not in decisions or decisions[name].tuned is None]
+        if options.require_tuning and changed:
+            raise missing_tuning(candidates, dict.fromkeys(changed, "its row is of other bytes than are built here"))
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
         matches.prepare(undecided)
         for done, entry in enumerate(undecided):
             advance("tune", done, len(undecided))
             decisions[entry.kernel.name] = matches.play(entry)
         advance("tune", len(undecided), len(undecided))
-    return _selection(candidates, entrants, decisions)
+    return _selection(candidates, entrants, decisions, recalled)
 
 
-def _entrants(kernel: Kernel, binaries: Sequence[Binary | Rejected]) -> Entrants:
+def _entrants(kernel: Kernel, binaries: Sequence[Binary | Rejected], candidates: tuple[Variant, ...]) -> Entrants:
     built = tuple(entry for entry in binaries if isinstance(entry, Binary))
     rejected = tuple(entry for entry in binaries if isinstance(entry, Rejected))
     if not built:
         raise no_variant(kernel, rejected)
-    return Entrants(kernel, built, rejected)
+    return Entrants(kernel, built, rejected, candidates)
 
 
-def _settled(entrants: Entrants, target: Target, options: Options) -> Decision | None:
-    """Decide what needs no measurement; None where one is needed."""
-    variants = entrants.variants
+def _forced(entrants: Entrants, options: Options) -> Decision | None:
+    """Decide a kernel whose variant the user names."""
     label = options.force.get(entrants.kernel.name)
-    if label is not None:
-        forced = next((variant for variant in variants if variant.label == label), None)
-        if forced is None:
-            raise no_variant(entrants.kernel, [r for r in entrants.rejected if r.variant.label == label])
-        return Decision(forced, "forced")
+    if label is None:
+        return None
+    forced = next((variant for variant in entrants.variants if variant.label == label), None)
+    if forced is None:
+        raise no_variant(entrants.kernel, [r for r in entrants.rejected if r.variant.label == label])
+    return Decision(forced, "forced", (), entrants.rejected)
+
+
+def _unmeasured(entrants: Entrants, target: Target, options: Options) -> Decision | None:
+    """Decide where nothing may, or can, be measured; None where it can."""
+    first = entrants.variants[0]
     if options.deterministic:
-        return Decision(variants[0], "not measured: deterministic")
+        return Decision(first, "not measured: deterministic", (), entrants.rejected)
     if options.tune == "off":
-        return Decision(variants[0], "not measured: tune is off")
+        return Decision(first, "not measured: tune is off", (), entrants.rejected)
     if not target.present:
-        return Decision(variants[0], _ABSENT[target.kind])
-    if len(variants) == 1:
-        others = "the other variants were rejected" if entrants.rejected else "there is one variant"
-        return Decision(variants[0], f"not measured: {others}")
+        return Decision(first, _ABSENT[target.kind], (), entrants.rejected)
     return None
 
 
 def _selection(
-    candidates: Candidates, entrants: Mapping[str, Entrants], decisions: Mapping[str, Decision]
+    candidates: Candidates, entrants: Mapping[str, Entrants], decisions: Mapping[str, Decision], recalled: Recalled
 ) -> Selection:
     names = tuple(candidates.schedule.kernels)
     winners = {
@@ -84,6 +97,9 @@ def _selection(
         schedule=candidates.schedule,
         winners={name: Dispatch((((), winner),)) for name, winner in winners.items()},
         timings={name: decisions[name].timings for name in names},
-        rejected={name: (*entrants[name].rejected, *decisions[name].rejected) for name in names},
+        rejected={name: decisions[name].rejected for name in names},
         reasons={name: decisions[name].reason for name in names},
+        keys=recalled.keys,
+        provenance={name: decisions[name].provenance for name in names},
+        tuned={name: tuned for name in names if (tuned := decisions[name].tuned) is not None},
     )

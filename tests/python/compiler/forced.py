@@ -22,6 +22,7 @@ from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.pool import Compiler, silent
+from mkwrap.tune.recall import Recalled
 from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
 
@@ -69,7 +70,7 @@ class Prepared:
 
     def forced(self, binaries: Built, force: dict[str, str]) -> Forced:
         """Make the library of one choice."""
-        selection = tune(self.candidates, binaries, self.target, replace(self.options, force=force))
+        selection = tune(self.candidates, binaries, Recalled({}), self.target, replace(self.options, force=force))
         call = encode_call(self.captured.in_spec, self.captured.out_spec, self.captured.constant_args)
         description = Description(self.target.device, self.target.features, "tests", call)
         library = published(wrap(selection, description), selection.schedule.program, self.options)

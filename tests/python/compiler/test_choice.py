@@ -17,7 +17,7 @@ from mkwrap import Model, Options
 from mkwrap.codegen import cpp
 from mkwrap.codegen.template import Language, Template
 from mkwrap.errors import NoVariantError
-from mkwrap.stages import Device, Kernel, Params, Source, Variant
+from mkwrap.stages import Device, Kernel, Params, Provenance, Source, Variant
 from mkwrap.tune.contest import Contest
 from mkwrap.tune.measure import Outcome, Referee
 
@@ -35,6 +35,11 @@ def x() -> torch.Tensor:
 
 def tuned(x: torch.Tensor, options: Options) -> Model:
     return mkwrap.compile(softmax, (x,), target="cpu", options=options)
+
+
+def provenances(model: Model) -> list[Provenance]:
+    assert model.compilation is not None
+    return list(model.compilation.choices.values())
 
 
 @pytest.fixture
@@ -113,8 +118,8 @@ def test_c6_a_damaged_cache_is_a_miss(damage: str, x: torch.Tensor, cold: Option
     assert torch.equal(tuned(x, plain)(x), expected)
     again = tuned(x, cold)
     torch.testing.assert_close(again(x), first(x))
-    assert kernels_of(again)[0]["reason"] != "cached"
-    assert kernels_of(tuned(x, cold))[0]["reason"] == "cached"
+    assert provenances(again) == [Provenance.MEASURED]
+    assert provenances(tuned(x, cold)) == [Provenance.CACHE]
 
 
 _COMPILE = """
@@ -130,7 +135,8 @@ options = mkwrap.Options(tune="quick", cache_dir=Path(sys.argv[1]), jobs=1, thre
 model = mkwrap.compile(fn, (x,), target="cpu", options=options)
 torch.testing.assert_close(model(x), fn(x))
 for kernel in kernels_of(model):
-    print(kernel["name"], kernel["winner"], *[launch["digest"] for launch in kernel["launches"]], kernel["reason"], sep="|")
+    print(kernel["name"], kernel["winner"], *[launch["digest"] for launch in kernel["launches"]], sep="|", end="|")
+    print(model.compilation.choices[kernel["name"]].name)
 """
 
 
@@ -150,9 +156,9 @@ def test_c7_two_processes_with_one_cold_cache_both_run_right(tmp_path: Path) -> 
     # One of the two measured each kernel, the other and every later one found its choice: the same binaries.
     choices = [[line.rsplit("|", 1)[0] for line in lines] for lines in printed]
     assert choices[0] == choices[1] == choices[2] != []
-    assert {line.rsplit("|", 1)[1] for line in printed[2]} == {"cached"}
+    assert {line.rsplit("|", 1)[1] for line in printed[2]} == {"CACHE"}
     for first, second in zip(printed[0], printed[1], strict=True):
-        assert [first.endswith("|cached"), second.endswith("|cached")].count(False) == 1
+        assert [first.endswith("|CACHE"), second.endswith("|CACHE")].count(False) == 1
 
 
 # ── candidates that are no good ──────────────────────────────────────────────────────────────────────────────────────────

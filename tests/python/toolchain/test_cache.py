@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -16,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mkwrap.errors import CacheError
-from mkwrap.stages import Binary, Image, Launch, Rejected, Source, Timing, Variant
+from mkwrap.stages import Binary, Image, Launch, Source, Variant
 from mkwrap.toolchain.cache import Cache, digest
-from mkwrap.toolchain.records import Choice, get_binary, get_choice, put_binary, put_choice, source_key
+from mkwrap.toolchain.records import get_binary, put_binary, source_key
 
 FAST, SLOW = Variant("k", "fast"), Variant("k", "slow", (("tile", 8),))
 
@@ -94,32 +93,11 @@ def test_c6_a_directory_in_an_entrys_place_is_a_miss(tmp_path: Path) -> None:
         cache.put("kind", key, b"payload")
 
 
-@pytest.mark.parametrize(
-    "record",
-    [b"", b"{", b"[]", b"null", b'{"winner": "fast"}', b'{"winner": "gone", "timings": [], "rejected": []}',
-     b'{"winner": 7, "timings": [], "rejected": []}', b'{"winner": [], "timings": [], "rejected": []}',
-     b'{"winner": "fast", "timings": [{"label": "fast", "median_us": "x"}], "rejected": []}',
-     b'{"winner": "fast", "timings": [], "rejected": [{"label": "fast", "reason": "wrong"}]}'],
-)  # fmt: skip
-def test_c6_a_choice_that_makes_no_sense_is_a_miss(tmp_path: Path, record: bytes) -> None:
-    cache = Cache(tmp_path)
-    cache.put("choice", digest("key"), record)
-    assert get_choice(cache, digest("key"), (FAST, SLOW)) is None
-
-
 @pytest.mark.parametrize("record", [b"", b"[]\n", b'[{"entry": "e"}]\n', b"{}\n", b"[3]\n"])
 def test_c6_a_binary_record_that_makes_no_sense_is_a_miss(tmp_path: Path, record: bytes) -> None:
     cache = Cache(tmp_path)
     cache.put("binary", digest("key"), record)
     assert get_binary(cache, digest("key"), _source()) is None
-
-
-def test_a_choice_comes_back(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
-    choice = Choice(FAST, (Timing(FAST, 1.5, 0.1, 9),), (Rejected(SLOW, "wrong result"),))
-    put_choice(cache, digest("key"), choice)
-    assert get_choice(cache, digest("key"), (SLOW, FAST)) == choice
-    assert get_choice(cache, digest("key"), (FAST,)) is None
 
 
 def test_c7_images_of_a_binary_come_from_one_build(tmp_path: Path) -> None:
@@ -220,11 +198,3 @@ def test_a_failing_write_warns_once_and_the_work_goes_on(tmp_path: Path, monkeyp
         cache.put("kind", digest("b"), b"payload")
     assert cache.get("kind", digest("a")) is None
     assert not list((tmp_path / "incoming").iterdir())
-
-
-def test_the_record_of_a_choice_is_readable_json(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
-    put_choice(cache, digest("key"), Choice(SLOW, (), ()))
-    payload = cache.get("choice", digest("key"))
-    assert payload is not None
-    assert json.loads(payload)["winner"] == "slow[tile=8]"

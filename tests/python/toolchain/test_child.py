@@ -59,7 +59,7 @@ def test_a_death_has_its_reason(echo: str, message: str, reason: str) -> None:
 def test_a_silent_child_is_ended(echo: str) -> None:
     with Child(echo) as child:
         child.send("sleep")
-        assert child.receive(0.1) == Death("gave no answer in time")
+        assert child.receive(0.1) == Death("gave no answer in time", timeout=True)
 
 
 def test_a_module_that_does_not_exist_is_a_death() -> None:

@@ -28,14 +28,18 @@ from mkwrap.stages import (
     Program,
     Rejected,
     Schedule,
+    Selection,
     Source,
     Step,
     Variant,
     WorkspaceArgument,
 )
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.cxx import KERNEL_FLAGS, compile_source
-from mkwrap.toolchain.pool import Compiler, build
+from mkwrap.toolchain.pool import Advance, Compiler, build, silent
+from mkwrap.tune.recall import recall
+from mkwrap.tune.tuner import tune
 
 LOOP = "for (long i = 0; i < {n}; ++i) y[i] = x[i] + 1.0f; return 0;"
 SLOW = "for (int k = 0; k < 40; ++k) for (long i = 0; i < {n}; ++i) ((volatile float*)y)[i] = x[i] + 1.0f; return 0;"
@@ -121,6 +125,23 @@ def built(
         sources = bodies
     candidates = Candidates(schedule_of(kernel), {kernel.name: tuple(s.variant for s in sources)})
     return candidates, {kernel.name: build(sources, Compiler(compile_plain, "g++ for tests", 2))}
+
+
+def choose(
+    candidates: Candidates,
+    binaries: Mapping[str, Sequence[Binary | Rejected]],
+    target: Target,
+    options: Options,
+    cache: Cache | None = None,
+    advance: Advance = silent,
+) -> Selection:
+    """Recall and tune as a compile does, all being built."""
+    sources = {
+        name: tuple(entry.source if isinstance(entry, Binary) else entry for entry in entries)
+        for name, entries in binaries.items()
+    }
+    recalled = recall(candidates, sources, target, options, cache=cache)
+    return tune(candidates, binaries, recalled, target, options, cache, advance)
 
 
 def options_in(folder: Path, **fields: object) -> Options:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sympy
-from tests.python.tune.kernels import built, options_in, plus_one, schedule_of, source_of, target_of, vector
+from tests.python.tune.kernels import built, choose, options_in, plus_one, schedule_of, source_of, target_of, vector
 
 from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.build import BodyBuilder
@@ -20,7 +20,6 @@ from mkwrap.tune.accuracy import accuracies
 from mkwrap.tune.contest import Accuracy, Fill, Memory
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import index_limits, memories
-from mkwrap.tune.tuner import tune
 from mkwrap.tune.values import disagreement, make
 
 ROW, COLUMN = axis_symbol("i"), axis_symbol("r")
@@ -76,7 +75,7 @@ def test_c34_tuning_a_gather_faults_nothing(tmp_path: Path) -> None:
         source = source_of(kernel, label, GATHER)
         launch = Launch(source.launches[0].entry, (BufferArgument(0), BufferArgument(1), BufferArgument(2)))
         sources.append(replace(source, launches=(launch,)))
-    selection = tune(*built(kernel, sources), target_of(), options_in(tmp_path))
+    selection = choose(*built(kernel, sources), target_of(), options_in(tmp_path))
     assert selection.rejected["gather"] == ()
     assert len(selection.timings["gather"]) == 2
 

@@ -1,0 +1,68 @@
+"""What a compiled callable takes and gives: its tensor arguments, the leaves of its result, its dynamic sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One tensor argument of the compiled callable: what every call is checked against."""
+
+    name: str
+    """Buffer name, also the graph placeholder's."""
+    path: str
+    """How the user writes it, for messages: `args[0]`, `kwargs['mask']`."""
+    dtype: DType
+    shape: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    alignment: int
+    """Bytes: 16 where the example's address is a multiple of 16, else the item size."""
+    mutated: bool = False
+
+
+class OutputKind(Enum):
+    """Where an output leaf comes from."""
+
+    BUFFER = "a buffer the library writes"
+    INPUT_VIEW = "a strided view of an input's memory (or the input itself)"
+    SAME = "the same object as an earlier output leaf"
+    VALUE = "a Python constant (number, string, None)"
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One leaf of the result."""
+
+    kind: OutputKind
+    buffer: str = ""
+    """BUFFER: the output buffer. INPUT_VIEW: the input's name."""
+    dtype: DType = DType.FLOAT32
+    shape: tuple[Expr, ...] = ()
+    strides: tuple[Expr, ...] = ()
+    offset: Expr | int = 0
+    """INPUT_VIEW: elements from the input's first element."""
+    same_as: int = 0
+    """SAME: index of the earlier leaf."""
+    value: bool | int | float | str | None = None
+    identical: bool = False
+    """INPUT_VIEW: the output is the input object itself."""
+
+
+@dataclass(frozen=True)
+class SymbolSpec:
+    """A dynamic size: its symbol, inclusive range, and the input dimension that binds it."""
+
+    symbol: sympy.Symbol
+    low: int
+    high: int
+    input_name: str
+    dim: int
