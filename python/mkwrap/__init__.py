@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mkwrap import errors as errors
     from mkwrap.compiler import compile as compile
+    from mkwrap.fresh import clear_on_fresh_cache as clear_on_fresh_cache
+    from mkwrap.fresh import fresh_cache as fresh_cache
     from mkwrap.model import Model as Model
     from mkwrap.model import load as load
     from mkwrap.options import Options as Options
@@ -15,7 +17,18 @@ if TYPE_CHECKING:
     from mkwrap.toolchain.headers import cmake_dir as cmake_dir
     from mkwrap.toolchain.headers import include_dir as include_dir
 
-__all__ = ["Model", "Options", "Target", "cmake_dir", "compile", "errors", "include_dir", "load"]
+__all__ = [
+    "Model",
+    "Options",
+    "Target",
+    "clear_on_fresh_cache",
+    "cmake_dir",
+    "compile",
+    "errors",
+    "fresh_cache",
+    "include_dir",
+    "load",
+]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that
 # needs one submodule does not import torch. `load` lives in `model`: a submodule of its name would hide the function.
@@ -23,9 +36,11 @@ _HOMES = {
     "Model": ("mkwrap.model", "Model"),
     "Options": ("mkwrap.options", "Options"),
     "Target": ("mkwrap.targets.target", "Target"),
+    "clear_on_fresh_cache": ("mkwrap.fresh", "clear_on_fresh_cache"),
     "cmake_dir": ("mkwrap.toolchain.headers", "cmake_dir"),
     "compile": ("mkwrap.compiler", "compile"),
     "errors": ("mkwrap.errors", None),
+    "fresh_cache": ("mkwrap.fresh", "fresh_cache"),
     "include_dir": ("mkwrap.toolchain.headers", "include_dir"),
     "load": ("mkwrap.model", "load"),
 }

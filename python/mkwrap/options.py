@@ -1,9 +1,10 @@
-"""The options of a compile and the only reader of the environment."""
+"""The options of a compile and the only place that touches the environment."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,31 @@ def default_cache_dir() -> Path:
         return Path(explicit)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mkwrap"
+
+
+def default_cache_bytes() -> int:
+    """Return $MKWRAP_CACHE_BYTES, else 10 GiB; raises `OptionError` where the variable holds no number."""
+    text = os.environ.get("MKWRAP_CACHE_BYTES")
+    if not text:
+        return 10 * 2**30
+    if not text.isdecimal():
+        raise OptionError(f"the environment variable MKWRAP_CACHE_BYTES is {text!r}; expected a number of bytes")
+    return int(text)
+
+
+@contextlib.contextmanager
+def redirected(**variables: str) -> Iterator[None]:
+    """Set environment variables for a block, and restore what was there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def default_cxx() -> str:
@@ -43,7 +69,9 @@ class Options:
     force: Mapping[str, str] = field(default_factory=dict)
     """Kernel name → variant label (as the report prints them); forced kernels are not measured."""
     cache_dir: Path = field(default_factory=default_cache_dir)
-    """Where compiled images and choices are kept; created on first use."""
+    """Where compiled images, choices and libraries are kept; created on first use."""
+    cache_bytes: int = field(default_factory=default_cache_bytes)
+    """What the cache may hold; beyond that, what was not used for the longest time is removed."""
     jobs: int = field(default_factory=default_jobs)
     """How many compiler processes run at once."""
     progress: bool | None = None
@@ -62,7 +90,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.tune not in _TUNE_MODES:
             raise OptionError(f"Options.tune is {self.tune!r}; expected one of {', '.join(_TUNE_MODES)}")
-        for name in ("jobs", "threads"):
+        for name in ("jobs", "threads", "cache_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"Options.{name} is {value!r}; expected an integer of at least 1")

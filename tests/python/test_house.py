@@ -16,7 +16,7 @@ PACKAGE = ROOT / "python" / "mkwrap"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("options",),
+    ("options", "fresh"),
     ("ir",),
     ("stages", "artifact", "pytree"),
     ("capture", "decompose", "fold", "origins", "lower", "fuse"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mkwrap.codegen import cpp
 from mkwrap.errors import TargetError
+from mkwrap.fresh import clear_on_fresh_cache
 from mkwrap.options import Options
 from mkwrap.stages import Device
 from mkwrap.targets.target import Family, Target, stand_in
@@ -123,6 +124,7 @@ def _runs(level: Level, machine: str, features: frozenset[str]) -> bool:
     return level.machine == machine and level.features <= features
 
 
+@clear_on_fresh_cache
 @cache
 def _read(path: Path) -> str:
     try:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from mkwrap.errors import CompilerError
+from mkwrap.fresh import clear_on_fresh_cache
 from mkwrap.stages import Binary, Image, Rejected, Source
 from mkwrap.toolchain.rejection import rejection
 
@@ -77,6 +78,7 @@ def compile_source(source: Source, cxx: str, flags: tuple[str, ...], include: Pa
     return Binary(source, (Image(source.launches[0].entry, blob, hashlib.sha256(blob).hexdigest()),))
 
 
+@clear_on_fresh_cache
 @cache
 def compiler_version(cxx: str) -> str:
     """Return the first line of `cxx --version`; raises `CompilerError` where there is no such compiler."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mkwrap import _C
 from mkwrap.errors import CompilerError
+from mkwrap.fresh import clear_on_fresh_cache
 
 
 def include_dir() -> Path:
@@ -28,6 +29,7 @@ def cmake_dir() -> Path:
     raise CompilerError(f"mkwrap's CMake package is missing from {folder}; reinstall mkwrap")
 
 
+@clear_on_fresh_cache
 @cache
 def headers_digest() -> str:
     """Return the sha256 of all of mkwrap's headers: part of the key of whatever is compiled against them."""

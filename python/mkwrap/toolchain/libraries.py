@@ -8,7 +8,7 @@ from mkwrap.artifact import HostCode, Library
 from mkwrap.errors import CacheError, LibraryFormatError
 from mkwrap.options import Options
 from mkwrap.stages import Program
-from mkwrap.toolchain.cache import digest
+from mkwrap.toolchain.cache import Cache, digest
 from mkwrap.toolchain.cxx import compiler_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.link import HOST_FLAGS, LINK_FLAGS, link
@@ -30,13 +30,18 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
         *LINK_FLAGS,
         *[image.digest for image in host.objects],
     ]
-    path = options.cache_dir / "libraries" / f"{digest(*parts)}.so"
+    cache = Cache(options.cache_dir)
+    path = cache.library(digest(*parts))
     if _is_whole(path):
+        cache.touch(path)
         return Library(path, host.manifest)
     try:
-        return link(host, program, options.cxx, path)
+        library = link(host, program, options.cxx, path)
     except OSError as error:
         raise CacheError(f"cannot write the library to {path.parent}: {error.strerror or error}") from error
+    # A compile that kept anything new links a new library: this is when the cache grows.
+    cache.trim(options.cache_bytes)
+    return library
 
 
 def _is_whole(path: Path) -> bool:
