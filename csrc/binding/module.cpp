@@ -35,6 +35,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("__version__") = MKWRAP_VERSION;
   pybind11::register_local_exception_translator(&translate);
   mkwrap::binding::bind_model(m);
+  mkwrap::binding::bind_time_values(m);
   mkwrap::binding::bind_time_cpu(m);
   mkwrap::binding::bind_time_cuda(m);
 }

@@ -9,6 +9,7 @@ namespace mkwrap::binding {
 void bind_model(pybind11::module_& m);
 void bind_time_cpu(pybind11::module_& m);
 void bind_time_cuda(pybind11::module_& m);
+void bind_time_values(pybind11::module_& m);
 
 }  // namespace mkwrap::binding
 

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "binding/host_memory.h"
 #include "binding/module.h"
+#include "binding/time_values.h"
 #include "timing/cuda.h"
 
 namespace py = pybind11;
@@ -21,33 +23,18 @@ namespace {
 using timing::CudaContext;
 using timing::CudaFunction;
 using timing::CudaLaunch;
+using timing::CudaReplay;
 using timing::CudaRun;
 using timing::DeviceAddress;
 
-// Contiguous host memory behind a Python object.
-class HostMemory {
- public:
-  HostMemory(const py::object& object, int flags) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw py::error_already_set();
-  }
-  ~HostMemory() { PyBuffer_Release(&view_); }
-  HostMemory(const HostMemory&) = delete;
-  HostMemory& operator=(const HostMemory&) = delete;
-  [[nodiscard]] void* data() const { return view_.buf; }
-  [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(view_.len); }
-
- private:
-  Py_buffer view_{};
-};
-
 void upload(CudaContext& context, DeviceAddress address, const py::object& data) {
-  const HostMemory memory(data, PyBUF_C_CONTIGUOUS);
+  const HostMemory memory(data, HostMemory::Access::kRead);
   const py::gil_scoped_release release;
   context.upload(address, memory.data(), memory.bytes());
 }
 
 void download(CudaContext& context, DeviceAddress address, const py::object& data) {
-  const HostMemory memory(data, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  const HostMemory memory(data, HostMemory::Access::kWrite);
   const py::gil_scoped_release release;
   context.download(address, memory.data(), memory.bytes());
 }
@@ -98,20 +85,33 @@ void run_once(CudaContext& context, const py::sequence& steps) {
   timing::run(context, run);
 }
 
-std::vector<std::vector<double>> time_candidates(
-    CudaContext& context, const std::vector<std::vector<py::sequence>>& candidates, int rounds,
-    int unroll, const std::vector<std::tuple<DeviceAddress, DeviceAddress, std::size_t>>& restore,
-    std::size_t flush_bytes) {
-  std::vector<std::vector<CudaRun>> runs;
-  for (const auto& candidate : candidates) {
-    auto& list = runs.emplace_back();
-    for (const py::sequence& steps : candidate) list.push_back(to_run(steps));
+py::tuple compare(CudaContext& context, DeviceAddress address, const HeldReference& expected) {
+  timing::Difference difference;
+  {
+    const py::gil_scoped_release release;
+    difference = context.compare(address, expected.reference);
   }
-  timing::CudaPlan plan{rounds, unroll, {}, flush_bytes};
-  for (const auto& [destination, source, bytes] : restore)
-    plan.restore.push_back({destination, source, bytes});
+  return py::make_tuple(difference.wrong, difference.first);
+}
+
+std::unique_ptr<CudaReplay> make_replay(const std::shared_ptr<CudaContext>& context,
+                                        const std::vector<py::sequence>& runs, int unroll) {
+  std::vector<CudaRun> list;
+  list.reserve(runs.size());
+  for (const py::sequence& steps : runs) list.push_back(to_run(steps));
   const py::gil_scoped_release release;
-  return timing::time_cuda(context, runs, plan);
+  return std::make_unique<CudaReplay>(context, std::move(list), unroll);
+}
+
+std::vector<std::vector<double>> time_replays(
+    const CudaContext& context, const std::vector<const CudaReplay*>& replays, int rounds,
+    const std::vector<std::tuple<DeviceAddress, DeviceAddress, std::size_t>>& restore) {
+  std::vector<timing::CudaCopy> copies;
+  copies.reserve(restore.size());
+  for (const auto& [destination, source, bytes] : restore)
+    copies.push_back({destination, source, bytes});
+  const py::gil_scoped_release release;
+  return timing::time_cuda(context, replays, rounds, copies);
 }
 
 py::list list_devices(const py::object& make_device) {
@@ -154,10 +154,15 @@ void bind_time_cuda(py::module_& m) {
            Release())
       .def("copy", &CudaContext::copy, py::arg("destination"), py::arg("source"), py::arg("nbytes"),
            Release())
+      .def("repeat", &CudaContext::repeat, py::arg("address"), py::arg("period"), py::arg("nbytes"),
+           Release())
+      .def("compare", &compare, py::arg("address"), py::arg("expected"))
       .def("load", &load, py::arg("cubin"), py::arg("entry"), py::arg("shared_bytes") = 0)
       .def("run", &run_once, py::arg("run"));
-  m.def("time_cuda", &time_candidates, py::arg("context"), py::arg("candidates"), py::arg("rounds"),
-        py::arg("unroll") = 20, py::arg("restore") = py::tuple(), py::arg("flush_bytes") = 0);
+  py::class_<CudaReplay>(m, "CudaReplay")
+      .def(py::init(&make_replay), py::arg("context"), py::arg("runs"), py::arg("unroll"));
+  m.def("time_cuda", &time_replays, py::arg("context"), py::arg("replays"), py::arg("rounds"),
+        py::arg("restore") = py::tuple());
 }
 
 }  // namespace mkwrap::binding

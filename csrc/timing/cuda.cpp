@@ -1,6 +1,8 @@
 #include "timing/cuda.h"
 
 #include <algorithm>
+#include <cstring>
+#include <stdexcept>
 #include <utility>
 
 namespace mkwrap::timing {
@@ -9,6 +11,8 @@ namespace {
 // Kernels that ask for more dynamic shared memory than this must be allowed to (CUDA C++
 // Programming Guide, 16.4).
 constexpr unsigned kSharedWithoutOptIn = 48 * 1024;
+// Large enough that the bus is busy, small enough to stay in the host's cache.
+constexpr std::size_t kLandingBytes = std::size_t{4} << 20;
 
 }  // namespace
 
@@ -72,6 +76,10 @@ CudaContext::~CudaContext() {
   if (driver_->context_push(context_) == 0) {
     driver_->stream_wait(stream_);
     for (const DeviceAddress address : allocated_) driver_->free(address);
+    for (const Landing& landing : landings_) {
+      if (landing.filled != nullptr) driver_->event_destroy(landing.filled);
+      if (landing.memory != nullptr) driver_->free_host(landing.memory);
+    }
     driver_->stream_destroy(stream_);
     ContextHandle popped = nullptr;
     driver_->context_pop(&popped);
@@ -102,10 +110,44 @@ void CudaContext::upload(DeviceAddress address, const void* data, std::size_t by
 }
 
 void CudaContext::download(DeviceAddress address, void* data, std::size_t bytes) {
+  read(address, bytes, [&](const void* piece, std::size_t offset, std::size_t size) {
+    std::memcpy(static_cast<char*>(data) + offset, piece, size);
+  });
+}
+
+Difference CudaContext::compare(DeviceAddress address, const Reference& reference) {
+  Difference all;
+  read(address, reference.bytes(), [&](const void* piece, std::size_t offset, std::size_t size) {
+    const Difference part = reference.compare(piece, offset, size);
+    if (all.wrong == 0 && part.wrong > 0) all.first = part.first;
+    all.wrong += part.wrong;
+  });
+  return all;
+}
+
+void CudaContext::read(DeviceAddress address, std::size_t bytes, const Use& use) {
   if (bytes == 0) return;
   const Current current(*this);
-  driver_->check(driver_->download(data, address, bytes, stream_), "cuMemcpyDtoHAsync");
-  driver_->check(driver_->stream_wait(stream_), "cuStreamSynchronize");
+  for (Landing& landing : landings_) {
+    if (landing.memory == nullptr)
+      driver_->check(driver_->allocate_host(&landing.memory, kLandingBytes), "cuMemAllocHost");
+    if (landing.filled == nullptr)
+      driver_->check(driver_->event_create(&landing.filled, 0), "cuEventCreate");
+  }
+  const auto size_at = [&](std::size_t offset) { return std::min(kLandingBytes, bytes - offset); };
+  const auto ask = [&](std::size_t offset) {
+    const Landing& landing = landings_[offset / kLandingBytes % 2];
+    driver_->check(driver_->download(landing.memory, address + offset, size_at(offset), stream_),
+                   "cuMemcpyDtoHAsync");
+    driver_->check(driver_->event_record(landing.filled, stream_), "cuEventRecord");
+  };
+  ask(0);
+  for (std::size_t offset = 0; offset < bytes; offset += kLandingBytes) {
+    if (offset + kLandingBytes < bytes) ask(offset + kLandingBytes);
+    const Landing& landing = landings_[offset / kLandingBytes % 2];
+    driver_->check(driver_->event_wait(landing.filled), "cuEventSynchronize");
+    use(landing.memory, offset, size_at(offset));
+  }
 }
 
 void CudaContext::fill(DeviceAddress address, unsigned char value, std::size_t bytes) {
@@ -116,6 +158,17 @@ void CudaContext::copy(DeviceAddress destination, DeviceAddress source, std::siz
   if (bytes == 0) return;
   const Current current(*this);
   driver_->check(driver_->copy(destination, source, bytes, stream_), "cuMemcpyDtoDAsync");
+  driver_->check(driver_->stream_wait(stream_), "cuStreamSynchronize");
+}
+
+void CudaContext::repeat(DeviceAddress address, std::size_t period, std::size_t bytes) {
+  if (period == 0) throw std::invalid_argument("there is nothing to repeat");
+  const Current current(*this);
+  // What is there doubles with each copy.
+  for (std::size_t filled = period; filled < bytes; filled *= 2)
+    driver_->check(
+        driver_->copy(address + filled, address, std::min(filled, bytes - filled), stream_),
+        "cuMemcpyDtoDAsync");
   driver_->check(driver_->stream_wait(stream_), "cuStreamSynchronize");
 }
 

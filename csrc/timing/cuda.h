@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "timing/driver.h"
+#include "timing/values.h"
 
 namespace mkwrap::timing {
 
@@ -46,17 +48,32 @@ class CudaContext {
   void download(DeviceAddress address, void* data, std::size_t bytes);
   void fill(DeviceAddress address, unsigned char value, std::size_t bytes);
   void copy(DeviceAddress destination, DeviceAddress source, std::size_t bytes);
+  // Repeat the first `period` bytes up to `bytes`.
+  void repeat(DeviceAddress address, std::size_t period, std::size_t bytes);
+  // Compare the memory at an address, as long as the reference, while it arrives in pieces.
+  Difference compare(DeviceAddress address, const Reference& reference);
 
   [[nodiscard]] const Driver& driver() const { return *driver_; }
   [[nodiscard]] StreamHandle stream() const { return stream_; }
   [[nodiscard]] ContextHandle handle() const { return context_; }
 
  private:
+  // A page-locked buffer and the event after which it holds what was asked for.
+  struct Landing {
+    void* memory = nullptr;
+    EventHandle filled = nullptr;
+  };
+  using Use = std::function<void(const void* piece, std::size_t offset, std::size_t bytes)>;
+
+  // Copy device memory to the host piece by piece; one is used while the next arrives.
+  void read(DeviceAddress address, std::size_t bytes, const Use& use);
+
   std::shared_ptr<const Driver> driver_;
   int device_ = 0;
   ContextHandle context_ = nullptr;
   StreamHandle stream_ = nullptr;
   std::set<DeviceAddress> allocated_;
+  std::array<Landing, 2> landings_;
 };
 
 // Makes a context current on this thread while it lives.
@@ -120,19 +137,34 @@ using CudaRun = std::vector<std::variant<std::shared_ptr<CudaLaunch>, CudaFill>>
 // Do one run and wait.
 void run(const CudaContext& context, const CudaRun& run);
 
-struct CudaPlan {
-  int rounds = 1;
-  int unroll = 20;
-  std::vector<CudaCopy> restore;
-  std::size_t flush_bytes = 0;
+// A CUDA graph of `unroll` runs, ready to replay: run k is entry k modulo the number of `runs`, so
+// that buffers can be rotated past the L2.
+class CudaReplay {
+ public:
+  // Throws DriverError, or std::invalid_argument for no runs.
+  CudaReplay(std::shared_ptr<CudaContext> context, std::vector<CudaRun> runs, int unroll);
+  ~CudaReplay();
+  CudaReplay(const CudaReplay&) = delete;
+  CudaReplay& operator=(const CudaReplay&) = delete;
+
+  // Enqueue one replay; the context must be current.
+  void launch() const;
+
+  [[nodiscard]] int unroll() const { return unroll_; }
+
+ private:
+  std::shared_ptr<CudaContext> context_;
+  std::vector<CudaRun> runs_;
+  int unroll_;
+  GraphExecHandle executable_ = nullptr;
 };
 
-// Microseconds per run: result[candidate][round]. A sample is one replay of a graph of `unroll`
-// runs between two events. An untimed replay goes before, so that the device is busy while the host
-// enqueues the timed one.
-std::vector<std::vector<double>> time_cuda(CudaContext& context,
-                                           const std::vector<std::vector<CudaRun>>& candidates,
-                                           const CudaPlan& plan);
+// Microseconds per run: result[replay][round]. A sample is one replay between two events. An
+// untimed replay goes before, so that the device is busy while the host enqueues the timed one; the
+// copies of `restore` are made between the two, untimed.
+std::vector<std::vector<double>> time_cuda(const CudaContext& context,
+                                           const std::vector<const CudaReplay*>& replays,
+                                           int rounds, const std::vector<CudaCopy>& restore);
 
 }  // namespace mkwrap::timing
 

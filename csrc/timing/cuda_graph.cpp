@@ -1,6 +1,6 @@
 // Runs and their timing: CUDA graphs of unrolled launches between events.
 #include <algorithm>
-#include <array>
+#include <stdexcept>
 #include <utility>
 
 #include "timing/cuda.h"
@@ -38,47 +38,6 @@ void enqueue(const CudaContext& context, const CudaRun& steps) {
   }
 }
 
-// A graph of unrolled runs, ready to replay.
-class Replay {
- public:
-  Replay(const CudaContext& context, const std::vector<CudaRun>& runs, int unroll)
-      : context_(&context) {
-    const Driver& driver = context.driver();
-    driver.check(driver.capture_begin(context.stream(), kThreadLocalCapture),
-                 "cuStreamBeginCapture");
-    GraphHandle graph = nullptr;
-    try {
-      for (int k = 0; k < unroll; ++k)
-        enqueue(context, runs[static_cast<std::size_t>(k) % runs.size()]);
-    } catch (const DriverError&) {
-      if (driver.capture_end(context.stream(), &graph) == 0 && graph != nullptr)
-        driver.graph_destroy(graph);
-      throw;
-    }
-    driver.check(driver.capture_end(context.stream(), &graph), "cuStreamEndCapture");
-    const int result = driver.graph_instantiate(&executable_, graph, 0);
-    driver.graph_destroy(graph);
-    driver.check(result, "cuGraphInstantiate");
-  }
-  ~Replay() {
-    if (executable_ != nullptr) context_->driver().graph_exec_destroy(executable_);
-  }
-  Replay(Replay&& other) noexcept
-      : context_(other.context_), executable_(std::exchange(other.executable_, nullptr)) {}
-  Replay(const Replay&) = delete;
-  Replay& operator=(const Replay&) = delete;
-  Replay& operator=(Replay&&) = delete;
-
-  void launch() const {
-    context_->driver().check(context_->driver().graph_launch(executable_, context_->stream()),
-                             "cuGraphLaunch");
-  }
-
- private:
-  const CudaContext* context_;
-  GraphExecHandle executable_ = nullptr;
-};
-
 class Event {
  public:
   explicit Event(const CudaContext& context) : context_(context) {
@@ -106,24 +65,6 @@ class Event {
   EventHandle event_ = nullptr;
 };
 
-// Device memory to overwrite, so that the L2 holds nothing of use.
-class Flush {
- public:
-  Flush(CudaContext& context, std::size_t bytes)
-      : context_(context), bytes_(bytes), address_(bytes == 0 ? 0 : context.allocate(bytes)) {}
-  ~Flush() {
-    if (bytes_ != 0) context_.free(address_);
-  }
-  Flush(const Flush&) = delete;
-  Flush& operator=(const Flush&) = delete;
-  void operator()() const { enqueue(context_, CudaFill{address_, 0, bytes_}); }
-
- private:
-  CudaContext& context_;
-  std::size_t bytes_;
-  DeviceAddress address_;
-};
-
 void restore(const CudaContext& context, const std::vector<CudaCopy>& copies) {
   for (const CudaCopy& copy : copies) {
     if (copy.bytes == 0) continue;
@@ -141,30 +82,57 @@ void run(const CudaContext& context, const CudaRun& run) {
   context.driver().check(context.driver().stream_wait(context.stream()), "cuStreamSynchronize");
 }
 
-std::vector<std::vector<double>> time_cuda(CudaContext& context,
-                                           const std::vector<std::vector<CudaRun>>& candidates,
-                                           const CudaPlan& plan) {
-  const int unroll = std::max(plan.unroll, 1);
-  const auto rounds = static_cast<std::size_t>(std::max(plan.rounds, 0));
+CudaReplay::CudaReplay(std::shared_ptr<CudaContext> context, std::vector<CudaRun> runs, int unroll)
+    : context_(std::move(context)), runs_(std::move(runs)), unroll_(std::max(unroll, 1)) {
+  if (runs_.empty()) throw std::invalid_argument("a replay needs at least one run");
+  const Driver& driver = context_->driver();
+  const Current current(*context_);
+  driver.check(driver.capture_begin(context_->stream(), kThreadLocalCapture),
+               "cuStreamBeginCapture");
+  GraphHandle graph = nullptr;
+  try {
+    for (int k = 0; k < unroll_; ++k)
+      enqueue(*context_, runs_[static_cast<std::size_t>(k) % runs_.size()]);
+  } catch (const DriverError&) {
+    if (driver.capture_end(context_->stream(), &graph) == 0 && graph != nullptr)
+      driver.graph_destroy(graph);
+    throw;
+  }
+  driver.check(driver.capture_end(context_->stream(), &graph), "cuStreamEndCapture");
+  const int result = driver.graph_instantiate(&executable_, graph, 0);
+  driver.graph_destroy(graph);
+  driver.check(result, "cuGraphInstantiate");
+}
+
+CudaReplay::~CudaReplay() {
+  const Driver& driver = context_->driver();
+  if (executable_ == nullptr || driver.context_push(context_->handle()) != 0) return;
+  driver.graph_exec_destroy(executable_);
+  ContextHandle popped = nullptr;
+  driver.context_pop(&popped);
+}
+
+void CudaReplay::launch() const {
+  context_->driver().check(context_->driver().graph_launch(executable_, context_->stream()),
+                           "cuGraphLaunch");
+}
+
+std::vector<std::vector<double>> time_cuda(const CudaContext& context,
+                                           const std::vector<const CudaReplay*>& replays,
+                                           int rounds, const std::vector<CudaCopy>& copies) {
   const Current current(context);
-  const Flush flush(context, plan.flush_bytes);
   const Event start(context);
   const Event stop(context);
-  std::vector<Replay> replays;
-  for (const auto& runs : candidates) {
-    if (runs.empty()) throw std::invalid_argument("a candidate needs at least one run");
-    replays.emplace_back(context, runs, unroll);
-  }
-  std::vector<std::vector<double>> samples(candidates.size(), std::vector<double>(rounds));
-  for (std::size_t round = 0; round < rounds; ++round) {
+  const auto count = static_cast<std::size_t>(std::max(rounds, 0));
+  std::vector<std::vector<double>> samples(replays.size(), std::vector<double>(count));
+  for (std::size_t round = 0; round < count; ++round) {
     for (std::size_t k = 0; k < replays.size(); ++k) {
-      replays[k].launch();
-      restore(context, plan.restore);
-      flush();
+      replays[k]->launch();
+      restore(context, copies);
       start.record();
-      replays[k].launch();
+      replays[k]->launch();
       stop.record();
-      samples[k][round] = stop.since(start) / unroll;
+      samples[k][round] = stop.since(start) / replays[k]->unroll();
     }
   }
   return samples;

@@ -58,6 +58,8 @@ enum : int { kCaptureActive = 1 };
   X(function_set, "cuFuncSetAttribute", (FunctionHandle, FunctionAttribute, int))            \
   X(allocate, "cuMemAlloc_v2", (DeviceAddress*, std::size_t))                                \
   X(free, "cuMemFree_v2", (DeviceAddress))                                                   \
+  X(allocate_host, "cuMemAllocHost_v2", (void**, std::size_t))                               \
+  X(free_host, "cuMemFreeHost", (void*))                                                     \
   X(upload, "cuMemcpyHtoDAsync_v2", (DeviceAddress, const void*, std::size_t, StreamHandle)) \
   X(download, "cuMemcpyDtoHAsync_v2", (void*, DeviceAddress, std::size_t, StreamHandle))     \
   X(copy, "cuMemcpyDtoDAsync_v2", (DeviceAddress, DeviceAddress, std::size_t, StreamHandle)) \

@@ -69,6 +69,26 @@ class Model:
     def exchange(self) -> bool:
         """Whether tensors cross through DLPack's C exchange API."""
 
+# ── values of a contest ───────────────────────────────────────────────────────────────────────────────────────────────
+
+@final
+class Reference:
+    """A right result, and how near others must come: `mkwrap.tune.values.disagreement` in one pass, on several threads."""
+
+    def __init__(self, dtype: str, expected: Buffer, relative: float) -> None:
+        """Hold contiguous bytes, which must not change; `relative`: difference of floats that is still right.
+
+        Raises ValueError for an unknown dtype or bytes that are no whole elements.
+        """
+    def compare(self, got: Buffer) -> tuple[int, int]:
+        """Return how many elements are wrong and the index of the first; raises ValueError for another size."""
+
+def fill_normal(data: Buffer, dtype: str, seed: int) -> None:
+    """Fill writable memory with floats of nearly N(0, 1) (within ±3.46); equal seeds give equal values."""
+
+def fill_uniform(data: Buffer, dtype: str, low: int, high: int, seed: int) -> None:
+    """Fill writable memory with integers in low … high − 1; raises ValueError for an empty range."""
+
 # ── timing on the CPU ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 Region: TypeAlias = tuple[int, int]
@@ -171,22 +191,33 @@ class CudaContext:
         """Set bytes and wait."""
     def copy(self, destination: int, source: int, nbytes: int) -> None:
         """Copy within the device and wait."""
+    def repeat(self, address: int, period: int, nbytes: int) -> None:
+        """Repeat the first `period` bytes at an address up to `nbytes` and wait."""
+    def compare(self, address: int, expected: Reference) -> tuple[int, int]:
+        """Compare device memory with a reference of its size, piece by piece through page-locked memory; see there."""
     def load(self, cubin: bytes, entry: str, shared_bytes: int = 0) -> CudaFunction:
         """Load an image; asks for the dynamic shared memory opt-in where shared_bytes needs it."""
     def run(self, run: CudaRun) -> None:
         """Do one run and wait."""
 
+@final
+class CudaReplay:
+    """A CUDA graph of `unroll` runs, ready to replay. Keeps launches and context alive."""
+
+    def __init__(self, context: CudaContext, runs: Sequence[CudaRun], unroll: int) -> None:
+        """Capture; run k is entry k modulo the number of `runs`, so that buffers can be rotated past the L2.
+
+        Raises `DriverError`, and ValueError for no runs.
+        """
+
 def time_cuda(
     context: CudaContext,
-    candidates: Sequence[Sequence[CudaRun]],
+    replays: Sequence[CudaReplay],
     rounds: int,
-    unroll: int = 20,
     restore: Sequence[tuple[int, int, int]] = (),
-    flush_bytes: int = 0,
 ) -> list[list[float]]:
-    """Time candidates in interleaved rounds; returns per candidate `rounds` samples: microseconds per run.
+    """Time replays in interleaved rounds; returns per replay `rounds` samples: microseconds per run.
 
-    Each candidate is captured once as a CUDA graph of `unroll` runs; run i is entry i modulo the candidate's number of
-    runs, so that buffers can be rotated past the L2. A sample is one replay between two events, divided by `unroll`.
-    Before each sample, untimed: the `restore` copies (destination, source, bytes) and a memset of `flush_bytes`.
+    A sample is one replay between two events, divided by its runs. An untimed replay goes before; between the two,
+    untimed: the `restore` copies (destination, source, bytes).
     """

@@ -84,7 +84,8 @@ class Binder:
             data = pack(source, buffer, packing)
             self._packed[key] = len(self.memories)
             elements = data.nbytes // packing.dtype.itemsize
-            self.memories.append(Memory(packing.dtype, elements, Fill.GIVEN, given=data.tobytes()))
+            cold = self.memories[parameter].cold
+            self.memories.append(Memory(packing.dtype, elements, Fill.GIVEN, given=data.tobytes(), cold=cold))
         return self._packed[key]
 
 

@@ -17,7 +17,7 @@ class Fill(Enum):
     NORMAL = "floats from the normal distribution N(0, 1)"
     UNIFORM = "integers in low … high − 1, bools at random"
     POISON = "bytes `POISON`: NaN in floats, so that an element nobody writes shows"
-    GIVEN = "the bytes of `given`"
+    GIVEN = "the bytes of `given`, repeated to the end"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Memory:
     """Whether the kernel writes it: it is restored before, and compared after a run that is checked."""
     accuracy: Accuracy | None = None
     """Of what is written; None: exact."""
+    cold: bool = False
+    """Whether a model's kernel finds it out of the cache: it is rotated over copies while timing."""
 
     @property
     def nbytes(self) -> int:
@@ -110,7 +112,7 @@ class Limits:
     """How long to measure. Seconds, unless it says microseconds."""
 
     budget: float
-    """No round begins later than this after the first candidate is touched."""
+    """No round of measuring begins later than this after the first; every right candidate has one sample at least."""
     rounds: int
     """Rounds to come to a median; more, within the budget, where they are disturbed."""
     batch_us: float
@@ -119,6 +121,8 @@ class Limits:
     """A candidate that takes longer for a few runs is given up."""
     drop: float = 1.5
     """A candidate slower than this times the best after the first round is not measured further."""
+    check: float = 60.0
+    """After this only as many candidates are checked as it takes to have two that are right."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ class Contest:
     candidates: tuple[Candidate, ...]
     limits: Limits
     expected: tuple[bytes, ...] | None = None
+    cache_bytes: int = 0
+    """Size of the device's last cache."""
 
 
 OUT_OF_RANGE = "an index was out of range"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +14,15 @@ from mkwrap import _C
 from mkwrap.tune.contest import (
     OUT_OF_RANGE,
     POISON,
+    Call,
     Candidate,
     Contest,
-    Fill,
     MemoryArgument,
     NumberArgument,
     ScratchArgument,
 )
-from mkwrap.tune.values import Bytes, make
+from mkwrap.tune.rotation import copies
+from mkwrap.tune.values import Bytes, Standard, differences, make, pattern, spread
 
 _GUARD_BYTES = 4096
 _GUARD = 0xC3
@@ -62,63 +65,63 @@ class Block:
 class CpuBench:
     """The contest's memories and candidates on the CPU.
 
-    Candidates share the memories, which stay as warm as the cache keeps them: in a model a kernel's inputs were
-    written by the kernel before, so small ones are in cache and large ones are not.
+    Candidates share the memories. Those that are warm in a model stay as warm as the cache keeps them; the others are
+    rotated over copies while timing.
     """
 
     def __init__(self, contest: Contest) -> None:
         self._contest = contest
-        self._blocks = [Block(memory.nbytes, number) for number, memory in enumerate(contest.memories)]
-        self._scratch = Block(max(candidate.workspace_bytes for candidate in contest.candidates), len(self._blocks))
+        self._numbers = itertools.count()
+        self._starts = [pattern(memory, number) for number, memory in enumerate(contest.memories)]
+        self._blocks = [self._block(place) for place in range(len(contest.memories))]
+        workspace = max(candidate.workspace_bytes for candidate in contest.candidates)
+        self._scratch = Block(workspace, next(self._numbers))
         self._kernels: dict[int, _C.CpuKernel] = {}
+        self._rotated: list[list[Block]] = []
+        self._racers: dict[int, _C.CpuKernel] = {}
         self._calls: dict[int, int] = {}
-        self._written = [block for block, memory in zip(self._blocks, contest.memories, strict=True) if memory.written]
-        self._poisoned: list[Block] = []
-        self._changed: list[tuple[Block, Bytes]] = []
-        for number, (memory, block) in enumerate(zip(contest.memories, self._blocks, strict=True)):
-            if memory.fill is Fill.POISON:
-                self._poisoned.append(block)
-                continue
-            start = make(memory, number)
-            block.data[:] = start
-            if memory.changed:
-                self._changed.append((block, start))
-            else:
-                block.protect()
+        self._seconds: dict[int, float] = {}
 
-    def run(self, number: int) -> str:
-        """Run a candidate once on fresh memories; returns what went wrong, or ""."""
-        for block in self._poisoned:
-            block.data[:] = POISON
-        for block, start in self._changed:
-            block.data[:] = start
+    def run(self, number: int) -> float | str:
+        """Run a candidate once on fresh memories; returns its seconds, or what went wrong."""
+        for memory, block, start in zip(self._contest.memories, self._blocks, self._starts, strict=True):
+            if memory.written:
+                spread(start, block.data)
         # Workspace contents are undefined unless zeroed: poison shows a kernel that trusts them.
         self._scratch.data[:] = POISON
         try:
-            status = self._kernel(number).run()
+            if number not in self._kernels:
+                self._kernels[number] = self._load(self._contest.candidates[number], [self._blocks])
+            kernel = self._kernels[number]
         except Exception as error:
             return f"cannot be loaded: {error}"
+        begin = time.perf_counter()
+        status = kernel.run()
+        self._seconds[number] = time.perf_counter() - begin
         if status != 0:
             return OUT_OF_RANGE
         # Read-only blocks have no guards to harm.
-        harmed = [block for block in (*self._written, self._scratch) if not block.intact()]
+        harmed = [block for block in (*self._written(self._blocks), self._scratch) if not block.intact()]
         for block in harmed:
             block.guard()
-        return "wrote outside its buffers" if harmed else ""
+        return "wrote outside its buffers" if harmed else self._seconds[number]
 
     def results(self) -> list[Bytes]:
-        """Return views of the written memories, in order."""
-        return [block.data for block in self._written]
+        """Return copies of the written memories, in order."""
+        return [block.data.copy() for block in self._written(self._blocks)]
+
+    def compare(self, standards: Sequence[Standard]) -> str:
+        """Say how the written memories differ from their standards, in order; "" where they agree."""
+        return differences(standards, [block.data for block in self._written(self._blocks)])
 
     def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
         """Time candidates in interleaved rounds; microseconds per call, per candidate and round."""
-        restore = [(block.address, start.ctypes.data, start.nbytes) for block, start in self._changed if start.nbytes]
-        kernels = [self._kernel(number) for number in numbers]
-        if not all(number in self._calls for number in numbers):
-            for number, kernel in zip(numbers, kernels, strict=True):
+        kernels = [self._racer(number) for number in numbers]
+        for number, kernel in zip(numbers, kernels, strict=True):
+            if number not in self._calls:
                 self._calls[number] = self._batch(kernel)
         calls = [self._calls[number] for number in numbers]
-        return _C.time_cpu(kernels, rounds, calls=calls, restore=restore)
+        return _C.time_cpu(kernels, rounds, calls=calls, restore=self._restore())
 
     def _batch(self, kernel: _C.CpuKernel) -> int:
         """Return how many calls fill a batch, from the time of ever more of them."""
@@ -129,23 +132,61 @@ class CpuBench:
                 return max(1, round(calls * wanted / max(elapsed, 1e-3)))
             calls *= 2
 
-    def _kernel(self, number: int) -> _C.CpuKernel:
-        if number not in self._kernels:
-            self._kernels[number] = self._load(self._contest.candidates[number])
-        return self._kernels[number]
+    def _restore(self) -> list[tuple[int, int, int]]:
+        """Return what is copied before a batch: the start of memories that runs change."""
+        changed = [place for place, memory in enumerate(self._contest.memories) if memory.changed and memory.nbytes]
+        for place in changed:
+            if self._starts[place].size < self._contest.memories[place].nbytes:
+                self._starts[place] = make(self._contest.memories[place], place)
+        return [
+            (blocks[place].address, self._starts[place].ctypes.data, self._starts[place].nbytes)
+            for blocks in self._rotated
+            for place in changed
+        ]
 
-    def _load(self, candidate: Candidate) -> _C.CpuKernel:
+    def _racer(self, number: int) -> _C.CpuKernel:
+        """Return a candidate bound to the blocks that timing rotates over."""
+        if not self._rotated:
+            fastest_us = 1e6 * min(self._seconds.values())
+            most = round(self._contest.limits.batch_us / max(fastest_us, 1.0))
+            count = copies(self._contest.memories, self._contest.cache_bytes, most)
+            self._rotated = [self._blocks, *(self._copy() for _ in range(count - 1))]
+        if number not in self._racers:
+            self._racers[number] = self._load(self._contest.candidates[number], self._rotated)
+        return self._racers[number]
+
+    def _copy(self) -> list[Block]:
+        """Return blocks of which those of cold memories are new."""
+        memories = self._contest.memories
+        return [self._block(k) if memories[k].cold else block for k, block in enumerate(self._blocks)]
+
+    def _block(self, place: int) -> Block:
+        """Return a new block of a memory, filled; read-only where kernels only read."""
+        memory = self._contest.memories[place]
+        block = Block(memory.nbytes, next(self._numbers))
+        spread(self._starts[place], block.data)
+        if not memory.written:
+            block.protect()
+        return block
+
+    def _written(self, blocks: Sequence[Block]) -> list[Block]:
+        return [block for block, memory in zip(blocks, self._contest.memories, strict=True) if memory.written]
+
+    def _load(self, candidate: Candidate, rotated: Sequence[Sequence[Block]]) -> _C.CpuKernel:
         (call,) = candidate.calls
         assert isinstance(call.image, str)
-        addresses: list[int] = []
-        sizes: list[int] = []
+        sizes = [argument.value for argument in call.args if isinstance(argument, NumberArgument)]
+        zero = [(self._scratch.address, candidate.workspace_bytes)] if candidate.zero_workspace else []
+        return _C.CpuKernel(call.image, call.entry, [self._addresses(call, blocks) for blocks in rotated], sizes, zero)
+
+    def _addresses(self, call: Call, blocks: Sequence[Block]) -> list[int]:
+        addresses = []
         for argument in call.args:
             match argument:
                 case MemoryArgument(memory=memory):
-                    addresses.append(self._blocks[memory].address)
+                    addresses.append(blocks[memory].address)
                 case ScratchArgument(offset=offset):
                     addresses.append(self._scratch.address + offset)
-                case NumberArgument(value=value):
-                    sizes.append(value)
-        zero = [(self._scratch.address, candidate.workspace_bytes)] if candidate.zero_workspace else []
-        return _C.CpuKernel(call.image, call.entry, [addresses], sizes, zero)
+                case NumberArgument():
+                    continue
+        return addresses

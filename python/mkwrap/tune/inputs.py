@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.analysis import used
@@ -10,29 +11,36 @@ from mkwrap.ir.nodes import BoundsCheck, Buffer, Compute, Expr, Load, Nest
 from mkwrap.stages import Access, ConstantData, Kernel, Parameter, Schedule
 from mkwrap.tune.accuracy import accuracies
 from mkwrap.tune.contest import Accuracy, Fill, Memory
+from mkwrap.tune.rotation import cold_parameters
 
 # Integers that no bounds check sees are positive and small: they may be divisors or shifts.
 _SMALL = (1, 8)
 _MOST_FLOATS = 1 << 24
 
 
-def memories(schedule: Schedule, kernel: Kernel, constants: Mapping[str, ConstantData]) -> tuple[Memory, ...]:
+def memories(
+    schedule: Schedule, kernel: Kernel, constants: Mapping[str, ConstantData], cache_bytes: int = 0
+) -> tuple[Memory, ...]:
     """Return one memory per parameter; constants have the bytes that the kernel's first use binds.
+
+    `cache_bytes`: size of the device's last cache, which decides what is cold.
 
     Raises `DynamicShapeError` for sizes that are not numbers.
     """
     bound = next((step.buffers for step in schedule.steps if step.kernel == kernel.name), ())
     limits = index_limits(kernel.nest)
     accuracy = accuracies(kernel.nest)
+    cold = cold_parameters(schedule, kernel.name, cache_bytes)
     result = []
     for place, parameter in enumerate(kernel.parameters):
         name = parameter.buffer.name
         source = constants.get(bound[place]) if parameter.constant and place < len(bound) else None
         if source is not None and _own_bytes_matter(source, parameter):
             elements = storage_elements(parameter.buffer)
-            result.append(Memory(parameter.buffer.dtype, elements, Fill.GIVEN, given=source.data.tobytes()))
+            memory = Memory(parameter.buffer.dtype, elements, Fill.GIVEN, given=source.data.tobytes())
         else:
-            result.append(_memory(parameter, limits.get(name), accuracy.get(name)))
+            memory = _memory(parameter, limits.get(name), accuracy.get(name))
+        result.append(replace(memory, cold=place in cold))
     return tuple(result)
 
 

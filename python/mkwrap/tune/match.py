@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from mkwrap.errors import NoVariantError
 from mkwrap.options import Options
-from mkwrap.stages import Binary, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
+from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import Cache, digest
 from mkwrap.tune.bind import Binder, link_objects
@@ -29,7 +29,7 @@ from mkwrap.tune.spread import summary
 LIMITS: Mapping[str, Limits] = {
     # 20 rounds of 4 × 0.4 ms tell variants a few percent apart; the budget bounds slow kernels and disturbed rounds.
     "full": Limits(budget=3.0, rounds=20, batch_us=400.0),
-    "quick": Limits(budget=0.9, rounds=7, batch_us=200.0),
+    "quick": Limits(budget=0.9, rounds=7, batch_us=200.0, check=10.0),
 }
 _LOCK_S = 600.0
 
@@ -138,7 +138,9 @@ class Matches:
 
     def _measured(self, entrants: Entrants) -> tuple[Decision, bool]:
         kernel = entrants.kernel
-        binder = Binder(kernel, list(memories(self._schedule, kernel, self._schedule.program.constants)))
+        cache_bytes = _cache_bytes(self._target.device)
+        own = memories(self._schedule, kernel, self._schedule.program.constants, cache_bytes)
+        binder = Binder(kernel, list(own))
         unlinked: list[Rejected] = []
         racers, runners = [], []
         for binary in entrants.binaries:
@@ -153,7 +155,7 @@ class Matches:
             return _decide(entrants, [], Outcome({}, {}), unlinked)
         expected = expected_results(kernel, binder.memories)
         limits = LIMITS[self._options.tune]
-        contest = Contest(self._target.kind, tuple(binder.memories), tuple(runners), limits, expected)
+        contest = Contest(self._target.kind, tuple(binder.memories), tuple(runners), limits, expected, cache_bytes)
         return _decide(entrants, racers, self._referee.hold(contest), unlinked)
 
     def _loadable(self, variant: Variant, image: str, blob: bytes) -> str | bytes | Rejected:
@@ -177,6 +179,11 @@ class Matches:
             yield
         finally:
             lock.release()
+
+
+def _cache_bytes(device: Device) -> int:
+    """Return the size of the last cache before memory."""
+    return device.l2_bytes if device.kind == "cuda" else device.l3_bytes
 
 
 def _decide(

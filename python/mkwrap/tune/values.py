@@ -1,17 +1,23 @@
-"""The bytes of a contest's memories, and whether two results agree. Needs numpy alone; runs on both sides."""
+"""The bytes of a contest's memories, and whether two results agree. Runs on both sides; needs no torch."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mkwrap import _C
 from mkwrap.ir.dtypes import DType
 from mkwrap.tune.contest import POISON, Fill, Memory
 
 Bytes = npt.NDArray[np.uint8]
 
-# Random numbers cost 10 ns each; past this many they repeat, which no kernel's speed depends on.
-_DISTINCT = 1 << 20
+# Floats past this many repeat, which no kernel's speed depends on; integers may be indices, of which repeated ones are
+# found in cache: they repeat later.
+_DISTINCT_FLOATS = 1 << 20
+_DISTINCT_INTEGERS = 1 << 24
 
 # Largest difference of right variants, relative to the larger of the element and the root mean square of the result:
 # some units in the last place of the coarsest type passed, and for sums in another order some more.
@@ -19,64 +25,117 @@ _TOLERANCE = {DType.FLOAT64: 1e-10, DType.FLOAT32: 1e-4, DType.FLOAT16: 4e-3, DT
 _JUMPING_FRACTION = 0.005
 
 
-def make(memory: Memory, number: int) -> Bytes:
-    """Return the bytes a memory starts with; equal memory and number (its place in the contest) give equal bytes."""
+def pattern(memory: Memory, number: int) -> Bytes:
+    """Return the bytes that, repeated, fill a memory at first; equal memory and number (its place) give equal bytes.
+
+    Whole elements, at least one where the memory has one.
+    """
     if memory.fill is Fill.GIVEN:
-        return np.frombuffer(memory.given, np.uint8)
+        return np.frombuffer(memory.given, np.uint8)[: memory.nbytes]
     if memory.fill is Fill.POISON:
-        return np.full(memory.nbytes, POISON, np.uint8)
-    generator = np.random.Generator(np.random.PCG64(number))
-    count = min(memory.elements, _DISTINCT)
+        return np.full(min(memory.elements, 1) * memory.dtype.itemsize, POISON, np.uint8)
+    most = _DISTINCT_FLOATS if memory.fill is Fill.NORMAL else _DISTINCT_INTEGERS
+    data = np.empty(min(memory.elements, most) * memory.dtype.itemsize, np.uint8)
     if memory.fill is Fill.NORMAL:
-        values = _from_float(generator.standard_normal(count, np.float32), memory.dtype)
-    elif memory.dtype is DType.BOOL:
-        values = generator.integers(0, 2, count, np.uint8)
+        _C.fill_normal(data.data, memory.dtype.value, number)
     else:
-        values = generator.integers(memory.low, memory.high, count, np.int64).astype(memory.dtype.value)
-    return np.resize(values, memory.elements).view(np.uint8) if count else np.empty(0, np.uint8)
+        low, high = (0, 2) if memory.dtype is DType.BOOL else (memory.low, memory.high)
+        _C.fill_uniform(data.data, memory.dtype.value, low, high, number)
+    return data
 
 
-def _from_float(values: npt.NDArray[np.float32], dtype: DType) -> npt.NDArray[np.generic]:
-    if dtype is DType.BFLOAT16:
-        return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-    return values.astype(dtype.value)
+def spread(start: Bytes, data: Bytes) -> None:
+    """Fill data with `start`, repeated to its end."""
+    filled = min(start.size, data.size)
+    data[:filled] = start[:filled]
+    while 0 < filled < data.size:
+        part = min(filled, data.size - filled)
+        data[filled : filled + part] = data[:part]
+        filled += part
 
 
-def _to_float(data: Bytes, dtype: DType) -> npt.NDArray[np.float64]:
-    if dtype is DType.BFLOAT16:
-        bits = data.view(np.uint16).astype(np.uint32) << np.uint32(16)
-        return bits.view(np.float32).astype(np.float64)
-    return np.asarray(data.view(dtype.value), np.float64)
+def make(memory: Memory, number: int) -> Bytes:
+    """Return the bytes a memory starts with."""
+    start = pattern(memory, number)
+    if start.size == memory.nbytes:
+        return start
+    data = np.empty(memory.nbytes, np.uint8)
+    spread(start, data)
+    return data
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What a written memory must hold after a run."""
+
+    memory: Memory
+    expected: Bytes
+    reference: _C.Reference
+    """Compares in one pass with the meaning of `disagreement`."""
+
+
+def standard(memory: Memory, expected: Bytes) -> Standard:
+    """Make the standard of a written memory; the bytes must not change while it lives."""
+    return Standard(memory, expected, _C.Reference(memory.dtype.value, expected.data, _relative(memory)))
+
+
+def differences(standards: Sequence[Standard], results: Sequence[Bytes]) -> str:
+    """Say how the first result that is wrong differs from its standard; "" where all are right."""
+    for judge, result in zip(standards, results, strict=True):
+        wrong, first = judge.reference.compare(result.data)
+        size = judge.memory.dtype.itemsize
+        if complaint := judged(judge, wrong, first, result[first * size : (first + 1) * size]):
+            return complaint
+    return ""
+
+
+def judged(judge: Standard, wrong: int, first: int, got: Bytes) -> str:
+    """Say what is wrong with a result of which so many elements, first `first` with the bytes `got`, differ; "": nothing."""
+    memory = judge.memory
+    elements = judge.expected.size // memory.dtype.itemsize
+    if wrong <= _allowed(memory, elements):
+        return ""
+    x = _numbers(got, memory.dtype)[0]
+    y = _numbers(judge.expected, memory.dtype)[first]
+    return f"wrong result: {wrong} of {elements} elements, first at {first}: {x:g}, expected {y:g}"
 
 
 def disagreement(memory: Memory, got: Bytes, expected: Bytes) -> str:
     """Say how a written memory differs from what is right beyond its accuracy; "" where it does not.
 
-    Bytes between strided elements count, too: no variant may touch them.
+    Bytes between strided elements count, too: no variant may touch them. The definition that `_C.Reference` is held to.
     """
     if np.array_equal(got, expected):
         return ""
-    if memory.dtype.is_float:
-        x, y = _to_float(got, memory.dtype), _to_float(expected, memory.dtype)
-        right = _close(memory, x, y)
-    else:
-        storage = np.uint8 if memory.dtype is DType.BOOL else memory.dtype.value
-        x, y = got.view(storage), expected.view(storage)
-        right = x == y
+    x, y = _numbers(got, memory.dtype), _numbers(expected, memory.dtype)
+    right = _close(memory, x, y) if memory.dtype.is_float else x == y
     wrong = np.flatnonzero(~right)
-    allowed = _JUMPING_FRACTION * right.size if memory.accuracy is not None and memory.accuracy.jumps else 0
-    if wrong.size <= allowed:
+    if wrong.size <= _allowed(memory, right.size):
         return ""
     first = int(wrong[0])
     return f"wrong result: {wrong.size} of {right.size} elements, first at {first}: {x[first]:g}, expected {y[first]:g}"
 
 
-def _close(memory: Memory, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    relative = 0.0
-    if memory.accuracy is not None:
-        relative = _TOLERANCE[memory.accuracy.precision] * memory.accuracy.slack
-    finite = np.isfinite(y)
+def _allowed(memory: Memory, elements: int) -> float:
+    return _JUMPING_FRACTION * elements if memory.accuracy is not None and memory.accuracy.jumps else 0
+
+
+def _relative(memory: Memory) -> float:
+    if memory.accuracy is None:
+        return 0.0
+    return _TOLERANCE[memory.accuracy.precision] * memory.accuracy.slack
+
+
+def _numbers(data: Bytes, dtype: DType) -> npt.NDArray[np.generic]:
+    if dtype is DType.BFLOAT16:
+        return (data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return data.view(np.uint8 if dtype is DType.BOOL else dtype.value)
+
+
+def _close(memory: Memory, a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     with np.errstate(all="ignore"):
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        finite = np.isfinite(y)
         scale = float(np.sqrt(np.mean(np.square(y[finite])))) if finite.any() else 0.0
-        near = finite & (np.abs(x - y) <= relative * np.maximum(np.abs(y), scale))
+        near = finite & (np.abs(x - y) <= _relative(memory) * np.maximum(np.abs(y), scale))
         return np.asarray(near | (x == y) | (np.isnan(x) & np.isnan(y)))

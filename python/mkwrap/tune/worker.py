@@ -17,12 +17,14 @@ from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
 from mkwrap.tune.spread import standard_error, summary, undisturbed
-from mkwrap.tune.values import Bytes, disagreement
+from mkwrap.tune.values import Bytes, Standard, standard
 
 _FIRST_ROUNDS = 2
 _BATCHES = 4
 _SLOW_S = 0.02
-_LATE = "not measured: the time budget was used up"
+# A candidate whose first run took so many times the fastest's, and long enough to trust the clock, is not run again.
+_HOPELESS = 3.0
+_LATE = "not measured: checking the variants before it took too long"
 # Rounds go on, up to so many times the wanted number, while the best median's relative standard error is above this.
 _MOST_DISTURBED = 5
 _CERTAIN = 0.01
@@ -33,11 +35,14 @@ _MOST_ROUNDS = 8
 class Bench(Protocol):
     """What a device offers to measure with."""
 
-    def run(self, number: int) -> str:
-        """Run a candidate once on fresh memories; returns what went wrong, or ""."""
+    def run(self, number: int) -> float | str:
+        """Run a candidate on fresh memories; returns the seconds of a run, or what went wrong."""
 
     def results(self) -> list[Bytes]:
-        """Return the written memories, in order."""
+        """Return copies of the written memories, in order."""
+
+    def compare(self, standards: Sequence[Standard]) -> str:
+        """Say how the written memories differ from their standards, in order; "" where they agree."""
 
     def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
         """Time candidates in interleaved rounds; microseconds per run, per candidate and round."""
@@ -58,44 +63,47 @@ class _Race:
         self._limits = contest.limits
         self._bench = bench
         self._send = send
-        self._deadline = time.monotonic() + contest.limits.budget
+        self._deadline = 0.0
         self._samples: dict[int, list[float]] = {}
         self._seconds: dict[int, float] = {}
 
     def check(self) -> list[int]:
         """Run every candidate; returns the numbers of those whose result is right."""
         written = [memory for memory in self._contest.memories if memory.written]
-        expected = None
+        standards: list[Standard] | None = None
         if self._contest.expected is not None:
-            expected = [_bytes(data) for data in self._contest.expected]
+            expected = (np.frombuffer(data, np.uint8) for data in self._contest.expected)
+            standards = [standard(*pair) for pair in zip(written, expected, strict=True)]
         survivors: list[int] = []
+        deadline = time.monotonic() + self._limits.check
         for number in range(len(self._contest.candidates)):
-            if len(survivors) > 1 and time.monotonic() > self._deadline:
+            if len(survivors) > 1 and time.monotonic() > deadline:
                 self._send(Fault(number, _LATE))
                 continue
             self._announce(number)
-            begin = time.monotonic()
-            fault = self._bench.run(number)
-            self._seconds[number] = time.monotonic() - begin
-            if not fault and expected is not None:
-                pairs = zip(written, self._bench.results(), expected, strict=True)
-                fault = next(filter(None, (disagreement(*pair) for pair in pairs)), "")
-            if fault:
+            seconds = self._bench.run(number)
+            fault = seconds if isinstance(seconds, str) else self._bench.compare(standards) if standards else ""
+            if fault or isinstance(seconds, str):
                 self._send(Fault(number, fault))
                 continue
-            if expected is None:
-                expected = [result.copy() for result in self._bench.results()]
+            if standards is None:
+                standards = [standard(*pair) for pair in zip(written, self._bench.results(), strict=True)]
+            self._seconds[number] = seconds
             survivors.append(number)
         return survivors
 
     def measure(self, numbers: list[int]) -> None:
         """Race candidates until their medians are known or the time is over."""
-        for place, number in enumerate(numbers):
-            if place > 1 and time.monotonic() > self._deadline:
-                self._send(Fault(number, _LATE))
+        self._deadline = time.monotonic() + self._limits.budget
+        fastest = min(self._seconds.values())
+        for place, number in enumerate(sorted(numbers, key=lambda number: self._seconds[number] > _SLOW_S)):
+            seconds = self._seconds[number]
+            hopeless = seconds > _SLOW_S and seconds > _HOPELESS * fastest
+            if hopeless or (place > 1 and time.monotonic() > self._deadline):
+                self._samples[number] = [1e6 * seconds]
                 continue
             self._announce(number)
-            self._take([number], _FIRST_ROUNDS)
+            self._take([number], _FIRST_ROUNDS if seconds < _SLOW_S else 1)
         self._rounds()
         # A disturbance of all its first rounds may have cost a candidate the race: it gets them once more.
         dropped = [number for number in self._samples if number not in self._racing()]
@@ -105,7 +113,7 @@ class _Race:
             if any(number in self._racing() for number in dropped):
                 self._rounds()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, values in self._samples.items():
+        for number, values in sorted(self._samples.items()):
             self._send(Samples(number, tuple(undisturbed(values))))
 
     def _racing(self) -> list[int]:
@@ -155,10 +163,6 @@ class _Race:
         self._send(At(number, limit))
         # The alarm's default action ends the process even inside a kernel that never returns, and with the parent gone.
         signal.setitimer(signal.ITIMER_REAL, limit)
-
-
-def _bytes(data: bytes) -> Bytes:
-    return np.frombuffer(data, np.uint8)
 
 
 def main() -> None:

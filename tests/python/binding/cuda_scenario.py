@@ -76,16 +76,36 @@ def timing(context: _C.CudaContext) -> None:
 
     one = [[add(x, 1)], [add(y, 1)]]
     two = [[add(x, 0), add(x, 0)]]
-    samples = _C.time_cuda(context, [one, two], rounds=3, unroll=5, flush_bytes=1000)
+    replays = [_C.CudaReplay(context, one, unroll=5), _C.CudaReplay(context, two, unroll=5)]
+    samples = _C.time_cuda(context, replays, rounds=3)
     assert samples == [[1000.0] * 3, [2000.0] * 3], samples
     # Two replays a round, of which three runs of five are on x and two on y.
     assert (read(context, x, 1), read(context, y, 1)) == ([18], [12])
-    _C.time_cuda(context, [one], rounds=2, unroll=2, restore=[(x, fresh, 4)])
+    _C.time_cuda(context, [_C.CudaReplay(context, one, unroll=2)], rounds=2, restore=[(x, fresh, 4)])
     assert read(context, x, 1) == [1]
     too_small = function.launch((1, 1, 1), 1, 0, [("ptr", x), ("i32", 2), ("i64", 1)])
-    fails(errors.DriverError, "cuLaunchKernel", lambda: _C.time_cuda(context, [one, [[too_small]]], rounds=1))
-    fails(ValueError, "at least one run", lambda: _C.time_cuda(context, [[]], rounds=1))
-    assert _C.time_cuda(context, [two], rounds=1) == [[2000.0]], "usable after a failure"
+    fails(errors.DriverError, "cuLaunchKernel", _C.CudaReplay, context, [[too_small]], 1)
+    fails(ValueError, "at least one run", _C.CudaReplay, context, [], 1)
+    assert _C.time_cuda(context, replays[1:], rounds=1) == [[2000.0]], "usable after a failure"
+
+
+def comparing(context: _C.CudaContext) -> None:
+    """Compare more than two pieces of device memory with bytes on the host."""
+    count = (5 << 20) // 2
+    bits = array.array("H", range(1000)) * -(-count // 1000)
+    expected = bits[:count]
+    x = context.allocate(2 * count)
+    context.upload(x, expected[:1000])
+    context.repeat(x, 2000, 2 * count)
+    reference = _C.Reference("uint16", expected, 0.0)
+    assert context.compare(x, reference) == (0, 0)
+    for place in (count - 1, (4 << 20) // 2, 7):
+        context.fill(x + 2 * place, 0xFF, 2)
+    assert context.compare(x, reference) == (3, 7)
+    got = array.array("H", [0]) * count
+    context.download(x, got)
+    assert [k for k in range(count) if got[k] != expected[k]] == [7, (4 << 20) // 2, count - 1]
+    fails(ValueError, "nothing to repeat", context.repeat, x, 0, 8)
 
 
 def main() -> None:
@@ -98,6 +118,7 @@ def main() -> None:
     memory(context)
     launches(context)
     timing(context)
+    comparing(context)
     function = context.load(CUBIN, "add")
     del context
     assert function.registers == 24, "a function keeps its context"

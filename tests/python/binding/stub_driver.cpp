@@ -109,6 +109,13 @@ API cuMemFree_v2(std::uintptr_t address) {
   if (state.alive.erase(memory) == 0) return kInvalidValue;
   return std::free(memory), 0;
 }
+API cuMemAllocHost_v2(void** memory, std::size_t bytes) {
+  return state.alive.insert(*memory = std::malloc(bytes)), 0;
+}
+API cuMemFreeHost(void* memory) {
+  if (state.alive.erase(memory) == 0) return kInvalidValue;
+  return std::free(memory), 0;
+}
 API cuMemcpyHtoDAsync_v2(void* to, const void* from, std::size_t n, void*) {
   return do_now([=] { std::memcpy(to, from, n); });
 }

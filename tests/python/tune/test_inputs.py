@@ -20,7 +20,7 @@ from mkwrap.tune.accuracy import accuracies
 from mkwrap.tune.contest import Accuracy, Fill, Memory
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import index_limits, memories
-from mkwrap.tune.values import disagreement, make
+from mkwrap.tune.values import differences, disagreement, make, standard
 
 ROW, COLUMN = axis_symbol("i"), axis_symbol("r")
 
@@ -156,7 +156,28 @@ def test_the_interpreter_gives_the_right_bytes_of_small_kernels_only() -> None:
 
 def _agree(dtype: DType, got: np.ndarray, expected: np.ndarray, accuracy: Accuracy | None = None) -> str:
     memory = Memory(dtype, expected.size, Fill.POISON, written=True, accuracy=accuracy)
-    return disagreement(memory, got.view(np.uint8), expected.view(np.uint8))
+    x, y = got.view(np.uint8), expected.view(np.uint8)
+    complaint = disagreement(memory, x, y)
+    assert differences([standard(memory, y)], [x]) == complaint
+    return complaint
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("elements", [1, 4097, (1 << 20) + 3])
+def test_one_pass_over_memory_finds_what_the_definition_finds(dtype: DType, elements: int) -> None:
+    generator = np.random.default_rng(elements)
+    size = dtype.itemsize
+    expected = generator.integers(0, 2 if dtype is DType.BOOL else 256, elements * size).astype(np.uint8)
+    got = expected.copy()
+    for place in generator.integers(0, elements, 9).tolist():
+        got[place * size : (place + 1) * size] = generator.integers(0, 2 if dtype is DType.BOOL else 256, size)
+    near = got.copy()
+    near[::size] ^= (generator.random(elements) < 0.01).astype(np.uint8)
+    for accuracy in (None, Accuracy(DType.FLOAT32), Accuracy(DType.BFLOAT16, 2.0)) if dtype.is_float else (None,):
+        memory = Memory(dtype, elements, Fill.POISON, written=True, accuracy=accuracy)
+        judge = standard(memory, expected)
+        for result in (expected.copy(), got, near, np.full_like(expected, 0xFF)):
+            assert differences([judge], [result]) == disagreement(memory, result, expected)
 
 
 def test_c35_results_agree_within_the_accuracy_of_their_arithmetic() -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mkwrap import _C
 from mkwrap.ir.dtypes import DType
 from mkwrap.tune import cuda_bench
 from mkwrap.tune.contest import (
@@ -29,7 +30,7 @@ from mkwrap.tune.contest import (
     ScratchArgument,
 )
 from mkwrap.tune.cuda_bench import CudaBench
-from mkwrap.tune.values import Bytes
+from mkwrap.tune.values import Bytes, Standard, differences
 from mkwrap.tune.worker import hold
 
 OUT = Memory(DType.FLOAT32, 4, Fill.POISON, written=True)
@@ -38,22 +39,34 @@ OUT = Memory(DType.FLOAT32, 4, Fill.POISON, written=True)
 class Script:
     """A device whose candidates take given microseconds (cycled through) and give given results."""
 
-    def __init__(self, times: Sequence[Sequence[float]], results: Sequence[float | str], pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        times: Sequence[Sequence[float]],
+        results: Sequence[float | str],
+        pause: float = 0.0,
+        seconds: Sequence[float] = (),
+    ) -> None:
         self._times: list[Iterator[float]] = [itertools.cycle(t) for t in times]
         self._results = results
         self._pause = pause
         self._last = 0
+        self._seconds = seconds
+        self.sampled: list[list[int]] = []
 
-    def run(self, number: int) -> str:
+    def run(self, number: int) -> float | str:
         self._last = number
         result = self._results[number]
-        return result if isinstance(result, str) else ""
+        return result if isinstance(result, str) else dict(enumerate(self._seconds)).get(number, 0.0)
 
     def results(self) -> list[Bytes]:
         return [np.full(4, self._results[self._last], np.float32).view(np.uint8)]
 
+    def compare(self, standards: Sequence[Standard]) -> str:
+        return differences(standards, self.results())
+
     def sample(self, numbers: Sequence[int], rounds: int) -> list[list[float]]:
         time.sleep(self._pause)
+        self.sampled.append(list(numbers))
         return [[next(self._times[number]) for _ in range(rounds)] for number in numbers]
 
 
@@ -118,10 +131,22 @@ def test_the_budget_ends_the_race() -> None:
     assert time.monotonic() - begin < 1.0
 
 
-def test_candidates_beyond_the_budget_are_not_measured() -> None:
+def test_every_right_candidate_is_measured_whatever_the_budget() -> None:
     answers = _held(_contest(4, budget=-1.0), Script([[1.0]] * 4, [5, 5, 5, 5]))
+    assert _samples(answers) == {0: (1.0,) * 2, 1: (1.0,) * 2, 2: (0.0,), 3: (0.0,)}
+
+
+def test_checks_that_take_too_long_end() -> None:
+    answers = _held(_contest(4, check=-1.0), Script([[1.0]] * 4, [5, 5, 5, 5]))
     faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}
-    assert faults == dict.fromkeys((2, 3), "not measured: the time budget was used up")
+    assert faults == dict.fromkeys((2, 3), "not measured: checking the variants before it took too long")
+
+
+def test_a_hopelessly_slow_candidate_is_not_run_again_before_the_others_are_known() -> None:
+    script = Script([[5e4], [4e5]], [5, 5], seconds=(0.05, 0.4))
+    samples = _samples(_held(_contest(2, budget=0.0), script))
+    assert samples == {0: (5e4,), 1: (4e5,)}
+    assert script.sampled == [[0]]
 
 
 def test_c35_wrong_and_failing_candidates_are_not_raced() -> None:
@@ -160,6 +185,12 @@ class _Gpu:
     def copy(self, destination: int, source: int, nbytes: int) -> None:
         self.memory[destination : destination + nbytes] = self.memory[source : source + nbytes]
 
+    def repeat(self, address: int, period: int, nbytes: int) -> None:
+        self.memory[address : address + nbytes] = np.resize(self.memory[address : address + period], nbytes)
+
+    def compare(self, address: int, expected: _C.Reference) -> tuple[int, int]:
+        return expected.compare(self.memory[address : address + 16].data)
+
     def load(self, cubin: bytes, entry: str, shared_bytes: int) -> SimpleNamespace:
         if cubin == b"damaged":
             raise ValueError("invalid image")
@@ -186,11 +217,14 @@ class _Gpu:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> _Gpu:
     device = _Gpu()
 
-    def time_cuda(_: _Gpu, candidates: Sequence[object], rounds: int, **options: object) -> list[list[float]]:
-        assert 1 <= options["unroll"] <= 50  # type: ignore[operator]
-        return [[1.0] * rounds for _ in candidates]
+    def replay(_: _Gpu, runs: Sequence[object], unroll: int) -> Sequence[object]:
+        assert 1 <= len(runs) <= unroll <= 64
+        return runs
 
-    binding = SimpleNamespace(CudaContext=device.context, time_cuda=time_cuda)
+    def time_cuda(_: _Gpu, replays: Sequence[object], rounds: int, __: object) -> list[list[float]]:
+        return [[1.0] * rounds for _ in replays]
+
+    binding = SimpleNamespace(CudaContext=device.context, CudaReplay=replay, time_cuda=time_cuda)
     monkeypatch.setattr(cuda_bench, "_C", binding)
     return device
 
