@@ -26,6 +26,7 @@ from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.pool import Compiler
+from mkwrap.tune.early import Means, measured, started_early
 from mkwrap.tune.recall import Recalled, devices_of, recall, versions_of
 from mkwrap.tune.record_file import read_record
 from mkwrap.tune.tuner import tune
@@ -56,10 +57,11 @@ def compile(
     record = read_record(settings.tuning) if settings.tuning is not None else ()
     chosen = resolve(target if target is not None else _home_of(args, kwargs), settings, devices_of(record))
     cache = Cache(settings.cache_dir)
-    compiler = Compiler(chosen.compile, f"{chosen.toolchain} {headers_digest()}", settings.jobs, cache)
     journal = Journal(settings.dump_dir)
     stage = journal.stage
-    with shown(settings.progress) as advance:
+    with shown(settings.progress) as advance, started_early(chosen, settings) as early:
+        identity = f"{chosen.toolchain} {headers_digest()}"
+        compiler = Compiler(chosen.compile, identity, settings.jobs, cache, early.children)
         captured = stage("capture", lambda: capture(fn, args, kwargs, dynamic_shapes, RULES))
         program = stage("lower", lambda: lower(captured))
         schedule = stage("fuse", lambda: fuse(program))
@@ -68,7 +70,8 @@ def compile(
         recalled = stage("recall", lambda: recall(candidates, sources, chosen, settings, record, cache))
         wanted = _wanted(chosen, settings, recalled)
         binaries = stage("build", lambda: build_all(sources, wanted, compiler, advance, recalled.images))
-        selection = stage("tune", lambda: tune(candidates, binaries, recalled, chosen, settings, cache, advance))
+        means = Means(cache, advance, early.referee, captured.samples)
+        selection = stage("tune", lambda: tune(candidates, binaries, recalled, chosen, settings, means))
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
         description = Description(
             chosen.device, chosen.features, package_version(), call, versions=(versions_of(chosen),)
@@ -82,8 +85,8 @@ def compile(
 
 def _wanted(target: Target, options: Options, recalled: Recalled) -> Wanted:
     """Say which variants the choice needs: the forced, the recorded, all where it will be measured, else the first."""
-    measured = options.tune != "off" and not options.deterministic and target.present
-    return lambda kernel: options.force.get(kernel) or recalled.label(kernel) or (None if measured else "")
+    rest = None if measured(target, options) else ""
+    return lambda kernel: options.force.get(kernel) or recalled.label(kernel) or rest
 
 
 def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:

@@ -40,6 +40,9 @@ class _Binding(Protocol):
     def cuda_devices(self) -> list[LiveDevice]: ...
 
 
+_COMPILER = "mkwrap.toolchain.cubin"
+
+
 def _device(arch: str, units: int, shared_kib: int, l2_mib: int) -> Device:
     return Device(
         "cuda", arch, vector_bytes=16, units=units, shared_bytes=shared_kib * 1024, l2_bytes=l2_mib * 1024 * 1024
@@ -87,6 +90,7 @@ def resolve(
         language=triton.LANGUAGE,
         compile=partial(compile_source, device=device),
         toolchain=f"triton {triton_version()} {arch}",
+        preload=_COMPILER,
         present=here is not None,
     )
 
@@ -97,7 +101,7 @@ FAMILY = Family("cuda", resolve)
 def compile_source(source: Source, device: Device) -> Binary | Rejected:
     """Compile a Triton source to cubins (see `toolchain.cubin.compile_source`)."""
     # Triton takes a second to import, which targets that do not use it must not pay.
-    compiler = cast(_Compiler, import_module("mkwrap.toolchain.cubin"))
+    compiler = cast(_Compiler, import_module(_COMPILER))
     return compiler.compile_source(source, device)
 
 

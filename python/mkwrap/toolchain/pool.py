@@ -25,6 +25,14 @@ Advance: TypeAlias = Callable[[str, int, int], None]
 # Triton compiles inside Python, holding its lock: it needs processes. C++ is compiled by processes of its own.
 _IN_CHILDREN = frozenset({"triton"})
 _TIMEOUT_S = 300.0
+_WORKER = "mkwrap.toolchain.compile_worker"
+
+
+@dataclass(frozen=True)
+class Preload:
+    """A word before the first request: import the module that compiles, which takes a moment."""
+
+    module: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,41 @@ def silent(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
+class Children:
+    """Compiling processes that wait for work; a context manager that ends them. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while not self._idle.empty():
+            child = self._idle.get()
+            # It has nothing to finish, and a compiler takes its time to end in good order.
+            child.kill()
+            child.close()
+
+    def start(self, count: int, module: str) -> None:
+        """Start processes that import `module`: while they do, the caller has other things to do."""
+        for _ in range(count):
+            child = Child(_WORKER)
+            child.send(Preload(module))
+            self._idle.put(child)
+
+    def take(self) -> Child:
+        """Return an idle process, or a new one."""
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return Child(_WORKER)
+
+    def put(self, child: Child) -> None:
+        """Take back a process that waits for work."""
+        self._idle.put(child)
+
+
 @dataclass(frozen=True)
 class Compiler:
     """How sources become binaries."""
@@ -50,6 +93,8 @@ class Compiler:
     jobs: int
     """How many compiles run at once."""
     cache: Cache | None = None
+    children: Children | None = None
+    """Processes that were started early, the caller's to close."""
 
 
 def build(sources: Sequence[Source], compiler: Compiler, advance: Advance = silent) -> tuple[Binary | Rejected, ...]:
@@ -90,7 +135,8 @@ class _Crew:
     def __init__(self, compiler: Compiler) -> None:
         self._compile = compiler.compile
         self._threads = ThreadPoolExecutor(compiler.jobs, "mkwrap-compile")
-        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self._own = Children()
+        self._children = compiler.children or self._own
 
     def __enter__(self) -> _Crew:
         return self
@@ -98,11 +144,7 @@ class _Crew:
     def __exit__(self, *exception: object) -> None:
         # After an error or Ctrl-C what has not begun is not begun any more.
         self._threads.shutdown(cancel_futures=True)
-        while not self._idle.empty():
-            child = self._idle.get()
-            # It has nothing to finish, and a compiler takes its time to end in good order.
-            child.kill()
-            child.close()
+        self._own.__exit__()
 
     def run(self, sources: dict[str, Source]) -> Iterator[tuple[str, Binary | Rejected]]:
         """Yield each key with its result as it comes."""
@@ -123,20 +165,17 @@ class _Crew:
             return rejection(source.variant, f"{type(error).__name__}: {error}")
 
     def _in_child(self, source: Source) -> Binary | Rejected:
-        try:
-            child = self._idle.get_nowait()
-        except queue.Empty:
-            child = Child("mkwrap.toolchain.compile_worker")
+        child = self._children.take()
         child.send(Request(self._compile, source))
         match child.receive(_TIMEOUT_S):
             case Death(reason=reason) as death:
                 child.close()
                 return rejection(source.variant, f"the compiling process {reason}", transient=death.timeout)
             case ToolchainError() as error:
-                self._idle.put(child)
+                self._children.put(child)
                 raise error
             case Binary() | Rejected() as result:
-                self._idle.put(child)
+                self._children.put(child)
                 return result
             case other:
                 child.close()

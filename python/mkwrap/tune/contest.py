@@ -138,6 +138,13 @@ class Contest:
     """Size of the device's last cache."""
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """A word before the first contest: open what the device needs, which takes a moment."""
+
+    kind: Literal["cpu", "cuda"]
+
+
 OUT_OF_RANGE = "an index was out of range"
 """The fault of a candidate whose bounds check failed on the contest's inputs."""
 

@@ -11,7 +11,7 @@ from mkwrap.ir.nodes import BoundsCheck, Buffer, Compute, Expr, Load, Nest
 from mkwrap.stages import Access, ConstantData, Kernel, Parameter, Schedule
 from mkwrap.tune.accuracy import accuracies
 from mkwrap.tune.contest import Accuracy, Fill, Memory
-from mkwrap.tune.rotation import cold_parameters
+from mkwrap.tune.reuse import cold_parameters
 
 # Integers that no bounds check sees are positive and small: they may be divisors or shifts.
 _SMALL = (1, 8)

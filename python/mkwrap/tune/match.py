@@ -16,9 +16,10 @@ from mkwrap.errors import NoVariantError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.cache import Cache, digest
+from mkwrap.toolchain.cache import digest
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
+from mkwrap.tune.early import Means
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
 from mkwrap.tune.measure import Outcome, Referee
@@ -53,16 +54,15 @@ class Entrants:
 class Matches:
     """Contests between the variants of a schedule's kernels on a target that is present. Use as a context manager."""
 
-    def __init__(
-        self, schedule: Schedule, target: Target, options: Options, recalled: Recalled, cache: Cache | None
-    ) -> None:
+    def __init__(self, schedule: Schedule, target: Target, options: Options, recalled: Recalled, means: Means) -> None:
         self._schedule = schedule
         self._target = target
         self._options = options
         self._recalled = recalled
-        self._cache = cache
+        self._cache = means.cache
+        self._samples = means.samples
         self._stack = contextlib.ExitStack()
-        self._referee = self._stack.enter_context(Referee())
+        self._referee = means.referee or self._stack.enter_context(Referee(target.kind))
         self._objects: Mapping[str, Path | str] = {}
 
     def __enter__(self) -> Matches:

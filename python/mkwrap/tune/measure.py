@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Literal
 
 from mkwrap.errors import InternalError
 from mkwrap.toolchain.child import Child, Death
-from mkwrap.tune.contest import At, Contest, Done, Fault, Samples
+from mkwrap.tune.contest import At, Contest, Done, Fault, Prepare, Samples
 
 # Beyond a candidate's own limit, which its process keeps by an alarm: for starting, filling memory and pipes.
 _GRACE_S = 60.0
@@ -23,9 +24,10 @@ class Outcome:
 
 
 class Referee:
-    """Holds contests one after another; starts its process with the first. Use as a context manager."""
+    """Holds contests one after another; starts its process with the first, or early. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Literal["cpu", "cuda"]) -> None:
+        self._kind = kind
         self._child: Child | None = None
 
     def __enter__(self) -> Referee:
@@ -55,6 +57,7 @@ class Referee:
         """Return the measuring process, started if there is none: it takes a moment in which others can work."""
         if self._child is None:
             self._child = Child("mkwrap.tune.worker")
+            self._child.send(Prepare(self._kind))
         return self._child
 
     def _attempt(self, contest: Contest) -> _Attempt:

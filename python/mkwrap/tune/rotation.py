@@ -1,14 +1,10 @@
-"""Which arguments a kernel finds in the cache in a model, and how a contest comes near to that."""
+"""How a contest measures arguments that a model finds out of the cache. Needs no IR: runs in the measuring process."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from mkwrap.ir.nodes import Buffer
-from mkwrap.stages import Schedule
 from mkwrap.tune.contest import Memory
 
 # Arguments that are cold in a model are rotated over copies until these hold so many times the cache …
@@ -16,35 +12,6 @@ _FOOTPRINT = 2
 # … unless they are a smaller part of it than this: the time to fetch them is lost in the time of a launch.
 _LEAST_PART = 1 / 32
 _MOST_BYTES = 1 << 28
-
-Place: TypeAlias = str | int
-"""A buffer's name, or its offset in the arena, which temporaries share."""
-
-
-def cold_parameters(schedule: Schedule, kernel: str, cache_bytes: int) -> frozenset[int]:
-    """Return the positions of a kernel's parameters that its first use finds out of the cache in a model.
-
-    A model is called again and again. Between two uses of an element of a buffer the steps between them touch all their
-    buffers, and the two steps that use it half of theirs on average; if that is more than the cache, the element is gone.
-    Buffers of dynamic size count nothing.
-    """
-    steps = schedule.steps
-    here = next((k for k, step in enumerate(steps) if step.kernel == kernel), None)
-    if here is None:
-        return frozenset()
-    buffers = schedule.program.buffers
-    touched = [{_place(schedule, name): _bytes(buffers, name) for name in step.buffers} for step in steps]
-    traffic = [sum(sizes.values()) for sizes in touched]
-    earlier = [*range(here - 1, -1, -1), *range(len(steps) - 1, here - 1, -1)]
-    cold = set()
-    for position, name in enumerate(steps[here].buffers):
-        place = _place(schedule, name)
-        last = next(k for k in earlier if place in touched[k])
-        between = earlier[: earlier.index(last)]
-        distinct = dict(chain.from_iterable(touched[k].items() for k in between))
-        if sum(distinct.values()) + (traffic[last] + traffic[here]) / 2 > cache_bytes:
-            cold.add(position)
-    return frozenset(cold)
 
 
 def copies(memories: Sequence[Memory], cache_bytes: int, most: int) -> int:
@@ -57,15 +24,3 @@ def copies(memories: Sequence[Memory], cache_bytes: int, most: int) -> int:
         return 1
     wanted = min(math.ceil(_FOOTPRINT * cache_bytes / size), _MOST_BYTES // size)
     return max(1, min(wanted, most))
-
-
-def _place(schedule: Schedule, name: str) -> Place:
-    offset = schedule.placements.get(name)
-    return name if offset is None or not offset.is_Integer else int(offset)
-
-
-def _bytes(buffers: Mapping[str, Buffer], name: str) -> int:
-    buffer = buffers.get(name)
-    if buffer is None or not buffer.storage_elements.is_Integer:
-        return 0
-    return int(buffer.storage_elements) * buffer.dtype.itemsize

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.cache import Cache
-from mkwrap.toolchain.pool import Advance, silent
+from mkwrap.tune.early import Means
 from mkwrap.tune.match import Entrants, Matches, no_variant
 from mkwrap.tune.recall import Decision, Recalled, missing_tuning
 
@@ -21,8 +20,7 @@ def tune(
     recalled: Recalled,
     target: Target,
     options: Options,
-    cache: Cache | None = None,
-    advance: Advance = silent,
+    means: Means | None = None,
 ) -> Selection:
     """Choose one binary per kernel: the forced, the recorded, the measured, or else the first.
 
@@ -36,8 +34,9 @@ def tune(
         name: _entrants(kernel, binaries[name], candidates.variants[name])
         for name, kernel in candidates.schedule.kernels.items()
     }
+    means = means or Means()
     decisions: dict[str, Decision] = {}
-    with Matches(candidates.schedule, target, options, recalled, cache) as matches:
+    with Matches(candidates.schedule, target, options, recalled, means) as matches:
         for name, entry in entrants.items():
             settled = _forced(entry, options) or matches.known(entry) or _unmeasured(entry, target, options)
             decision = settled or matches.alone(entry)
@@ -49,9 +48,9 @@ def tune(
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
         matches.prepare(undecided)
         for done, entry in enumerate(undecided):
-            advance("tune", done, len(undecided))
+            means.advance("tune", done, len(undecided))
             decisions[entry.kernel.name] = matches.play(entry)
-        advance("tune", len(undecided), len(undecided))
+        means.advance("tune", len(undecided), len(undecided))
     return _selection(candidates, entrants, decisions, recalled)
 
 

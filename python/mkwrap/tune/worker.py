@@ -12,8 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from mkwrap import _C
+from mkwrap.errors import DriverError
 from mkwrap.toolchain.channel import Channel
-from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Samples
+from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Prepare, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
 from mkwrap.tune.spread import standard_error, summary, undisturbed
@@ -169,13 +171,28 @@ def main() -> None:
     """Hold contests until the parent closes its end."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     channel = Channel()
+    context: _C.CudaContext | None = None
     for message in channel.messages():
-        assert isinstance(message, Contest)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        bench: Bench = CpuBench(message) if message.kind == "cpu" else CudaBench(message)
-        hold(message, bench, channel.send)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        del bench
+        assert isinstance(message, Prepare | Contest)
+        if message.kind == "cuda" and context is None:
+            # Held to the end: to make a device's context takes a third of a second, and the last holder's end destroys it.
+            context = _opened(isinstance(message, Prepare))
+        if isinstance(message, Contest):
+            bench: Bench = CpuBench(message) if message.kind == "cpu" else CudaBench(message)
+            hold(message, bench, channel.send)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            del bench
+
+
+def _opened(early: bool) -> _C.CudaContext | None:
+    """Open the device; before a contest a failure is nobody's: the contest will say what it is."""
+    try:
+        return _C.CudaContext(0)
+    except DriverError:
+        if early:
+            return None
+        raise
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from mkwrap.errors import CompilerError
 from mkwrap.stages import Binary, Image, Launch, Rejected, Source, Variant
 from mkwrap.toolchain.cache import Cache
-from mkwrap.toolchain.pool import Compiler, build
+from mkwrap.toolchain.pool import Children, Compiler, build
 
 
 def _source(text: str, language: str = "cpp", label: str = "t") -> Source:
@@ -146,3 +147,21 @@ def test_children_are_kept_for_the_next_source_and_end_with_the_build(child_comp
 def test_a_missing_tool_in_a_child_is_an_error_here(child_compiler: Compiler) -> None:
     with pytest.raises(CompilerError, match="no ptxas"):
         build([_source("missing", "triton")], child_compiler)
+
+
+def test_processes_started_early_do_the_work_and_end_with_their_owner(child_compiler: Compiler) -> None:
+    with Children() as children:
+        children.start(1, "child_compiler")
+        compiler = replace(child_compiler, jobs=1, children=children)
+        first, second = build([_source("a", "triton")], compiler), build([_source("b", "triton")], compiler)
+        pids = {int(binary.images[0].blob) for binary in (*first, *second) if isinstance(binary, Binary)}
+        (pid,) = pids
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_module_that_cannot_be_loaded_early_is_a_matter_of_the_first_request(child_compiler: Compiler) -> None:
+    with Children() as children:
+        children.start(1, "no_such_module")
+        assert isinstance(build([_source("a", "triton")], replace(child_compiler, children=children))[0], Binary)

@@ -38,6 +38,7 @@ from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.cxx import KERNEL_FLAGS, compile_source
 from mkwrap.toolchain.pool import Advance, Compiler, build, silent
+from mkwrap.tune.early import Means
 from mkwrap.tune.recall import recall
 from mkwrap.tune.tuner import tune
 
@@ -141,7 +142,7 @@ def choose(
         for name, entries in binaries.items()
     }
     recalled = recall(candidates, sources, target, options, cache=cache)
-    return tune(candidates, binaries, recalled, target, options, cache, advance)
+    return tune(candidates, binaries, recalled, target, options, Means(cache, advance))
 
 
 def options_in(folder: Path, **fields: object) -> Options:

@@ -1,0 +1,60 @@
+"""What tuning works with; starts the processes that a compile needs early, so that they are ready after the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from mkwrap.options import Options
+from mkwrap.targets.target import Target
+from mkwrap.toolchain.cache import Cache
+from mkwrap.toolchain.pool import Advance, Children, silent
+from mkwrap.tune.measure import Referee
+
+# A kernel has about so many variants that are worth a compiling process each.
+_MOST = 4
+
+
+@dataclass(frozen=True)
+class Means:
+    """What tuning works with beside the kernels; all may be missing."""
+
+    cache: Cache | None = None
+    """Where choices are kept."""
+    advance: Advance = silent
+    referee: Referee | None = None
+    """A measuring process that was started early, the caller's to end."""
+    samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Example values of the program's inputs, by name; they are only read."""
+
+
+@dataclass(frozen=True)
+class Early:
+    """Processes that wait for work."""
+
+    children: Children
+    referee: Referee
+
+
+def measured(target: Target, options: Options) -> bool:
+    """Whether kernels are measured whose choices are neither recorded nor forced."""
+    return options.tune != "off" and not options.deterministic and target.present
+
+
+@contextmanager
+def started_early(target: Target, options: Options) -> Iterator[Early]:
+    """Start compiling and measuring processes, which import what they need; end them on leaving.
+
+    One processor is left to this process; none is started where all is said to be recorded.
+    """
+    expected = measured(target, options) and options.tuning is None
+    spare = options.jobs - 1
+    with Children() as children, Referee(target.kind) as referee:
+        if target.preload:
+            children.start(min(spare, _MOST if expected else 1), target.preload)
+        if spare > 0 and expected:
+            referee.start()
+        yield Early(children, referee)
