@@ -13,8 +13,6 @@ from mkwrap.codegen.triton.rows import (
     Rows,
     lifted,
     rows_of,
-    walked,
-    with_online,
     write_collapsed,
     write_elements,
     write_program,
@@ -22,6 +20,7 @@ from mkwrap.codegen.triton.rows import (
 )
 from mkwrap.codegen.triton.spelling import TYPES
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
+from mkwrap.codegen.triton.walk import walk_of, ways
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.nodes import Reduce
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
@@ -36,8 +35,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     length = None if rows.length is None else power_of_two(rows.length)
     most = None if rows.rows is None else power_of_two(rows.rows)
     found: list[Params] = []
-    for x, r, warps, stages in shapes:
-        x_block = x if most is None else min(x, most)
+    for x, elements, warps, stages in shapes:
+        x_block, r = x if most is None else min(x, most), elements * (rows.per_word if rows.inner else 1)
         # A loop of one round is the persistent kernel, so a short row still gets two.
         r_block = r if length is None else max(min(r, length // 2), 1)
         fewest = max(min(warps, x_block * r_block // _LEAST_LANES), 1)
@@ -45,7 +44,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         found.append((*params, ("stages", stages)) if stages > 1 else params)
     # Where a row fits a block, walking it in pieces rarely wins: one shape is enough to find out.
     few = length is not None and length <= _SHORT
-    return with_online(rows, tuple(dict.fromkeys(found[:1] if few else found)))
+    return ways(rows, tuple(dict.fromkeys(found[:1] if few else found)))
 
 
 def _starved(rows: Rows, device: Device) -> bool:
@@ -61,37 +60,40 @@ _SHORT = 1024
 _LONG = 65536
 _SHARE = 8
 
-# Each: rows and elements of the tile, warps, stages of loads ahead.
-_INNER = ((1, 2048, 8, 1), (1, 4096, 16, 1), (1, 1024, 4, 2), (2, 1024, 8, 1))
-_OUTER = ((64, 16, 4, 1), (128, 16, 8, 1), (32, 64, 8, 1), (64, 16, 4, 2))
+# Each: rows and elements of the tile (of 4 bytes along a row; more of smaller ones), warps, blocks of loads ahead.
+_INNER = ((1, 2048, 8, 3), (1, 1024, 8, 1), (1, 2048, 16, 3), (1, 4096, 16, 1))
+_OUTER = ((32, 64, 8, 1), (64, 32, 8, 3), (64, 16, 4, 1), (64, 64, 8, 1))
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one program per tile of rows."""
     del device
-    rows = rows_of(kernel)
-    assert rows is not None
-    rows = walked(rows, variant.params)
-    params = dict(variant.params)
+    found = rows_of(kernel)
+    assert found is not None
+    walk = walk_of(found, variant.params)
+    rows, params = walk.rows, dict(variant.params)
     x_block = int(params["x"])
     tile = rows.tile(x_block, int(params["r"]))
     writer = Writer()
     body = rows.body(writer, tile)
-    loops = cut(rows.nest)
     with writer.indented():
         write_program(body)
         write_rows(body, "program")
-        for loop in loops.loops:
+        for number, loop in enumerate(walk.loops.loops):
+            if number == 1 and walk.kept is not None:
+                # What one thread stored in the first loop another may load in the second.
+                writer.line("tl.debug_barrier()")
             body.emit(loop.rows)
             write_loop(body, rows, loop, ("0", body.text(tile.dims[1].numel)), ahead(params))
             for reduce in loop.reduces:
                 parts = rows.fold(reduce).names(f"{reduce.dests[0]}_part")
                 write_collapsed(body, rows, reduce, parts)
-        body.emit(loops.rows)
-        body.emit(loops.row_stores)
+        body.emit(walk.loops.rows)
+        body.emit(walk.loops.row_stores)
     grid = max_one(ceil_div(tile.dims[0].numel, x_block))
-    made = function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)
-    return source(kernel, variant, [made])
+    formals = (*formals_of(kernel, rows.nest.body), *walk.formals(0))
+    made = function(writer, formals, grid, body.needs, variant.params)
+    return source(kernel, variant, [made], walk.workspace_bytes)
 
 
 def ahead(params: Mapping[str, int | str | bool]) -> str:

@@ -52,7 +52,7 @@ def cut(nest: Nest) -> Loops:
         loops.append(
             Loop(
                 rows=tuple(i for i in row_values if phase[defined(i)[0]] == number),
-                elements=_closure(nest, inner, ends),
+                elements=closure(nest, inner, ends),
                 reduces=tuple(i for i in ends if isinstance(i, Reduce)),
                 stores=tuple(i for i in ends if isinstance(i, Store)),
             )
@@ -74,12 +74,12 @@ def _per_element(nest: Nest, store: Store, inner: frozenset[str]) -> bool:
     return stores_elements(nest, store) or store.arg in inner or bool(names & inner)
 
 
-def _closure(nest: Nest, inner: frozenset[str], ends: Iterable[Instruction]) -> tuple[Instruction, ...]:
-    """The instructions per element that some reductions and stores need, in order."""
+def closure(nest: Nest, inner: frozenset[str], ends: Iterable[Instruction], known: str = "") -> tuple[Instruction, ...]:
+    """The instructions per element that some reductions and stores need, in order, where `known` is at hand."""
     needed = {name for end in ends for name in dependencies(end, set(inner)) if name in inner}
     picked: list[Instruction] = []
     for instruction in reversed(nest.body):
-        if needed.intersection(defined(instruction)) and not isinstance(instruction, Reduce):
+        if (needed - {known}).intersection(defined(instruction)) and not isinstance(instruction, Reduce):
             picked.append(instruction)
             needed.update(name for name in dependencies(instruction, set(inner)) if name in inner)
     return tuple(reversed(picked))
@@ -95,7 +95,7 @@ def _delay(
         moved = False
         last: dict[str, int] = {}
         for end in ends:
-            for load in _closure(nest, inner, [end]):
+            for load in closure(nest, inner, [end]):
                 if isinstance(load, Load):
                     last[load.buffer] = max(last.get(load.buffer, 0), when[id(end)])
         for load in nest.body:

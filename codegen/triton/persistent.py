@@ -27,8 +27,8 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _INNER_LIMIT = 32768
 _OUTER_LIMIT = 512
-# Warps per multiprocessor that walk over tiles: measured on an H100, where 32 and fewer are slower.
-_WALKING_WARPS = 40
+# Warps per multiprocessor that walk over tiles: as many as fit with 64 registers each thread, 65536 in all.
+_WALKING_WARPS = 32
 _LEAST_ROUNDS = 2
 _MANY_LOADS = 2
 
@@ -53,14 +53,12 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         block = x if most is None else min(x, most)
         found.append((("x", block), ("num_warps", max(min(warps, block * length // 32), 1))))
     found = list(dict.fromkeys(found))
-    extra: list[Params] = []
-    if _streams(kernel, device):
-        extra += [(*params, ("stream", True)) for params in found[:2]]
+    streamed = [(*params, ("stream", True)) for params in found[:2]] if _streams(kernel, device) else []
+    walking: list[Params] = []
     if rows.inner and _walks(rows, found[0], device):
-        x, warps = (int(dict(found[0])[name]) for name in ("x", "num_warps"))
-        blocks = max(_WALKING_WARPS // warps, 1)
-        extra.append((("x", x), ("num_warps", warps), ("blocks", blocks), ("stages", 2)))
-    return (*found[:2], *extra, *found[2:])
+        warps = int(dict(found[0])["num_warps"])
+        walking.append((*found[0], ("blocks", max(_WALKING_WARPS // warps, 1)), ("stages", 2)))
+    return (*found[:2], *streamed, *found[2:], *walking)
 
 
 def _streams(kernel: Kernel, device: Device) -> bool:
@@ -83,15 +81,14 @@ def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
     if length > 1024:
         warps = min(max(length // 1024, 2), 16)
         return ((1, warps), (1, 2 * warps), (1, min(4 * warps, 32)))
-    if length >= 256:
-        return ((max(1024 // length, 1), 1), (1, max(length // 256, 1)), (max(2048 // length, 1), 4))
-    return ((2048 // length, 4), (1024 // length, 1), (4096 // length, 8))
+    return ((2048 // length, 4), (1024 // length, 1), (max(512 // length, 1), max(length // 256, 1)))
 
 
 def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
     """(rows, warps) where neighbouring rows are contiguous: the width of the accesses comes first."""
-    found = [(x, min(max(x * length // 512, 1), 8)) for x in (64, 32, 128, 256, 16) if x * length <= 16384]
-    return tuple(found[:4]) or ((16, 8),)
+    shapes = ((64, 1024), (32, 512), (64, 2048), (128, 1024), (16, 256))
+    found = [(x, min(max(x * length // share, 1), 8)) for x, share in shapes if x * length <= 16384]
+    return tuple(dict.fromkeys(found))[:4] or ((16, 8),)
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:

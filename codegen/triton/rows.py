@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
-from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
@@ -16,7 +15,7 @@ from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce
-from mkwrap.stages import Kernel, Params
+from mkwrap.stages import Kernel
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ class Rows:
     length: int | None
     inner: bool
     wide: bool
+    per_word: int
+    """Elements in four bytes of the main access (1 for larger ones)."""
 
     def fold(self, reduce: Reduce) -> Fold:
         """The fold of one of the nest's reductions."""
@@ -64,20 +65,8 @@ def rows_of(kernel: Kernel) -> Rows | None:
         length=static([axis.extent for axis in nest.reduction_axes]),
         inner=contiguous is None or contiguous not in {axis.symbol for axis in nest.axes},
         wide=needs_int64(nest, buffers),
+        per_word=max(4 // buffers[access.buffer].dtype.itemsize, 1) if access is not None else 1,
     )
-
-
-def with_online(rows: Rows, found: tuple[Params, ...]) -> tuple[Params, ...]:
-    """Where a maximum merges with a sum below it: every variant so, and the first one also without."""
-    if online(rows.nest) is None:
-        return found
-    return (*((*params, ("online", True)) for params in found), *found[:1])
-
-
-def walked(rows: Rows, params: Params) -> Rows:
-    """The rows as a variant that walks them in blocks reads them: `online` merges a maximum with a sum below it."""
-    nest = online(rows.nest) if dict(params).get("online", False) else None
-    return rows if nest is None else replace(rows, nest=nest)
 
 
 def write_program(body: Body) -> None:

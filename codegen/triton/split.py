@@ -16,13 +16,15 @@ from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.looped import ahead, write_loop
 from mkwrap.codegen.triton.loops import Loop, Loops, cut, races_when_split
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
+from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.pointwise import max_one
-from mkwrap.codegen.triton.rows import Rows, rows_of, walked, with_online, write_collapsed, write_program, write_rows
-from mkwrap.codegen.triton.strides import main_access
+from mkwrap.codegen.triton.rows import Rows, rows_of, write_collapsed, write_program, write_rows
 from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
+from mkwrap.codegen.triton.walk import walk_of, ways
 from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import reduces
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Instruction, Reduce
+from mkwrap.ir.nodes import Instruction, Load, Reduce, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # (length of a row, elements of a chunk) below which a second launch costs more than it brings.
@@ -47,6 +49,8 @@ class Plan:
     """Per reduction (its first result), the workspace arguments of its parts, each chunks × rows."""
     counters: Formal | None
     """`single`: per tile of rows, the programs that are done."""
+    kept: tuple[Formal, ...]
+    """`keep`: the workspace of the value kept between loops, if it needs one."""
     workspace_bytes: int
 
 
@@ -59,9 +63,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if rows.length < least_length:
         return ()
     found: list[Params] = []
-    wider = max(4 // _itemsize(rows), 1)
-    for x, elements, warps, waves, stages in _INNER if rows.inner else _OUTER:
-        x_block, r = min(x, power_of_two(rows.rows)), elements * wider
+    for x, elements, warps, waves, stages in _shapes(rows):
+        x_block, r = min(x, power_of_two(rows.rows)), elements * (1 if _many_parts(rows) else rows.per_word)
         tiles = int(ceil_div(rows.rows, x_block))
         chunks = min(waves * device.units // tiles, rows.length // max(least_chunk, r), _MOST_CHUNKS)
         if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:
@@ -71,20 +74,27 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if not found or races_when_split(rows.nest, loops):
         return ()
     if len(loops.loops) == 1 and loops.loops[0].reduces:
-        found[2:2] = [(*params, ("single", True)) for params in found[:2]]
-    return with_online(rows, tuple(dict.fromkeys(found)))
+        found.append((*found[0], ("single", True)))
+    return ways(rows, tuple(dict.fromkeys(found)))
 
 
 # Rows, elements (of 4 bytes; more of smaller ones), warps, blocks per multiprocessor, blocks of loads ahead. Measured on
-# an H100: a multiprocessor needs some 40 KB of loads in flight, from many registers or from loads ahead.
-_INNER = ((1, 2048, 8, 4, 3), (1, 4096, 8, 2, 3), (1, 8192, 8, 32, 1), (1, 2048, 8, 4, 1))
-_OUTER = ((128, 32, 8, 2, 3), (128, 64, 8, 2, 1), (128, 32, 4, 4, 1), (64, 64, 8, 4, 1), (256, 32, 8, 2, 2))
+# an H100: a multiprocessor needs some 40 KB of loads in flight, from many registers or from loads ahead; registers are
+# short where an element has many parts.
+_INNER = ((1, 8192, 8, 32, 1), (1, 4096, 8, 2, 3), (1, 2048, 8, 4, 1), (1, 2048, 8, 4, 3))
+_INNER_MANY_PARTS = ((1, 4096, 8, 2, 3), (1, 2048, 8, 4, 3), (1, 4096, 8, 32, 1), (1, 2048, 8, 4, 1))
+_OUTER = ((128, 64, 8, 2, 1), (64, 64, 8, 4, 1), (128, 32, 8, 2, 3), (128, 32, 4, 4, 1), (256, 32, 8, 2, 2))
 
 
-def _itemsize(rows: Rows) -> int:
-    """Bytes of an element of the largest buffer that is read."""
-    access = main_access(rows.nest, rows.buffers)
-    return rows.buffers[access.buffer].dtype.itemsize if access is not None else 4
+def _shapes(rows: Rows) -> tuple[tuple[int, int, int, int, int], ...]:
+    if not rows.inner:
+        return _OUTER
+    return _INNER_MANY_PARTS if _many_parts(rows) else _INNER
+
+
+def _many_parts(rows: Rows) -> bool:
+    """Whether some reduction keeps several parts per lane, or will where loops are merged."""
+    return online(rows.nest) is not None or any(len(rows.fold(reduce).parts) > 1 for reduce in reduces(rows.nest))
 
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
@@ -105,14 +115,14 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
     found = rows_of(kernel)
     assert found is not None
-    rows = walked(found, variant.params)
+    walk = walk_of(found, variant.params)
+    rows, loops = walk.rows, walk.loops
     assert rows.rows is not None
     assert rows.length is not None
     params = dict(variant.params)
     x_block, r_block = int(params["x"]), int(params["r"])
     chunk = int(ceil_div(int(ceil_div(rows.length, int(params["chunks"]))), r_block)) * r_block
     chunks = int(ceil_div(rows.length, chunk))
-    loops = cut(rows.nest)
     tiles = int(ceil_div(rows.rows, x_block))
     formals: dict[str, tuple[Formal, ...]] = {}
     place = 0
@@ -128,7 +138,9 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
                 parts.append(workspace_formal(name, part.dtype, place))
                 place += _aligned(chunks * rows.rows * part.dtype.itemsize)
             formals[reduce.dests[0]] = tuple(parts)
-    return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, counters, place)
+    kept = walk.formals(place)
+    place += _aligned(walk.workspace_bytes)
+    return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, counters, kept, place)
 
 
 def _aligned(size: int) -> int:
@@ -195,7 +207,8 @@ def _row_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
 
 def _formals(kernel: Kernel, plan: Plan, instructions: list[Instruction], loops: int) -> tuple[Formal, ...]:
     parts = [f for loop in plan.loops.loops[:loops] for r in loop.reduces for f in plan.formals[r.dests[0]]]
-    return (*formals_of(kernel, instructions), *parts)
+    touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
+    return (*formals_of(kernel, instructions), *parts, *(f for f in plan.kept if f.name in touched))
 
 
 def _write_chunk(body: Body, plan: Plan, loop: Loop, params: Params, earlier: Sequence[Loop]) -> list[Instruction]:

@@ -119,7 +119,7 @@ def alike_in_all_rows(nest: Nest) -> frozenset[str]:
     for instruction in nest.body:
         names.update(defined(instruction))
         if (
-            isinstance(instruction, Reduce)
+            isinstance(instruction, Reduce | Scan | Sort)
             or (isinstance(instruction, Load) and instruction.buffer in written)
             or any(expr.free_symbols & symbols for expr in index_exprs(instruction))
             or any(name in varied for name in dependencies(instruction, names))

@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpreter_builder
 
+from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.ir.dtypes import DType
 from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
 from triton import knobs
@@ -132,4 +133,4 @@ def run(
             namespace[launch.entry][grid](*arguments)
 
 
-_SIGNATURE = {"*fp32": torch.float32, "*fp64": torch.float64, "*i32": torch.int32, "*i64": torch.int64}
+_SIGNATURE = {f"*{name}": TORCH[dtype] for dtype, name in SIGNATURE.items()}

@@ -79,6 +79,22 @@ def softmax(rows: int, length: int, dtype: DType = F32, outer: bool = False, in_
     return kernel(nest, [source], [matrix("arg1", dtype, rows, length, outer)])
 
 
+def spread(rows: int, length: int, store: str = "") -> Kernel:
+    """Σ (v − max v)² per row of v = a + b + c; `store`: "value" stores v too, "result" stores v − max v."""
+    body = BodyBuilder()
+    a, b, c = (body.load(f"arg{k}", F32, (I0, R0)) for k in range(3))
+    value = body.compute("add", body.compute("add", a, b), c)
+    (top,) = body.reduce("maximum", value)
+    apart = body.compute("sub", value, top)
+    (total,) = body.reduce("sum", body.compute("mul", apart, apart))
+    body.store("arg3", (I0,), total)
+    if store:
+        body.store("arg4", (I0, R0), value if store == "value" else apart)
+    nest = Nest("spread", axes((I0, rows)), axes((R0, length)), body.body())
+    writes = [buffer("arg3", F32, [rows]), *([matrix("arg4", F32, rows, length)] if store else [])]
+    return kernel(nest, [matrix(f"arg{k}", F32, rows, length) for k in range(3)], writes)
+
+
 def log_sum_exp(rows: int, length: int, outer: bool = False) -> Kernel:
     """As lowered: an infinite maximum is not taken off."""
     body = BodyBuilder()

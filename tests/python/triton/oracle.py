@@ -12,10 +12,10 @@ import torch
 
 from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.loops import cut
-from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.persistent import PERSISTENT
 from mkwrap.codegen.triton.rows import rows_of
 from mkwrap.codegen.triton.split import SPLIT
+from mkwrap.codegen.triton.walk import ways as ways_to_walk
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
@@ -116,9 +116,7 @@ def short_split(kernel: Kernel) -> Iterator[Source]:
     ways: list[Params] = [params, (*params, ("stages", 2), ("unroll", 2))]
     if len(loops) == 1 and loops[0].reduces:
         ways.append((*params, ("single", True)))
-    if online(rows.nest) is not None:
-        ways.append((*params, ("online", True)))
-    for way in ways:
+    for way in (*dict.fromkeys((*ways, *ways_to_walk(rows, (params,)))),):
         yield SPLIT.render(kernel, Variant(kernel.name, "split", way), H100)
 
 
