@@ -23,8 +23,8 @@ from mkwrap.stages import (
 )
 from mkwrap.toolchain.packing import pack
 from mkwrap.tune import contest
+from mkwrap.tune.arrays import number
 from mkwrap.tune.contest import Call, Candidate, Fill, Memory
-from mkwrap.tune.inputs import number
 from mkwrap.tune.values import make
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from mkwrap.errors import IndexRangeError
 from mkwrap.ir.interpret import interpret_nest
-from mkwrap.ir.numeric import storage_type
 from mkwrap.stages import Kernel
+from mkwrap.tune.arrays import strided
 from mkwrap.tune.contest import Memory
 from mkwrap.tune.values import make
 
@@ -31,14 +29,8 @@ def expected_results(kernel: Kernel, memories: Sequence[Memory]) -> tuple[bytes,
     if points > _MOST_POINTS or sum(memory.nbytes for memory in own) > _MOST_BYTES:
         return None
     flat = [make(memory, place).copy() for place, memory in enumerate(own)]
-    arrays = {}
-    for parameter, data in zip(kernel.parameters, flat, strict=True):
-        buffer = parameter.buffer
-        elements = data.view(storage_type(buffer.dtype))
-        shape = [int(extent) for extent in buffer.shape]
-        strides = [int(stride) * buffer.dtype.itemsize for stride in buffer.strides]
-        view = np.lib.stride_tricks.as_strided(elements, shape, strides) if elements.size else elements.reshape(shape)
-        arrays[buffer.name] = view
+    pairs = zip(kernel.parameters, flat, strict=True)
+    arrays = {parameter.buffer.name: strided(parameter.buffer, data) for parameter, data in pairs}
     try:
         interpret_nest(nest, arrays)
     except IndexRangeError:

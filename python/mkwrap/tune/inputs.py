@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.analysis import used
-from mkwrap.ir.nodes import BoundsCheck, Buffer, Compute, Expr, Load, Nest
+from mkwrap.ir.nodes import BoundsCheck, Compute, Load, Nest
 from mkwrap.stages import Access, ConstantData, Kernel, Parameter, Schedule
 from mkwrap.tune.accuracy import accuracies
+from mkwrap.tune.arrays import number, storage_elements
 from mkwrap.tune.contest import Accuracy, Fill, Memory
 from mkwrap.tune.reuse import cold_parameters
+from mkwrap.tune.samples import Samples, in_range
 
 # Integers that no bounds check sees are positive and small: they may be divisors or shifts.
 _SMALL = (1, 8)
@@ -19,15 +20,21 @@ _MOST_FLOATS = 1 << 24
 
 
 def memories(
-    schedule: Schedule, kernel: Kernel, constants: Mapping[str, ConstantData], cache_bytes: int = 0
+    schedule: Schedule,
+    kernel: Kernel,
+    constants: Mapping[str, ConstantData],
+    samples: Samples | None = None,
+    cache_bytes: int = 0,
 ) -> tuple[Memory, ...]:
-    """Return one memory per parameter; constants have the bytes that the kernel's first use binds.
+    """Return one memory per parameter: what the kernel's first use binds to it.
 
-    `cache_bytes`: size of the device's last cache, which decides what is cold.
+    Constants have their bytes, integers and bools their values in the example call where `samples` knows them, all else is
+    random. `cache_bytes`: size of the device's last cache, which decides what is cold.
 
     Raises `DynamicShapeError` for sizes that are not numbers.
     """
-    bound = next((step.buffers for step in schedule.steps if step.kernel == kernel.name), ())
+    step = next((number for number, step in enumerate(schedule.steps) if step.kernel == kernel.name), None)
+    bound = () if step is None else schedule.steps[step].buffers
     limits = index_limits(kernel.nest)
     accuracy = accuracies(kernel.nest)
     cold = cold_parameters(schedule, kernel.name, cache_bytes)
@@ -40,6 +47,8 @@ def memories(
             memory = Memory(parameter.buffer.dtype, elements, Fill.GIVEN, given=source.data.tobytes())
         else:
             memory = _memory(parameter, limits.get(name), accuracy.get(name))
+            if memory.fill is Fill.UNIFORM and samples is not None and step is not None:
+                memory = _sampled(memory, samples.value(bound[place], step), limits.get(name))
         result.append(replace(memory, cold=place in cold))
     return tuple(result)
 
@@ -47,22 +56,6 @@ def memories(
 def _own_bytes_matter(source: ConstantData, parameter: Parameter) -> bool:
     """Whether a constant is measured with its own bytes: not so large floats, which would only cost time to hand over."""
     return source.data.nbytes <= _MOST_FLOATS or not parameter.buffer.dtype.is_float
-
-
-def number(expr: Expr | int, what: str) -> int:
-    """Return a static expression's value; raises `DynamicShapeError` where it depends on a symbol."""
-    if isinstance(expr, int):
-        return expr
-    if not expr.is_Integer:
-        raise DynamicShapeError(f"{what} is {expr}: kernels of dynamic sizes are not measured")
-    return int(expr)
-
-
-def storage_elements(buffer: Buffer) -> int:
-    """Return how many elements a static buffer's memory has; 0 where a dimension is empty."""
-    if any(extent == 0 for extent in buffer.shape):
-        return 0
-    return number(buffer.storage_elements, f"the size of {buffer.name}")
 
 
 def index_limits(nest: Nest) -> dict[str, int]:
@@ -85,6 +78,13 @@ def index_limits(nest: Nest) -> dict[str, int]:
             elif maker.dtype.is_integer:
                 limits[maker.buffer] = min(extent, limits.get(maker.buffer, extent))
     return limits
+
+
+def _sampled(memory: Memory, values: bytes | None, limit: int | None) -> Memory:
+    """Return the memory with known values, unless they are no indices of what they are checked against."""
+    if not values or (limit is not None and not in_range(values, memory.dtype, limit)):
+        return memory
+    return replace(memory, fill=Fill.GIVEN, given=values)
 
 
 def _memory(parameter: Parameter, limit: int | None, accuracy: Accuracy | None) -> Memory:

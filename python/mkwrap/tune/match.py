@@ -24,6 +24,7 @@ from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
 from mkwrap.tune.measure import Outcome, Referee
 from mkwrap.tune.recall import Decision, Recalled, cached_row, decision_of, images_of, keep_row, row_of, versions_of
+from mkwrap.tune.samples import Samples
 from mkwrap.tune.select import select
 from mkwrap.tune.spread import summary
 
@@ -60,7 +61,7 @@ class Matches:
         self._options = options
         self._recalled = recalled
         self._cache = means.cache
-        self._samples = means.samples
+        self._samples = Samples(schedule, means.samples)
         self._stack = contextlib.ExitStack()
         self._referee = means.referee or self._stack.enter_context(Referee(target.kind))
         self._objects: Mapping[str, Path | str] = {}
@@ -139,7 +140,7 @@ class Matches:
     def _measured(self, entrants: Entrants) -> tuple[Decision, bool]:
         kernel = entrants.kernel
         cache_bytes = _cache_bytes(self._target.device)
-        own = memories(self._schedule, kernel, self._schedule.program.constants, cache_bytes)
+        own = memories(self._schedule, kernel, self._schedule.program.constants, self._samples, cache_bytes)
         binder = Binder(kernel, list(own))
         unlinked: list[Rejected] = []
         racers, runners = [], []
