@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mkwrap.codegen.template import Language
+from mkwrap.codegen.triton.look_back import SPLIT_SCAN
 from mkwrap.codegen.triton.looped import LOOPED
 from mkwrap.codegen.triton.matmul import DOT_LOOP, MATMUL
 from mkwrap.codegen.triton.persistent import PERSISTENT
 from mkwrap.codegen.triton.pointwise import PLANE, POINTWISE
+from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
 from mkwrap.codegen.triton.split import SPLIT
 
-LANGUAGE = Language("triton", (PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, LOOPED))
+LANGUAGE = Language("triton", (PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, SCAN_CHUNKS, SPLIT_SCAN, LOOPED))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sympy
 
 from mkwrap.codegen.triton.indexing import expr_text
+from mkwrap.codegen.triton.scans import Form, Texts, form_of, write_combined, write_last, write_scan
 from mkwrap.codegen.triton.spelling import TYPES, constant, spell
 from mkwrap.codegen.triton.tile import INT32_LIMIT, Tile, Value
 from mkwrap.codegen.writer import Writer
@@ -24,6 +25,7 @@ from mkwrap.ir.nodes import (
     Instruction,
     Load,
     Nest,
+    Scan,
     Store,
 )
 
@@ -32,7 +34,9 @@ class Body:
     """Appends a nest's instructions to a writer, once per tile they are needed in.
 
     Lives while one kernel function is written. `values` maps SSA names to what holds them now; `needs` collects the
-    prelude functions that were called. With `stream`, what varies along the whole tile is first to leave the caches.
+    prelude functions that were called; `carries` names, per scan (its first result), the state that what comes earlier in
+    the row has left, where the tile is not the row's first. With `stream`, what varies along the whole tile is first to
+    leave the caches.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Body:
         self.tile = tile
         self.values: dict[str, Value] = {}
         self.needs: set[str] = set()
+        self.carries: dict[str, Texts] = {}
         self._buffers = buffers
         self._wide = wide
         self._approximate = approximate
@@ -83,12 +88,30 @@ class Body:
                     self._compute(instruction)
                 case Store():
                     self._store(instruction)
+                case Scan():
+                    self._scan(instruction)
                 case _:
                     raise InternalError(f"a template handed {instruction} to the body writer")
 
     def define(self, name: str, text: str, dtype: DType, dims: frozenset[str]) -> None:
         """Record where a value was put by a template."""
         self.values[name] = Value(text, dtype, dims)
+
+    def form(self, scan: Scan) -> Form:
+        """How a scan is written, its arguments being known."""
+        return form_of(scan, [self.values[arg].dtype for arg in scan.args], self._wide)
+
+    def scan_tile(self, scan: Scan) -> Texts:
+        """Write the scan of the tile's own elements, and return the names of its parts."""
+        form = self.form(scan)
+        self.needs.update(form.needs)
+        args = [self.full(arg) for arg in scan.args]
+        return write_scan(self.writer, form, scan.dests[0], args, self.tile.shape(self.all_dims))
+
+    def define_scan(self, scan: Scan, parts: Texts) -> None:
+        """Write the results of a scan from their parts."""
+        for dest, text, dtype in zip(scan.dests, self.form(scan).result_texts(parts), scan.dtypes, strict=True):
+            self._define(dest, text, dtype, self.all_dims)
 
     def full(self, name: str) -> str:
         """Text of a value spread over the whole tile."""
@@ -109,6 +132,17 @@ class Body:
     def masks(self, dims: frozenset[str]) -> list[str]:
         """Texts of the tile masks along some dimensions."""
         return [dim.mask for dim in self.tile.dims if dim.masked and dim.name in dims]
+
+    def _scan(self, scan: Scan) -> None:
+        """Write a scan, going on from the carry and leaving the next one, where there is one."""
+        parts, stem = self.scan_tile(scan), scan.dests[0]
+        carry = self.carries.get(stem)
+        if carry is not None:
+            form = self.form(scan)
+            total = write_last(self.writer, form, f"{stem}_total", parts, self.tile.dims[-1].block)
+            parts = write_combined(self.writer, form, f"{stem}_all", carry, parts)
+            self.writer.line(f"{', '.join(carry)} = {form.combine(carry, total)}")
+        self.define_scan(scan, parts)
 
     def _names(self, expr: Expr) -> Mapping[str, str]:
         names = {symbol.name: symbol.name for symbol in expr.free_symbols}

@@ -1,4 +1,4 @@
-"""Reductions that walk a row in blocks: as many loops as the nest needs, values per element computed anew in each."""
+"""Reductions and scans that walk a row in blocks: as many loops as the nest needs, values per element computed anew in each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
-from mkwrap.codegen.triton.loops import Loop, cut, races_when_split
+from mkwrap.codegen.triton.loops import Loop, cut, races_when_split, scan_levels
 from mkwrap.codegen.triton.module import formals_of, function, source
 from mkwrap.codegen.triton.pointwise import max_one
 from mkwrap.codegen.triton.rows import (
@@ -22,14 +22,15 @@ from mkwrap.codegen.triton.spelling import TYPES
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.triton.walk import walk_of, ways
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.nodes import Reduce
+from mkwrap.ir.analysis import scans
+from mkwrap.ir.nodes import Reduce, Scan
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Tile shapes, warps, and whether loads of the next block are issued ahead."""
     rows = rows_of(kernel)
-    if rows is None or (_starved(rows, device) and not races_when_split(rows.nest, cut(rows.nest))):
+    if rows is None or (_starved(rows, device) and _cut_elsewhere(rows)):
         return ()
     shapes = _INNER if rows.inner else _OUTER
     length = None if rows.length is None else power_of_two(rows.length)
@@ -52,6 +53,13 @@ def _starved(rows: Rows, device: Device) -> bool:
     if rows.rows is None or rows.length is None or rows.length < _LONG:
         return False
     return int(ceil_div(rows.rows, 1 if rows.inner else _OUTER[0][0])) * _SHARE <= device.units
+
+
+def _cut_elsewhere(rows: Rows) -> bool:
+    """Whether another template cuts the rows into chunks."""
+    if scans(rows.nest):
+        return bool(scan_levels(rows.nest))
+    return not races_when_split(rows.nest, cut(rows.nest))
 
 
 # A warp's work in a tile: four elements of each thread.
@@ -84,6 +92,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
                 # What one thread stored in the first loop another may load in the second.
                 writer.line("tl.debug_barrier()")
             body.emit(loop.rows)
+            _start_scans(body, rows, loop)
             write_loop(body, rows, loop, ("0", body.text(tile.dims[1].numel)), ahead(params))
             for reduce in loop.reduces:
                 parts = rows.fold(reduce).names(f"{reduce.dests[0]}_part")
@@ -100,6 +109,14 @@ def ahead(params: Mapping[str, int | str | bool]) -> str:
     """Options of a loop: how many blocks ahead loads are issued, and how many rounds are written out at once."""
     stages, unroll = int(params.get("stages", 1)), int(params.get("unroll", 1))
     return (f", num_stages={stages}" if stages > 1 else "") + (f", loop_unroll_factor={unroll}" if unroll > 1 else "")
+
+
+def _start_scans(body: Body, rows: Rows, loop: Loop) -> None:
+    """Write the state of each scan of a loop before the first element of the row."""
+    for scan in loop.elements:
+        if isinstance(scan, Scan):
+            stem, shape = scan.dests[0], body.tile.shape(frozenset({"x"}))
+            body.carries[stem] = rows.form(scan).write_neutral(body.writer, f"{stem}_carry", shape)
 
 
 def write_loop(body: Body, rows: Rows, loop: Loop, bounds: tuple[str, str], options: str) -> None:
@@ -157,4 +174,4 @@ def _write_welford(body: Body, rows: Rows, reduce: Reduce, begin: str) -> None:
         line(f"{count} = {count} + 1.0")
 
 
-LOOPED = Template("looped", space, render)
+LOOPED = Template("looped", space, render, also=frozenset({Scan}))

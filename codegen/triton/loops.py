@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mkwrap.ir.analysis import defined, dependencies, element_level, phases, stores_elements
-from mkwrap.ir.nodes import Instruction, Load, Nest, Reduce, Store
+from mkwrap.ir.analysis import (
+    defined,
+    dependencies,
+    element_level,
+    phases,
+    reduces,
+    sorts,
+    stores,
+    stores_elements,
+)
+from mkwrap.ir.nodes import Instruction, Load, Nest, Reduce, Scan, Store
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,16 @@ def cut(nest: Nest) -> Loops:
     values = set(phase)
     element_stores = [i for i in nest.body if isinstance(i, Store) and _per_element(nest, i, inner)]
     row_stores = tuple(i for i in nest.body if isinstance(i, Store) and i not in element_stores)
-    reduces = [i for i in nest.body if isinstance(i, Reduce)]
-    when = {id(r): phase[r.dests[0]] - 1 for r in reduces}
+    row_ends = reduces(nest)
+    when = {id(r): phase[r.dests[0]] - 1 for r in row_ends}
     for store in element_stores:
         when[id(store)] = max((phase[name] for name in dependencies(store, values)), default=0)
-    _delay(nest, inner, phase, (*reduces, *element_stores), when)
+    _delay(nest, inner, phase, (*row_ends, *element_stores), when)
     count = max(when.values(), default=-1) + 1
     row_values = [i for i in nest.body if not isinstance(i, Reduce | Store) and not inner.intersection(defined(i))]
     loops = []
     for number in range(count):
-        both: tuple[Instruction, ...] = (*reduces, *element_stores)
+        both: tuple[Instruction, ...] = (*row_ends, *element_stores)
         ends = [i for i in both if when[id(i)] == number]
         loops.append(
             Loop(
@@ -72,6 +81,25 @@ def races_when_split(nest: Nest, loops: Loops) -> bool:
 def _per_element(nest: Nest, store: Store, inner: frozenset[str]) -> bool:
     names = {symbol.name for expr in store.index for symbol in expr.free_symbols}
     return stores_elements(nest, store) or store.arg in inner or bool(names & inner)
+
+
+def scan_levels(nest: Nest) -> tuple[tuple[Scan, ...], ...]:
+    """The scans by how many other scans each builds on, where chunks of a row can be scanned apart; else ().
+
+    They cannot where a reduction or a sort needs the whole row, or something is stored once per row.
+    """
+    inner = element_level(nest)
+    if reduces(nest) or sorts(nest) or not all(_per_element(nest, store, inner) for store in stores(nest)):
+        return ()
+    depth: dict[str, int] = {}
+    levels: list[list[Scan]] = []
+    for instruction in nest.body:
+        below = max((depth[name] for name in dependencies(instruction, depth.keys() | set())), default=0)
+        if isinstance(instruction, Scan):
+            levels += [[]] if below == len(levels) else []
+            levels[below].append(instruction)
+        depth.update(dict.fromkeys(defined(instruction), below + isinstance(instruction, Scan)))
+    return tuple(tuple(level) for level in levels)
 
 
 def closure(nest: Nest, inner: frozenset[str], ends: Iterable[Instruction], known: str = "") -> tuple[Instruction, ...]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.triton.prelude import definitions
+from mkwrap.codegen.triton.scans import combines
 from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import value_dtypes
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr, Instruction, Load, Store
 from mkwrap.stages import (
@@ -88,7 +90,9 @@ def function(
 
 def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], workspace_bytes: int = 0) -> Source:
     """Name the functions by the digest of all that their code depends on and join them into one module."""
-    prelude = "\n\n".join(definitions({name for f in functions for name in f.needs}))
+    needs = {name for f in functions for name in f.needs}
+    own = combines(kernel.nest, value_dtypes(kernel.nest), needs)
+    prelude = "\n\n".join((*definitions(needs), *own))
     canonical = repr((prelude, [(_signature(f), f.body, f.num_warps, f.num_stages, f.contract) for f in functions]))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     names = [f"mkw_{variant.template}_{digest}" + (f"_{k}" if k else "") for k in range(len(functions))]

@@ -1,4 +1,4 @@
-"""Reductions whose whole row fits one block: every element is read once and stays in registers."""
+"""Reductions and scans whose whole row fits one block: every element is read once and stays in registers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mkwrap.codegen.triton.rows import (
 )
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import alike_in_all_rows, defined, loads
+from mkwrap.ir.analysis import alike_in_all_rows, defined, loads, scans
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Reduce, Store
+from mkwrap.ir.nodes import Reduce, Scan, Store
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _INNER_LIMIT = 32768
@@ -40,7 +40,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     the tiles of rows, loads issued `stages` ahead; else one program per tile.
     """
     rows = rows_of(kernel)
-    if rows is None or rows.length is None or rows.length > (_INNER_LIMIT if rows.inner else _OUTER_LIMIT):
+    if rows is None or rows.length is None or rows.length > _limit(rows):
         return ()
     length = power_of_two(rows.length)
     shapes = _inner_shapes(length) if rows.inner else _outer_shapes(length)
@@ -72,6 +72,13 @@ def _walks(rows: Rows, params: Params, device: Device) -> bool:
     """Whether there are tiles enough for programs that walk over them, each hiding the latency of its next load."""
     tiles = row_blocks(rows, int(dict(params)["x"]))
     return tiles is None or tiles >= _LEAST_ROUNDS * _WALKING_WARPS * device.units // int(dict(params)["num_warps"])
+
+
+def _limit(rows: Rows) -> int:
+    """Elements of the longest row whose values, and states of scans, stay in registers."""
+    if not rows.inner:
+        return _OUTER_LIMIT
+    return _INNER_LIMIT if not scans(rows.nest) else _INNER_LIMIT // (4 if rows.heavy else 2)
 
 
 def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
@@ -163,4 +170,4 @@ def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
         body.define(name, name, dtype, frozenset({"x"}))
 
 
-PERSISTENT = Template("persistent", space, render)
+PERSISTENT = Template("persistent", space, render, also=frozenset({Scan}))

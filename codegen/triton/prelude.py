@@ -191,6 +191,26 @@ def {name}(max_a, sum_a, max_b, sum_b):
 """
 
 
+def _latest(name: str, better: str) -> str:
+    # Of equal values the later is kept; once a NaN was met, only another NaN takes its place.
+    return f"""\
+@triton.jit
+def {name}(a, i, b, j):
+    take = (b != b) | ((a == a) & ({better}))
+    return tl.where(take, b, a), tl.where(take, j, i)
+"""
+
+
+# Two infinities of one sign have no difference.
+_LOGADDEXP = """\
+@triton.jit
+def logaddexp(a, b):
+    low = tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    high = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    same = (low == high) & (tl.abs(low) == float("inf"))
+    return tl.where(same, high, high + libdevice.log1p(libdevice.exp(low - high)))
+"""
+
 PRELUDE: Mapping[str, str] = {
     "floordiv_int": _FLOORDIV_INT,
     "mod_int": _MOD_INT,
@@ -212,6 +232,9 @@ PRELUDE: Mapping[str, str] = {
     "welford": _WELFORD,
     "exp_sum": _exp_sum("exp_sum", "libdevice.exp"),
     "exp_sum_fast": _exp_sum("exp_sum_fast", "tl.exp"),
+    "latest_maximum": _latest("latest_maximum", "b >= a"),
+    "latest_minimum": _latest("latest_minimum", "b <= a"),
+    "logaddexp": _LOGADDEXP,
 }
 """Name → definition, in the order they are written."""
 

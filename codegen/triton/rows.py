@@ -10,17 +10,18 @@ from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
+from mkwrap.codegen.triton.scans import Form, form_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import reduces, value_dtypes
-from mkwrap.ir.nodes import Buffer, Nest, Reduce
+from mkwrap.ir.analysis import reduces, scans, value_dtypes
+from mkwrap.ir.nodes import Buffer, Nest, Reduce, Scan
 from mkwrap.stages import Kernel
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A nest with reductions, read as `rows` rows of `length` elements (None: dynamic).
+    """A nest with reductions or scans, read as `rows` rows of `length` elements (None: dynamic).
 
     `inner`: memory is contiguous along the reduction; otherwise along the rows ("outer"), or scattered.
     """
@@ -38,6 +39,17 @@ class Rows:
         """The fold of one of the nest's reductions."""
         return fold_of(reduce, value_dtypes(self.nest)[reduce.args[0]], self.wide)
 
+    def form(self, scan: Scan) -> Form:
+        """How one of the nest's scans is written."""
+        dtypes = value_dtypes(self.nest)
+        return form_of(scan, [dtypes[arg] for arg in scan.args], self.wide)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether scans need many registers per element: several of them, wide states or positions, dear functions."""
+        forms = [self.form(scan) for scan in scans(self.nest)]
+        return self.wide or len(forms) > 1 or any(form.width > 4 or form.op not in ("sum", "prod") for form in forms)
+
     def tile(self, x_block: int, r_block: int) -> Tile:
         """A tile of `x_block` rows by `r_block` elements."""
         x_masked = overhangs(self.rows, x_block)
@@ -51,8 +63,8 @@ class Rows:
 
 
 def rows_of(kernel: Kernel) -> Rows | None:
-    """Read a kernel as rows, or return None where it has no reduction or is a matrix product of note."""
-    if not reduces(kernel.nest) or not reduces_better(kernel):
+    """Read a kernel as rows, or return None where it has neither reduction nor scan or is a matrix product of note."""
+    if not (reduces(kernel.nest) or scans(kernel.nest)) or not reduces_better(kernel):
         return None
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)

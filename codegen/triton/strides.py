@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import sympy
 
-from mkwrap.ir.analysis import loads, reduces, stores
+from mkwrap.ir.analysis import loads, reduces, scans, stores
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
 
 Strides = Mapping[sympy.Symbol, Expr | None]
@@ -50,14 +50,14 @@ def main_access(nest: Nest, buffers: Mapping[str, Buffer]) -> Load | Store | Non
 def by_descending_stride(nest: Nest, buffers: Mapping[str, Buffer]) -> Nest:
     """Order the axes so that flattening them walks the main access's memory forward; parallel axes commute.
 
-    Reduction axes commute too, unless a result is a position among them.
+    Reduction axes commute too, unless a result is a position among them or depends on their order.
     """
     access = stores(nest)[0] if not nest.reduction_axes and stores(nest) else main_access(nest, buffers)
     if access is None:
         return nest
     strides = access_strides(nest, buffers, access)
     axes = _ordered(nest.axes, strides)
-    if any(reduce.op in ("argmax", "argmin") for reduce in reduces(nest)):
+    if scans(nest) or any(reduce.op in ("argmax", "argmin") for reduce in reduces(nest)):
         return replace(nest, axes=axes)
     return replace(nest, axes=axes, reduction_axes=_ordered(nest.reduction_axes, strides))
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import sympy
 import torch
 import triton.language as tl
@@ -93,10 +94,46 @@ def _patch_index(tensor: type[tl.tensor], *scope: Any) -> None:
 _PATCH_TENSOR = interpreter._patch_lang_tensor
 
 
+def _combined(ops: Any, kinds: list[Any], earlier: list[Any], later: list[Any]) -> list[Any]:
+    """Apply the combining function of a scan or reduction to arrays at once."""
+    tensors = [ops.to_tensor(a, kind) for side in (earlier, later) for a, kind in zip(side, kinds, strict=True)]
+    found = ops.combine_fn.fn(*tensors)
+    return [r.handle.data for r in (found if isinstance(found, tuple) else (found,))]
+
+
+def _scan(self: Any, given: Any) -> list[Any]:
+    """All lanes at once in log₂ steps, where the interpreter's own walks element by element (Hillis, Steele 1986)."""
+    kinds, data = [t.dtype for t in given], [t.handle.data for t in given]
+    width, step = data[0].shape[self.axis], 1
+    lanes = np.arange(width).reshape([-1 if k == self.axis else 1 for k in range(data[0].ndim)])
+    while step < width:
+        joined = _combined(self, kinds, [np.roll(a, step, self.axis) for a in data], data)
+        data = [np.where(lanes < step, a, b) for a, b in zip(data, joined, strict=True)]
+        step *= 2
+    return [self.to_tensor(a, kind) for a, kind in zip(data, kinds, strict=True)]
+
+
+def _reduce(self: Any, given: Any) -> list[Any]:
+    """Halves at once; extents are powers of two."""
+    kinds = [t.dtype for t in given]
+    axis = 0 if self.axis is None else self.axis
+    data = [t.handle.data.reshape(-1) if self.axis is None else t.handle.data for t in given]
+    while data[0].shape[axis] > 1:
+        halves = [np.split(a, 2, axis=axis) for a in data]
+        data = _combined(self, kinds, [a for a, _ in halves], [b for _, b in halves])
+    if self.axis is None and self.keep_dims:
+        data = [a.reshape([1] * len(given[0].shape)) for a in data]
+    elif not self.keep_dims:
+        data = [np.squeeze(a, axis=axis) for a in data]
+    return [self.to_tensor(a if a.shape else a.item(), kind) for a, kind in zip(data, kinds, strict=True)]
+
+
 @contextmanager
 def _interpreting() -> Iterator[None]:
     dot = interpreter_builder.create_dot
-    with knobs.runtime.scope():
+    with knobs.runtime.scope(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter.ScanOps, "generic_scan", _scan)
+        patch.setattr(interpreter.ReduceOps, "generic_reduce", _reduce)
         knobs.runtime.interpret = True
         interpreter._patch_lang_tensor = _patch_index
         interpreter_builder.cast_impl = _cast

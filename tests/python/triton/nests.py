@@ -7,8 +7,8 @@ import sympy
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol
-from mkwrap.ir.nodes import Buffer, Nest, Origin
-from mkwrap.ir.ops import OPS, Kind
+from mkwrap.ir.nodes import Buffer, Combine, Compute, Nest, Origin
+from mkwrap.ir.ops import ASSOCIATIVE, OPS, Kind
 from mkwrap.stages import Device, Kernel
 from tests.python.nests import axes, buffer, kernel
 
@@ -170,3 +170,38 @@ def product(
     reads.append(buffer("arg2", dtype, [n]))
     nest = Nest("product", parallel, axes((R0, k)), body.body())
     return kernel(nest, reads, [buffer("arg3", dtype, [*sizes, m, n])])
+
+
+def scan(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
+    """Every result of a scan of x + x."""
+    body = BodyBuilder()
+    x = body.load("arg0", dtype, (I0, R0))
+    results = body.scan(op, body.compute("add", x, x))
+    for k, value in enumerate(results):
+        body.store(f"arg{k + 1}", (I0, R0), value)
+    writes = [matrix(f"arg{k + 1}", body.dtype(value), rows, length, outer) for k, value in enumerate(results)]
+    nest = Nest(f"scan_{op}", axes((I0, rows)), axes((R0, length)), body.body())
+    return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
+
+
+LINEAR = Combine(
+    left=("a0", "b0"),
+    right=("a1", "b1"),
+    body=(
+        Compute("a", F32, "mul", ("a0", "a1")),
+        Compute("scaled", F32, "mul", ("b0", "a1")),
+        Compute("b", F32, "add", ("scaled", "b1")),
+    ),
+    results=("a", "b"),
+)
+"""Of x → a·x + b, one after the other: associative, not commutative."""
+
+
+def associative(rows: int, length: int, outer: bool = False) -> Kernel:
+    body = BodyBuilder()
+    a, b = (body.load(name, F32, (I0, R0)) for name in ("arg0", "arg1"))
+    for k, value in enumerate(body.scan(ASSOCIATIVE, a, b, combine=LINEAR)):
+        body.store(f"arg{k + 2}", (I0, R0), value)
+    nest = Nest("linear", axes((I0, rows)), axes((R0, length)), body.body())
+    reads, writes = ([matrix(f"arg{k}", F32, rows, length, outer) for k in pair] for pair in ((0, 1), (2, 3)))
+    return kernel(nest, reads, writes)

@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mkwrap.codegen.template import WHOLE_ROW
 from mkwrap.codegen.triton import LANGUAGE
-from mkwrap.codegen.triton.loops import cut
+from mkwrap.codegen.triton.look_back import SPLIT_SCAN
+from mkwrap.codegen.triton.loops import cut, scan_levels
 from mkwrap.codegen.triton.persistent import PERSISTENT
 from mkwrap.codegen.triton.rows import rows_of
+from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
 from mkwrap.codegen.triton.split import SPLIT
 from mkwrap.codegen.triton.walk import ways as ways_to_walk
+from mkwrap.ir.analysis import scans
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
@@ -75,7 +79,8 @@ def _array(flat: torch.Tensor, buffer: Buffer) -> Array:
 def sources(kernel: Kernel, device: Device, names: Sequence[str] = (), most: int = 99) -> Iterator[Source]:
     """Render every variant (of the named templates, at most so many of each)."""
     for template in LANGUAGE.templates:
-        if names and template.name not in names:
+        asked = {type(i) for i in kernel.nest.body} & WHOLE_ROW
+        if (names and template.name not in names) or not asked <= template.also:
             continue
         for params in template.space(kernel, device)[:most]:
             yield template.render(kernel, Variant(kernel.name, template.name, params), device)
@@ -107,17 +112,28 @@ def check(
 
 
 def short_split(kernel: Kernel) -> Iterator[Source]:
-    """Cut rows of a reduction into up to three chunks of 32 elements or more, in every way that fits."""
+    """Cut rows of a reduction or scan into up to three chunks of 32 elements or more, in every way that fits."""
     rows = rows_of(kernel)
     if rows is None or rows.length is None or rows.length <= 32:
         return
     params: Params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
+    if scans(rows.nest):
+        yield from _short_scans(kernel, params)
+        return
     loops = cut(rows.nest).loops
     ways: list[Params] = [params, (*params, ("stages", 2), ("unroll", 2))]
     if len(loops) == 1 and loops[0].reduces:
         ways.append((*params, ("single", True)))
     for way in (*dict.fromkeys((*ways, *ways_to_walk(rows, (params,)))),):
         yield SPLIT.render(kernel, Variant(kernel.name, "split", way), H100)
+
+
+def _short_scans(kernel: Kernel, params: Params) -> Iterator[Source]:
+    if scan_levels(kernel.nest):
+        yield SCAN_CHUNKS.render(kernel, Variant(kernel.name, "scan_chunks", params), H100)
+        for x in (1, 2):
+            tile = (("x", x), ("r", 16), ("num_warps", 1))
+            yield SPLIT_SCAN.render(kernel, Variant(kernel.name, "split_scan", tile), H100)
 
 
 def walking(kernel: Kernel) -> Iterator[Source]:

@@ -16,7 +16,19 @@ from mkwrap.stages import Binary, Device, Kernel, Rejected, Source
 from mkwrap.targets.cuda import DEVICES
 from mkwrap.toolchain.cubin import compile_source
 from mkwrap.toolchain.cubin_elf import read_resources
-from tests.python.triton.nests import BF16, F64, H100, layer_norm, padded_gather, product, reduction, softmax, transpose
+from tests.python.triton.nests import (
+    BF16,
+    F64,
+    H100,
+    associative,
+    layer_norm,
+    padded_gather,
+    product,
+    reduction,
+    scan,
+    softmax,
+    transpose,
+)
 from tests.python.triton.oracle import sources
 from triton import knobs
 
@@ -29,6 +41,12 @@ CASES: dict[str, Callable[[], Kernel]] = {
     "sum": lambda: reduction("sum", 1, 2**28),
     "argmax": lambda: reduction("argmax", 64, 3000),
     "columns": lambda: reduction("sum", 1024, 2**17, outer=True),
+    "cumsum": lambda: scan("sum", 1, 2**26),
+    "cummax": lambda: scan("cummax", 300, 2**16),
+    "cumsum_columns": lambda: scan("sum", 4096, 8192, outer=True),
+    "linear": lambda: associative(2, 2**18),
+    "cumsum_doubles": lambda: scan("sum", 64, 4096, F64),
+    "wide_cumsum": lambda: scan("sum", 1, 2**31 + 5),
     "product": lambda: product(512, 512, 512, BF16),
     "wide_columns": lambda: reduction("sum", 2**12, 2**20, BF16, outer=True),
     "wide_product": lambda: product(2**17, 2**15, 512, BF16),

@@ -87,7 +87,7 @@ CASES: dict[str, Callable[[], Kernel]] = {
 ROOMS = {BF16: (3e-2, 3e-2), F16: (5e-3, 5e-3), F32: (2e-4, 2e-4), F64: (1e-9, 1e-9)}
 
 
-def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory) -> None:
+def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: int = 1) -> None:
     """Run a binary on device copies of the memory, and bring everything back."""
     places = {k: context.allocate(max(flat.nbytes, 16)) for k, flat in memory.items()}
     workspace = context.allocate(int(binary.source.workspace_bytes) + 64)
@@ -95,7 +95,9 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory) -> None:
     bytes_of = {k: flat.view(torch.uint8).numpy() for k, flat in memory.items()}
     for k, data in bytes_of.items():
         context.upload(places[k], data)
-    launches = []
+    launches: list[_C.CudaLaunch | _C.CudaFill] = []
+    if binary.source.zero_workspace:
+        launches.append((workspace, 0, int(binary.source.workspace_bytes)))
     for image, launch in zip(binary.images, binary.source.launches, strict=True):
         assert image.global_scratch_bytes == 0
         args: list[_C.CudaArgument] = []
@@ -107,7 +109,8 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory) -> None:
         loaded = context.load(image.blob, image.entry, image.shared_bytes)
         grid = (int(launch.grid[0]), 1, 1)
         launches.append(loaded.launch(grid, image.threads, image.shared_bytes, [*args, ("ptr", 0), ("ptr", 0)]))
-    context.run(launches)
+    for _ in range(runs):
+        context.run(launches)
     for k, data in bytes_of.items():
         context.download(places[k], data)
     for place in (*places.values(), workspace):

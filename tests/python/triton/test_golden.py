@@ -12,7 +12,19 @@ import pytest
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.stages import Kernel
-from tests.python.triton.nests import BF16, H100, layer_norm, padded_gather, product, reduction, softmax, transpose
+from tests.python.triton.nests import (
+    BF16,
+    F64,
+    H100,
+    associative,
+    layer_norm,
+    padded_gather,
+    product,
+    reduction,
+    scan,
+    softmax,
+    transpose,
+)
 from tests.python.triton.oracle import sources
 
 FOLDER = Path(__file__).parents[2] / "golden" / "triton"
@@ -25,6 +37,11 @@ CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
     "looped_layer_norm": ("looped", lambda: layer_norm(8192, 4000, BF16)),
     "split_welford": ("split", lambda: reduction("welford", 4, 2**20)),
     "split_softmax": ("split", lambda: softmax(2, 2**20)),
+    "looped_cummax": ("looped", lambda: scan("cummax", 8192, 40_000)),
+    "scan_chunks_columns": ("scan_chunks", lambda: scan("sum", 1000, 2**14, outer=True)),
+    "split_scan_sum": ("split_scan", lambda: scan("sum", 1, 2**26)),
+    "split_scan_columns_f64": ("split_scan", lambda: scan("sum", 1000, 2**14, F64, outer=True)),
+    "split_scan_linear": ("split_scan", lambda: associative(2, 2**20)),
     "matmul_gelu": ("matmul", lambda: product(500, 512, 200, BF16, activation="erf")),
     "dot_loop_int8": ("dot_loop", lambda: product(64, 64, 64, DType.INT8, batch=2)),
 }
