@@ -2,81 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from benchmarks.case import Case, Workload, short
+from benchmarks.models import bert_base, gpt2_small, minilm, resnet50, vit_base
 
 
-@dataclass(frozen=True)
-class Case:
-    """One workload: `make(device)` returns the callee and its inputs; `bytes` is its least memory traffic (0: compute)."""
-
-    name: str
-    make: Callable[[str], tuple[Callable[..., object], tuple[torch.Tensor, ...]]]
-    bytes: int = 0
-
-
-def _pointwise(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
+def _pointwise(device: str) -> Workload:
     return lambda x: x + 1, (torch.randn(8, device=device),)
 
 
+def _relu(device: str) -> Workload:
+    return lambda x: torch.relu(x + 1), (torch.randn(1024, device=device),)
+
+
 def _softmax(rows: int, columns: int, dtype: torch.dtype) -> Case:
-    def make(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
+    def make(device: str) -> Workload:
         return lambda x: torch.softmax(x, -1), (torch.randn(rows, columns, device=device).to(dtype),)
 
-    return Case(f"softmax {rows}×{columns} {_short(dtype)}", make, 2 * rows * columns * dtype.itemsize)
+    return Case(f"softmax {rows}×{columns} {short(dtype)}", make, 2 * rows * columns * dtype.itemsize)
 
 
 def _norm_gelu(rows: int, columns: int, dtype: torch.dtype) -> Case:
-    def make(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
+    def make(device: str) -> Workload:
         x, r = (torch.randn(rows, columns, device=device).to(dtype) for _ in range(2))
         w, b = (torch.randn(columns, device=device).to(dtype) for _ in range(2))
         return lambda x, r, w, b: F.gelu(F.layer_norm(x + r, (columns,), w, b)) + r, (x, r, w, b)
 
-    return Case(f"gelu(layernorm(x+r))+r {rows}×{columns} {_short(dtype)}", make, 3 * rows * columns * dtype.itemsize)
+    return Case(f"gelu(layernorm(x+r))+r {rows}×{columns} {short(dtype)}", make, 3 * rows * columns * dtype.itemsize)
 
 
-def _column_sum(rows: int, columns: int) -> Case:
-    def make(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
-        return lambda x: (x * x).sum(0), (torch.randn(rows, columns, device=device),)
+def _column_squares(rows: int, columns: int, dtype: torch.dtype) -> Case:
+    def make(device: str) -> Workload:
+        return lambda x: (x * x).sum(0), (torch.randn(rows, columns, device=device).to(dtype),)
 
-    return Case(f"column sum of squares {rows}×{columns} float32", make, rows * columns * 4)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return Case(f"column sum of squares {rows}×{columns} {short(dtype)}", make, rows * columns * dtype.itemsize)
 
 
-def _minilm(batch: int, length: int) -> Case:
-    def make(device: str) -> tuple[Callable[..., object], tuple[torch.Tensor, ...]]:
-        # Imported here: the models are optional, the other cases run without them.
-        from transformers import BertConfig, BertModel  # noqa: PLC0415
+def _sum_squares(count: int) -> Case:
+    def make(device: str) -> Workload:
+        return lambda x: (x * x).sum(), (torch.randn(count, device=device),)
 
-        torch.manual_seed(0)
-        config = BertConfig(
-            hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, vocab_size=30522
-        )
-        bert = BertModel(config, add_pooling_layer=False).eval().to(device)
+    return Case(f"sum of squares {count} float32", make, 4 * count)
 
-        def embed(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            hidden = bert(input_ids=ids, attention_mask=mask).last_hidden_state
-            weight = mask[..., None].to(hidden.dtype)
-            return F.normalize((hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9), dim=1)
 
-        class Encoder(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.bert = bert
+def _cumsum(count: int) -> Case:
+    def make(device: str) -> Workload:
+        return lambda x: torch.cumsum(x, 0), (torch.randn(count, device=device),)
 
-            def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-                return embed(ids, mask)
+    return Case(f"cumsum {count} float32", make, 8 * count)
 
-        ids = torch.randint(1000, 30000, (batch, length), device=device)
-        return Encoder().eval(), (ids, torch.ones_like(ids))
 
-    return Case(f"MiniLM-L6 {batch}×{length} float32", make)
+def _var_mean(rows: int, columns: int) -> Case:
+    def make(device: str) -> Workload:
+        return lambda x: torch.var_mean(x, -1), (torch.randn(rows, columns, device=device),)
+
+    return Case(f"var_mean {rows}×{columns} float32", make, 4 * rows * columns)
+
+
+def _chain(length: int, rows: int, columns: int) -> Case:
+    """Return many small kernels one after another, where launches cost more than the work."""
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x
+        for _ in range(length):
+            y = x + torch.roll(torch.softmax(y, -1) * 0.5, 1, -1)
+        return y
+
+    def make(device: str) -> Workload:
+        return fn, (torch.randn(rows, columns, device=device),)
+
+    return Case(f"{length} × (softmax, scale, roll, add) {rows}×{columns} float32", make)
 
 
 OVERHEAD = Case("x+1, 8 float32", _pointwise)
@@ -85,16 +81,25 @@ CPU_CASES = (
     OVERHEAD,
     _softmax(8192, 1024, torch.float32),
     _norm_gelu(8192, 1024, torch.float32),
-    _column_sum(16384, 1024),
-    _minilm(1, 128),
-    _minilm(8, 128),
+    _column_squares(16384, 1024, torch.float32),
+    minilm(1, 128),
+    minilm(8, 128),
 )
 
 CUDA_CASES = (
-    Case("relu(x+1), 1024 float32", lambda device: (lambda x: torch.relu(x + 1), (torch.randn(1024, device=device),))),
+    Case("relu(x+1), 1024 float32", _relu),
+    _chain(32, 256, 512),
     _softmax(8192, 4096, torch.bfloat16),
     _norm_gelu(8192, 4096, torch.bfloat16),
-    _column_sum(1 << 17, 1024),
-    _minilm(1, 128),
-    _minilm(8, 128),
+    _sum_squares(1 << 28),
+    _cumsum(1 << 26),
+    _var_mean(64, 1 << 20),
+    _column_squares(1 << 17, 1024, torch.bfloat16),
+    minilm(1, 128),
+    minilm(8, 128),
+    bert_base(1, 128, torch.bfloat16),
+    bert_base(16, 512, torch.bfloat16),
+    gpt2_small(8, 1024, torch.bfloat16),
+    vit_base(8, torch.bfloat16),
+    resnet50(1, torch.bfloat16),
 )
