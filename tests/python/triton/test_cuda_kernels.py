@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,15 +20,17 @@ from tests.python.triton.nests import (
     F64,
     group_norm_sums,
     layer_norm,
+    log_sum_exp,
     padded_gather,
     product,
     reduction,
     scalar_op,
     softmax,
+    spread,
     transpose,
 )
-from tests.python.triton.oracle import Memory, answer, compare, copy, fill, sources
-from tests.python.triton.test_reductions import with_special_rows
+from tests.python.triton.oracle import Memory, answer, compare, copy, fill, short_split, sources, walking
+from tests.python.triton.test_reductions import infinite_rows, with_special_rows
 
 pytestmark = [
     pytest.mark.cuda,
@@ -72,6 +73,11 @@ CASES: dict[str, Callable[[], Kernel]] = {
     **{f"{op}_rows": partial(reduction, op, 100, 3000) for op in ("sum", "maximum", "argmax", "argmin", "welford")},
     **{f"{op}_columns": partial(reduction, op, 300, 200, outer=True) for op in ("sum", "minimum", "argmin", "welford")},
     **{f"{op}_split": partial(reduction, op, 2, 300_000) for op in ("sum", "argmax", "welford", "maximum")},
+    "log_sum_exp": lambda: log_sum_exp(300, 1500),
+    "log_sum_exp_columns": lambda: log_sum_exp(400, 300, outer=True),
+    "kept_in_a_workspace": lambda: spread(30, 5000),
+    "kept_in_a_result": lambda: spread(30, 5000, "value"),
+    "kept_in_a_later_result": lambda: spread(3, 50_000, "result"),
     "sum_tall": lambda: reduction("sum", 200, 20_000, outer=True),
     "prod": lambda: reduction("prod", 50, 60, DType.INT64),
     "any": lambda: reduction("maximum", 50, 600, DType.BOOL),
@@ -91,7 +97,8 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
     """Run a binary on device copies of the memory, and bring everything back."""
     places = {k: context.allocate(max(flat.nbytes, 16)) for k, flat in memory.items()}
     workspace = context.allocate(int(binary.source.workspace_bytes) + 64)
-    context.fill(workspace, 0xFF, int(binary.source.workspace_bytes) + 64)
+    start = 0 if binary.source.zero_workspace else 0xFF
+    context.fill(workspace, start, int(binary.source.workspace_bytes) + 64)
     bytes_of = {k: flat.view(torch.uint8).numpy() for k, flat in memory.items()}
     for k, data in bytes_of.items():
         context.upload(places[k], data)
@@ -122,7 +129,7 @@ def check(case: Kernel, memory: Memory, names: Sequence[str] = ()) -> None:
     context = _C.CudaContext(0)
     want = answer(case, memory)
     coarsest = max((ROOMS[p.buffer.dtype] for p in case.parameters if p.buffer.dtype in ROOMS), default=(0.0, 0.0))
-    for source in sources(case, target.device, names):
+    for source in (*sources(case, target.device, names), *short_split(case), *walking(case)):
         binary = target.compile(source)
         assert isinstance(binary, Binary), binary
         got = copy(memory)
@@ -155,9 +162,8 @@ def test_indices_are_clamped_and_masked() -> None:
     check(case, memory)
 
 
-def test_softmax_of_infinities() -> None:
-    case = softmax(4, 1000)
-    memory = fill(case)
-    memory[0][:1000] = -np.inf
-    memory[0][1500] = np.inf
-    check(case, memory)
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("make", [softmax, log_sum_exp])
+def test_c31_rows_of_infinities_in_every_variant(make: Callable[..., Kernel], outer: bool) -> None:
+    case = make(300, 1000, outer=outer)
+    check(case, infinite_rows(case))
