@@ -26,6 +26,7 @@ from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.pool import Compiler
+from mkwrap.tune.cost import hopeful
 from mkwrap.tune.early import Means, measured, started_early
 from mkwrap.tune.recall import Recalled, devices_of, recall, versions_of
 from mkwrap.tune.record_file import read_record
@@ -66,7 +67,8 @@ def compile(
         program = stage("lower", lambda: lower(captured))
         schedule = stage("fuse", lambda: fuse(program))
         candidates = stage("variants", lambda: variants(schedule, chosen, settings.force))
-        sources = stage("render", lambda: render(candidates, chosen))
+        written = stage("render", lambda: render(candidates, chosen))
+        sources = hopeful(written, schedule, chosen.device, settings.force)
         recalled = stage("recall", lambda: recall(candidates, sources, chosen, settings, record, cache))
         wanted = _wanted(chosen, settings, recalled)
         binaries = stage("build", lambda: build_all(sources, wanted, compiler, advance, recalled.images))

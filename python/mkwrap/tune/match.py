@@ -19,6 +19,7 @@ from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import digest
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
+from mkwrap.tune.cost import prune
 from mkwrap.tune.early import Means
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
@@ -142,22 +143,23 @@ class Matches:
         cache_bytes = _cache_bytes(self._target.device)
         own = memories(self._schedule, kernel, self._schedule.program.constants, self._samples, cache_bytes)
         binder = Binder(kernel, list(own))
-        unlinked: list[Rejected] = []
+        binaries, pruned = prune(kernel, entrants.binaries, self._target.device)
+        out = list(pruned)
         racers, runners = [], []
-        for binary in entrants.binaries:
+        for binary in binaries:
             images = [self._loadable(binary.source.variant, image.digest, image.blob) for image in binary.images]
             refused = [image for image in images if isinstance(image, Rejected)]
             if refused:
-                unlinked.append(refused[0])
+                out.append(refused[0])
                 continue
             racers.append(binary.source.variant)
             runners.append(binder.bind(binary, [image for image in images if not isinstance(image, Rejected)]))
         if not runners:
-            return _decide(entrants, [], Outcome({}, {}), unlinked)
+            return _decide(entrants, [], Outcome({}, {}), out)
         expected = expected_results(kernel, binder.memories)
         limits = LIMITS[self._options.tune]
         contest = Contest(self._target.kind, tuple(binder.memories), tuple(runners), limits, expected, cache_bytes)
-        return _decide(entrants, racers, self._referee.hold(contest), unlinked)
+        return _decide(entrants, racers, self._referee.hold(contest), out)
 
     def _loadable(self, variant: Variant, image: str, blob: bytes) -> str | bytes | Rejected:
         if self._target.kind != "cpu":
@@ -188,13 +190,13 @@ def _cache_bytes(device: Device) -> int:
 
 
 def _decide(
-    entrants: Entrants, racers: Sequence[Variant], outcome: Outcome, unlinked: Sequence[Rejected]
+    entrants: Entrants, racers: Sequence[Variant], outcome: Outcome, out: Sequence[Rejected]
 ) -> tuple[Decision, bool]:
     """Return a decision, and whether it is worth keeping."""
     first = entrants.variants[0]
     if racers and all(outcome.faults.get(i) == OUT_OF_RANGE for i in range(len(racers))):
-        return Decision(racers[0], "not measured: no valid index values are known", (), tuple(unlinked)), True
-    rejected = (*unlinked, *(Rejected(racers[i], reason) for i, reason in sorted(outcome.faults.items())))
+        return Decision(racers[0], "not measured: no valid index values are known", (), tuple(out)), True
+    rejected = (*out, *(Rejected(racers[i], reason) for i, reason in sorted(outcome.faults.items())))
     survivors = [variant for i, variant in enumerate(racers) if i not in outcome.faults]
     if not survivors:
         raise no_variant(entrants.kernel, (*entrants.rejected, *rejected))

@@ -1,0 +1,126 @@
+"""The cost model: bounds from below, and what they rule out before anything is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import sympy
+from tests.python.tune.kernels import plus_one, schedule_of
+
+from mkwrap.ir.index import size_symbol
+from mkwrap.stages import Binary, Image, Launch, Rejected, Source, Variant
+from mkwrap.targets.cuda import DEVICES
+from mkwrap.tune.cost import CHIPS, Shape, estimate, hopeful, least_seconds, prune, resident_blocks
+
+H100 = DEVICES["sm_90"]
+LARGE = plus_one(1 << 26)
+
+
+def _source(template: str, number: int, blocks: int | sympy.Expr, warps: int = 4) -> Source:
+    launch = Launch("entry", (), (blocks, 1, 1), {"num_warps": warps})
+    return Source(Variant("kernel0", template, (("n", number),)), "triton", "", (launch,))
+
+
+def _binary(source: Source, registers: int = 32, shared: int = 0, spilled: int = 0) -> Binary:
+    threads = 32 * int(source.launches[0].options["num_warps"])
+    image = Image("entry", b"", "", threads, shared_bytes=shared, registers=registers, spilled_bytes=spilled)
+    return Binary(source, (image,))
+
+
+def _labels(entries: Sequence[Binary | Source | Rejected]) -> list[str]:
+    return [(e.source if isinstance(e, Binary) else e).variant.label for e in entries]
+
+
+@pytest.mark.parametrize(
+    ("arch", "threads", "registers", "shared", "blocks"),
+    [
+        # The CUDA Occupancy Calculator's answers.
+        ("sm_80", 256, 32, 0, 8),
+        ("sm_80", 256, 33, 0, 6),
+        ("sm_80", 1024, 64, 0, 1),
+        ("sm_80", 128, 32, 48 << 10, 3),
+        ("sm_86", 256, 32, 0, 6),
+        ("sm_86", 32, 16, 0, 16),
+        ("sm_89", 32, 16, 0, 24),
+        ("sm_90", 32, 16, 0, 32),
+        ("sm_90", 128, 255, 0, 2),
+        ("sm_90", 256, 32, 227 << 10, 1),
+    ],
+)
+def test_occupancy(arch: str, threads: int, registers: int, shared: int, blocks: int) -> None:
+    assert resident_blocks(CHIPS[arch], Shape(1, threads, registers, shared)) == blocks
+
+
+def test_every_architecture_has_limits() -> None:
+    assert set(CHIPS) == set(DEVICES)
+
+
+def test_bounds_are_those_of_the_narrowest_part() -> None:
+    chip = CHIPS["sm_90"]
+
+    def seconds(blocks: int, threads: int = 256, registers: int = 64, flops: float = 0.0, spilled: int = 0) -> float:
+        shape = Shape(blocks, threads, registers, 0, spilled)
+        return least_seconds(chip, 132, shape, 1e9, flops, cached=False)
+
+    assert seconds(10_000) == pytest.approx(1e9 / 4.8e12)
+    assert seconds(16) == pytest.approx(1e9 / (16 * 64 * 1.98e9))
+    assert seconds(16, 32, 32) == pytest.approx(1e9 * 300e-9 / (16 * 32 * 32 * 4))
+    assert seconds(10_000, flops=1e12) == pytest.approx(1e12 / 990e12)
+    assert seconds(66, flops=1e12) == pytest.approx(2e12 / 990e12)
+    assert seconds(100_000, spilled=1000) == pytest.approx(2 * 1000 * 256 * 100_000 / (132 * 128 * 1.98e9))
+
+
+def test_few_blocks_for_much_memory_are_pruned_before_and_after_the_build() -> None:
+    sources = [_source("a", 0, 8192), _source("a", 1, 16), _source("a", 2, 1024), _source("b", 0, 1)]
+    for entries in (sources, [_binary(source) for source in sources]):
+        kept, rejected = prune(LARGE, entries, H100)
+        # The only variant of its template stays, hopeless as it is.
+        assert _labels(kept) == ["a[n=0]", "a[n=2]", "b[n=0]"]
+        assert [(r.variant.label, r.reason[:8]) for r in rejected] == [("a[n=1]", "pruned: ")]
+
+
+def test_the_default_is_never_pruned() -> None:
+    kept, rejected = prune(LARGE, [_source("a", 0, 1), _source("a", 1, 8192), _source("a", 2, 1)], H100)
+    assert _labels(kept) == ["a[n=0]", "a[n=1]"]
+    assert _labels(rejected) == ["a[n=2]"]
+
+
+def test_heavy_spills_are_pruned_where_another_variant_has_none() -> None:
+    calm, wild = _binary(_source("a", 0, 1)), _binary(_source("a", 1, 1), 255, spilled=512)
+    little = _binary(_source("a", 2, 1), 255, spilled=64)
+    kept, (rejected,) = prune(plus_one(64), [calm, wild, little], H100)
+    assert kept == (calm, little)
+    assert rejected.reason == "pruned: spills 512 bytes per thread, another variant none"
+    assert prune(plus_one(64), [wild, wild, little], H100)[1] == ()
+
+
+def test_nothing_is_pruned_of_which_nothing_is_known() -> None:
+    dynamic = [_source("a", n, size_symbol("s0")) for n in range(2)]
+    assert prune(LARGE, dynamic, H100) == (tuple(dynamic), ())
+    static = [_source("a", 0, 8192), _source("a", 1, 1)]
+    assert prune(LARGE, static, DEVICES["sm_90"].__class__("cpu", "x86-64-v4")) == (tuple(static), ())
+
+
+def test_small_kernels_keep_all_their_variants() -> None:
+    kept, rejected = prune(plus_one(1024), [_source("a", n, 1 << n) for n in range(4)], H100)
+    assert len(kept) == 4
+    assert rejected == ()
+
+
+def test_a_forced_kernel_keeps_all_its_variants() -> None:
+    sources = {"kernel0": (_source("a", 0, 8192), _source("a", 1, 1))}
+    schedule = schedule_of(LARGE)
+    assert isinstance(hopeful(sources, schedule, H100, {})["kernel0"][1], Rejected)
+    assert hopeful(sources, schedule, H100, {"kernel0": "a[n=1]"})["kernel0"] == sources["kernel0"]
+
+
+@pytest.mark.parametrize(
+    ("elements", "microseconds"),
+    # Seen on an H100: relu(x + 1) over 1024 elements, softmax's 128 MiB.
+    [(1024, 0.99), (1 << 24, 44.7)],
+)
+def test_estimates_are_below_what_was_measured(elements: int, microseconds: float) -> None:
+    value = estimate(plus_one(elements), _source("a", 0, max(elements // 1024, 1)), H100)
+    assert value is not None
+    assert value < microseconds
