@@ -37,7 +37,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     most = None if rows.rows is None else power_of_two(rows.rows)
     found: list[Params] = []
     for x, elements, warps, stages in shapes:
-        x_block, r = x if most is None else min(x, most), elements * (rows.per_word if rows.inner else 1)
+        x_block = x if most is None else min(x, most)
+        r = elements * (x // x_block) * (rows.per_word if rows.inner else 1)
         # A loop of one round is the persistent kernel, so a short row still gets two.
         r_block = r if length is None else max(min(r, length // 2), 1)
         fewest = max(min(warps, x_block * r_block // _LEAST_LANES), 1)

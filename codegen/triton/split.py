@@ -64,7 +64,9 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         return ()
     found: list[Params] = []
     for x, elements, warps, waves, stages in _shapes(rows):
-        x_block, r = min(x, power_of_two(rows.rows)), elements * (1 if _many_parts(rows) else rows.per_word)
+        x_block = min(x, power_of_two(rows.rows))
+        # Of few rows, more elements: as many bytes in flight.
+        r = elements * (x // x_block) * (1 if _many_parts(rows) else rows.per_word)
         tiles = int(ceil_div(rows.rows, x_block))
         chunks = min(waves * device.units // tiles, rows.length // max(least_chunk, r), _MOST_CHUNKS)
         if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
-from tests.python.triton.grid import check_point, points
+from tests.python.triton.grid import INTEGERS, Point, check_point, points
 
 from mkwrap import _C, Options
 from mkwrap.stages import Binary, BufferArgument, Source, WorkspaceArgument
@@ -58,6 +62,28 @@ def test_every_forced_variant_equals_eager(first: int) -> None:
     launch = Launcher(target)
     for point in POINTS[first : first + PER_TEST]:
         check_point(point, target.device, "cuda", launch)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((2**31 + 77,), 0), ((2**24 + 3, 130), 0), ((130, 2**24 + 3), 1)], ids=["all", "columns", "rows"]
+)
+@pytest.mark.parametrize("name", ["sum", "argmin"])
+def test_c28_more_than_2_to_31_elements_in_every_variant(name: str, shape: tuple[int, ...], dim: int) -> None:
+    target = resolve("cuda", Options())
+    assert (
+        check_point(Point(name, INTEGERS[name], shape, dim, torch.int8), target.device, "cuda", Launcher(target)) >= 2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="no compute-sanitizer")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_c18_the_sanitizer_has_nothing_to_say(tool: str) -> None:
+    suite = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/python/triton/test_cuda_kernels.py"]
+    cases = "softmax_odd or softmax_split or layer_norm_odd or kept or sum_columns or argmax_rows or welford_split"
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, *suite, "-k", cases]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_grid_has_every_axis_dtype_and_operation() -> None:

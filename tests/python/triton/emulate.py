@@ -78,10 +78,16 @@ def _widened(handle: TensorHandle) -> TensorHandle:
 
 
 def _cast(source: TensorHandle, target: tl.dtype) -> TensorHandle:
-    """The interpreter casts between bfloat16 and float32 alone as values, all others as the bits they are kept in."""
+    """The interpreter casts between bfloat16 and float32 alone as values, all others as the bits they are kept in.
+
+    To bfloat16 it truncates, where a GPU rounds to the nearest, ties to even.
+    """
     cast = InterpreterBuilder.cast_impl
     if tl.bfloat16 in (source.dtype.scalar, target.scalar) and source.dtype.scalar != target.scalar:
         source = cast(interpreter_builder, source, tl.float32)
+        if target.scalar == tl.bfloat16:
+            wide = torch.from_numpy(np.ascontiguousarray(source.data, np.float32))
+            return TensorHandle(wide.bfloat16().view(torch.uint16).numpy(), tl.bfloat16)
     return cast(interpreter_builder, source, target)
 
 

@@ -34,7 +34,8 @@ INTEGERS: Mapping[str, Function] = {
     "argmin": lambda x, dim: x.argmin(dim),
     "amin and amax": lambda x, dim: (x.amin(dim), x.amax(dim)),
 }
-ACCURACY = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.int64: 0.0}
+ACCURACY = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.int64: 0.0, torch.int8: 0.0}
+DTYPES = (torch.float32, torch.bfloat16, torch.int64)
 AXES = ("inner", "outer", "middle")
 
 
@@ -56,6 +57,8 @@ class Point:
         generator = torch.Generator(device).manual_seed(math.prod(self.shape) + self.dim)
         if self.dtype is torch.int64:
             return torch.randint(-(2**40), 2**40, self.shape, generator=generator, device=device)
+        if self.dtype is torch.int8:
+            return torch.randint(-128, 128, self.shape, generator=generator, device=device, dtype=torch.int8)
         return torch.randint(0, 1 << 14, self.shape, generator=generator, device=device).to(self.dtype) / (1 << 14)
 
 
@@ -67,7 +70,7 @@ def points(sizes: Sequence[int], most: int) -> Iterator[Point]:
             if rows * length > most:
                 continue
             for axis in AXES:
-                dtype = tuple(ACCURACY)[turn % 3]
+                dtype = DTYPES[turn % 3]
                 table = INTEGERS if dtype is torch.int64 else FLOATS
                 name = tuple(table)[turn // 3 % len(table)]
                 yield Point(name, table[name], *_shape(axis, rows, length), dtype)

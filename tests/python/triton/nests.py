@@ -139,6 +139,19 @@ def layer_norm(rows: int, length: int, dtype: DType = F32) -> Kernel:
     return kernel(nest, reads, [matrix("arg4", dtype, rows, length), buffer("arg5", F32, [rows])])
 
 
+def normalized(rows: int, length: int, dtype: DType = F32) -> Kernel:
+    """(x − mean) / √(variance + 1e-5)."""
+    body = BodyBuilder()
+    x = body.cast(body.load("arg0", dtype, (I0, R0)), F32)
+    mean, deviations = body.reduce("welford", x)
+    variance = body.compute("div", deviations, body.constant(length, F32))
+    scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
+    y = body.compute("mul", body.compute("sub", x, mean), scale)
+    body.store("arg1", (I0, R0), body.cast(y, dtype))
+    nest = Nest("normalized", axes((I0, rows)), axes((R0, length)), body.body())
+    return kernel(nest, [matrix("arg0", dtype, rows, length)], [matrix("arg1", dtype, rows, length)])
+
+
 def group_norm_sums(batch: int, groups: int, channels: int, pixels: int) -> Kernel:
     """Sums over (channel, pixel) of x[n, c, g, p] in an order of dims that does not flatten: two reduction axes."""
     body = BodyBuilder()

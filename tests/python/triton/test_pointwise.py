@@ -16,7 +16,7 @@ from mkwrap.ir.index import FloorDiv, Mod, axis_symbol
 from mkwrap.ir.nodes import Nest
 from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import BF16, F16, F32, H100, I0, I1, I2, padded_gather, transpose
+from tests.python.triton.nests import BF16, F16, F32, H100, I0, I1, I2, padded_gather, reduction, transpose
 from tests.python.triton.oracle import check, fill, sources
 
 
@@ -90,6 +90,15 @@ def test_c28_more_than_2_to_31_elements_take_64_bit_indices() -> None:
         nest = Nest("large", axes((I0, count)), (), body.body())
         case = kernel(nest, [buffer("arg0", F32, [count])], [buffer("arg1", F32, [count])])
         assert ("tl.int64" in next(sources(case, H100)).text) is wide
+
+
+@pytest.mark.parametrize("op", ["sum", "argmax"])
+@pytest.mark.parametrize(("rows", "length"), [(1, 2**31 + 5), (2**24 + 1, 130), (130, 2**24 + 1)])
+@pytest.mark.parametrize("outer", [False, True])
+def test_c28_reductions_of_more_than_2_to_31_elements(op: str, rows: int, length: int, outer: bool) -> None:
+    found = list(sources(reduction(op, rows, length, DType.INT8, outer), H100))
+    assert found
+    assert all("tl.program_id(0).to(tl.int64)" in source.text for source in found)
 
 
 def test_equal_kernels_give_equal_text_and_entries() -> None:
