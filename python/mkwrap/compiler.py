@@ -11,6 +11,7 @@ from mkwrap.capture import Callee, capture
 from mkwrap.codegen.wrapper.host import wrap
 from mkwrap.codegen.wrapper.manifest import Description
 from mkwrap.errors import CaptureError, TargetError
+from mkwrap.examples import reader
 from mkwrap.fuse import fuse
 from mkwrap.journal import Journal
 from mkwrap.lower import RULES
@@ -72,7 +73,7 @@ def compile(
         recalled = stage("recall", lambda: recall(candidates, sources, chosen, settings, record, cache))
         wanted = _wanted(chosen, settings, recalled)
         binaries = stage("build", lambda: build_all(sources, wanted, compiler, advance, recalled.images))
-        means = Means(cache, advance, early.referee, captured.samples)
+        means = Means(cache, advance, early.referee, reader(captured.samples))
         selection = stage("tune", lambda: tune(candidates, binaries, recalled, chosen, settings, means))
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
         description = Description(

@@ -106,6 +106,10 @@ class CompilerError(ToolchainError):
     """The host compiler, linker or Triton failed on generated code; carries its output."""
 
 
+class ProcessError(ToolchainError):
+    """The system refuses a child process, or the file for its messages."""
+
+
 class NoVariantError(ToolchainError):
     """Every variant of a kernel was rejected; names the kernel and each reason."""
 

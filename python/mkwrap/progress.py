@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -16,11 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 _DELAY_S = 0.5
 
 
+class Show(Protocol):
+    """Takes a stage's name, its pieces done and in all, and a word on what is at hand."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Show them."""
+
+
+def _hidden(stage: str, done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
+
+
 @contextmanager
-def shown(
-    wanted: bool | None, stream: TextIO | None = None, delay: float = _DELAY_S
-) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (stage, done, total) that shows how far each stage is; it may be called from any thread.
+def shown(wanted: bool | None, stream: TextIO | None = None, delay: float = _DELAY_S) -> Iterator[Show]:
+    """Yield a function that shows how far each stage is; it may be called from any thread.
 
     `wanted` is `Options.progress`: None shows the bar only where `stream` (standard error) is a terminal. Nothing is
     written before `delay` seconds have passed; the bar is removed at the end.
@@ -28,7 +37,7 @@ def shown(
     stream = sys.stderr if stream is None else stream
     visible = stream.isatty() if wanted is None else wanted
     if not visible:
-        yield lambda _stage, _done, _total: None
+        yield _hidden
         return
     bars = _Bars(stream, delay, forced=bool(wanted))
     try:
@@ -46,6 +55,7 @@ class _Bars:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
             console=Console(file=stream, force_terminal=True if forced else None),
             transient=True,
         )
@@ -54,11 +64,11 @@ class _Bars:
         self._lock = threading.Lock()
         self._running = False
 
-    def advance(self, stage: str, done: int, total: int) -> None:
+    def advance(self, stage: str, done: int, total: int, note: str = "") -> None:
         with self._lock:
             if stage not in self._tasks:
-                self._tasks[stage] = self._progress.add_task(stage, total=total)
-            self._progress.update(self._tasks[stage], completed=done, total=total)
+                self._tasks[stage] = self._progress.add_task(stage, total=total, note=note)
+            self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
             if not self._running and time.monotonic() >= self._from:
                 self._running = True
                 self._progress.start()

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options", "fresh"),
     ("ir",),
     ("stages", "artifact", "pytree"),
-    ("capture", "decompose", "fold", "origins", "lower", "fuse"),
+    ("capture", "examples", "decompose", "fold", "origins", "lower", "fuse"),
     ("codegen",),
     ("_C",),
     ("toolchain",),

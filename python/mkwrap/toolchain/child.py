@@ -17,12 +17,15 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
+from mkwrap.errors import ProcessError
 from mkwrap.toolchain.channel import HEADER_BYTES, frame
 
 # The child sees the modules its parent sees, wherever they come from.
 _BOOT = "import runpy, sys; sys.path[:] = sys.argv[2:]; runpy.run_module(sys.argv[1], run_name='__main__')"
 _TAIL_BYTES = 2000
 _GRACE_S = 5.0
+_SEND_S = 60.0
+_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,34 @@ class Death:
     reason: str
     timeout: bool = False
     """It was silent for too long."""
+    outside: bool = False
+    """It was ended by a signal that others send, such as a system short of memory, not by what it did."""
 
 
 class Child:
     """A process running `module` as its main module; use as a context manager, or `close` it.
 
-    Not thread-safe: one thread talks to it at a time.
+    Not thread-safe: one thread talks to it at a time. Raises `ProcessError` where the system refuses a process or a
+    temporary file.
     """
 
     def __init__(self, module: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, module, *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-        )
+        with contextlib.ExitStack() as stack:
+            try:
+                self._errors = stack.enter_context(tempfile.TemporaryFile())
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, module, *sys.path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    bufsize=0,
+                )
+            except OSError as error:
+                raise ProcessError(f"cannot start a Python process for {module}: {error.strerror}") from error
+            # It lives as long as the child.
+            stack.pop_all()
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     def __enter__(self) -> Child:
         return self
@@ -58,12 +72,22 @@ class Child:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def send(self, message: object) -> None:
-        """Send a message; if the child is dead, the next `receive` says why."""
+        """Send a message; if the child is dead, or takes nothing for a minute, the next `receive` says so."""
         assert self._process.stdin is not None
         rest = memoryview(frame(message))
+        poll = select.poll()
+        poll.register(self._process.stdin.fileno(), select.POLLOUT)
         with contextlib.suppress(BrokenPipeError):
             while rest:
+                if not poll.poll(_SEND_S * 1000):
+                    self.kill()
+                    return
                 written = self._process.stdin.write(rest)
                 rest = rest[written or 0 :]
 
@@ -122,4 +146,4 @@ class Child:
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _TAIL_BYTES))
         tail = self._errors.read().decode(errors="replace").strip()
-        return Death(f"{end}: {tail}" if tail else end)
+        return Death(f"{end}: {tail}" if tail else end, outside=-status in _OUTSIDE)

@@ -9,7 +9,7 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from mkwrap.errors import InternalError, ToolchainError
 from mkwrap.stages import Binary, Rejected, Source
@@ -19,8 +19,14 @@ from mkwrap.toolchain.records import get_binary, put_binary, source_key
 from mkwrap.toolchain.rejection import rejection
 
 Compile: TypeAlias = Callable[[Source], Binary | Rejected]
-Advance: TypeAlias = Callable[[str, int, int], None]
-"""Progress: name of the stage, pieces done, pieces in all."""
+
+
+class Advance(Protocol):
+    """Shows progress."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Take note of a stage's pieces done and in all, and of what is at hand."""
+
 
 # Triton compiles inside Python, holding its lock: it needs processes. C++ is compiled by processes of its own.
 _IN_CHILDREN = frozenset({"triton"})
@@ -43,7 +49,7 @@ class Request:
     source: Source
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """Show no progress."""
 
 

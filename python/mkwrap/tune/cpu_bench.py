@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import mmap
@@ -150,7 +151,10 @@ class CpuBench:
             fastest_us = 1e6 * min(self._seconds.values())
             most = round(self._contest.limits.batch_us / max(fastest_us, 1.0))
             count = copies(self._contest.memories, self._contest.cache_bytes, most)
-            self._rotated = [self._blocks, *(self._copy() for _ in range(count - 1))]
+            self._rotated = [self._blocks]
+            # Where memory is short fewer copies must do.
+            with contextlib.suppress(OSError):
+                self._rotated.extend(self._copy() for _ in range(count - 1))
         if number not in self._racers:
             self._racers[number] = self._load(self._contest.candidates[number], self._rotated)
         return self._racers[number]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from mkwrap import _C
+from mkwrap.errors import DriverError
 from mkwrap.tune.contest import (
     POISON,
     Call,
@@ -107,7 +109,10 @@ class CudaBench:
         memories = self._contest.memories
         if not self._rotated:
             count = copies(memories, self._contest.cache_bytes, unroll)
-            self._rotated = [self._addresses, *(self._copy() for _ in range(count - 1))]
+            self._rotated = [self._addresses]
+            # Where memory is short fewer copies must do.
+            with contextlib.suppress(DriverError):
+                self._rotated.extend(self._copy() for _ in range(count - 1))
         if number not in self._replays:
             candidate = self._contest.candidates[number]
             runs = [self._run(candidate, addresses) for addresses in self._rotated]

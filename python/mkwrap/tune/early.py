@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-import torch
-
+from mkwrap.errors import ProcessError
 from mkwrap.options import Options
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.pool import Advance, Children, silent
 from mkwrap.tune.measure import Referee
+from mkwrap.tune.samples import Read, unknown
 
 # A kernel has about so many variants that are worth a compiling process each.
 _MOST = 4
@@ -27,8 +27,8 @@ class Means:
     advance: Advance = silent
     referee: Referee | None = None
     """A measuring process that was started early, the caller's to end."""
-    samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Example values of the program's inputs, by name; they are only read."""
+    read: Read = unknown
+    """The example values of the program's inputs."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ def started_early(target: Target, options: Options) -> Iterator[Early]:
     expected = measured(target, options) and options.tuning is None
     spare = options.jobs - 1
     with Children() as children, Referee(target.kind) as referee:
-        if target.preload:
-            children.start(min(spare, _MOST if expected else 1), target.preload)
-        if spare > 0 and expected:
-            referee.start()
+        # What cannot be started now is asked for again when it is needed.
+        with suppress(ProcessError):
+            if target.preload:
+                children.start(min(spare, _MOST if expected else 1), target.preload)
+            if spare > 0 and expected:
+                referee.start()
         yield Early(children, referee)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mkwrap.errors import NoVariantError
+from mkwrap.errors import NoVariantError, ProcessError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.cache import digest
+from mkwrap.toolchain.rejection import rejection
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
 from mkwrap.tune.cost import prune
@@ -62,10 +63,11 @@ class Matches:
         self._options = options
         self._recalled = recalled
         self._cache = means.cache
-        self._samples = Samples(schedule, means.samples)
+        self._samples = Samples(schedule, means.read)
         self._stack = contextlib.ExitStack()
         self._referee = means.referee or self._stack.enter_context(Referee(target.kind))
         self._objects: Mapping[str, Path | str] = {}
+        self._trouble = ""
 
     def __enter__(self) -> Matches:
         return self
@@ -83,20 +85,31 @@ class Matches:
         return decision_of(row, entrants.candidates, entrants.binaries, provenance)
 
     def prepare(self, entrants: Sequence[Entrants]) -> None:
-        """Make the binaries of all kernels that will be measured loadable."""
+        """Make the binaries of all kernels that will be measured loadable.
+
+        Where the system has no room for files or processes nothing is measured: the defaults are right, too.
+        """
         if not entrants:
             return
-        self._referee.start()
-        if self._target.kind == "cpu":
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mkwrap-tune-")))
-            images = [image for entry in entrants for binary in entry.binaries for image in binary.images]
-            self._objects = link_objects(images, self._options.cxx, folder)
+        try:
+            self._referee.start()
+            if self._target.kind == "cpu":
+                temporary = tempfile.TemporaryDirectory(prefix="mkwrap-tune-", ignore_cleanup_errors=True)
+                folder = Path(self._stack.enter_context(temporary))
+                images = [image for entry in entrants for binary in entry.binaries for image in binary.images]
+                self._objects = link_objects(images, self._options.cxx, folder)
+        except ProcessError as error:
+            self._trouble = str(error)
+        except OSError as error:
+            self._trouble = f"cannot write to {tempfile.gettempdir()}: {error.strerror}"
 
     def play(self, entrants: Entrants) -> Decision:
         """Measure and decide; a decision is kept unless the measuring itself failed.
 
         Raises `NoVariantError` where no variant gives the right result.
         """
+        if self._trouble:
+            return Decision(entrants.variants[0], f"not measured: {self._trouble}")
         with self._device_to_itself():
             # Another process may have measured it since, holding the device.
             elsewhere = self._kept(entrants)
@@ -196,7 +209,7 @@ def _decide(
     first = entrants.variants[0]
     if racers and all(outcome.faults.get(i) == OUT_OF_RANGE for i in range(len(racers))):
         return Decision(racers[0], "not measured: no valid index values are known", (), tuple(out)), True
-    rejected = (*out, *(Rejected(racers[i], reason) for i, reason in sorted(outcome.faults.items())))
+    rejected = (*out, *(rejection(racers[i], reason) for i, reason in sorted(outcome.faults.items())))
     survivors = [variant for i, variant in enumerate(racers) if i not in outcome.faults]
     if not survivors:
         raise no_variant(entrants.kernel, (*entrants.rejected, *rejected))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
-from mkwrap.errors import InternalError
+from mkwrap.errors import InternalError, ProcessError
 from mkwrap.toolchain.child import Child, Death
 from mkwrap.tune.contest import At, Contest, Done, Fault, Prepare, Samples
 
@@ -39,19 +39,34 @@ class Referee:
         self._dismiss()
 
     def hold(self, contest: Contest) -> Outcome:
-        """Return what is known of each candidate after the contest. Every candidate without a fault was right."""
+        """Return what is known of each candidate after the contest. Every candidate without a fault was right.
+
+        A process that others ended, or that died of no single candidate, is replaced once at the same place; a candidate
+        that it dies of is out.
+        """
         faults: dict[int, str] = {}
+        forgiven: set[int | None] = set()
         while True:
             numbers = [i for i in range(len(contest.candidates)) if i not in faults]
             if not numbers:
                 return Outcome({}, faults)
             rest = replace(contest, candidates=tuple(contest.candidates[i] for i in numbers))
-            attempt = self._attempt(rest)
+            try:
+                attempt = self._attempt(rest)
+            except ProcessError as error:
+                return Outcome({}, faults, str(error))
             faults |= {numbers[i]: reason for i, reason in attempt.outcome.faults.items()}
-            if attempt.culprit is None:
+            if attempt.death is None:
                 samples = {numbers[i]: values for i, values in attempt.outcome.samples.items()}
-                return Outcome(samples, faults, attempt.outcome.remark)
-            faults[numbers[attempt.culprit]] = attempt.outcome.remark
+                return Outcome(samples, faults)
+            place = None if attempt.culprit is None else numbers[attempt.culprit]
+            if (place is None or attempt.death.outside) and place not in forgiven:
+                forgiven.add(place)
+                continue
+            remark = f"the measuring process {attempt.death.reason}"
+            if place is None:
+                return Outcome({}, faults, remark)
+            faults[place] = remark
 
     def start(self) -> Child:
         """Return the measuring process, started if there is none: it takes a moment in which others can work."""
@@ -75,11 +90,10 @@ class Referee:
                 case Fault(number=number, reason=reason):
                     faults[number] = reason
                 case Done():
-                    return _Attempt(Outcome(samples, faults), None)
-                case Death(reason=reason):
+                    return _Attempt(Outcome(samples, faults))
+                case Death() as death:
                     self._dismiss()
-                    remark = f"the measuring process {reason}"
-                    return _Attempt(Outcome({}, faults, remark), at if at >= 0 else None)
+                    return _Attempt(Outcome({}, faults), death, at if at >= 0 else None)
                 case other:
                     raise InternalError(f"the measuring process answered {type(other).__name__}")
 
@@ -91,7 +105,9 @@ class Referee:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One process's part of a contest, and the candidate it died of (None: it lived, or died of no single one)."""
+    """One process's part of a contest."""
 
     outcome: Outcome
-    culprit: int | None
+    death: Death | None = None
+    culprit: int | None = None
+    """The candidate it died of; None: of no single one."""

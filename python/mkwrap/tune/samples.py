@@ -6,10 +6,11 @@ A gather's speed depends on its indices, a masked kernel's on its mask: they are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from mkwrap.errors import IndexRangeError
 from mkwrap.ir.dtypes import DType
@@ -23,15 +24,23 @@ from mkwrap.tune.values import Bytes
 _MOST_POINTS = 1 << 20
 # Of what is longer, the beginning is enough.
 _MOST_BYTES = 1 << 24
-_EXACT_TYPES = (torch.Tensor, torch.nn.Parameter)
+
+Read: TypeAlias = Callable[[str], npt.NDArray[np.generic] | None]
+"""From an input's name to its example's elements, bfloat16 as uint16 bits; None where they are not known."""
+
+
+def unknown(name: str) -> None:
+    """Know no example."""
+    del name
 
 
 class Samples:
-    """The example call's values. Reads the caller's tensors when asked, and keeps what it computed, not the tensors."""
+    """The example call's values. Reads examples when asked, and keeps what it computed."""
 
-    def __init__(self, schedule: Schedule, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, schedule: Schedule, read: Read) -> None:
         self._schedule = schedule
-        self._tensors = tensors
+        self._read = read
+        self._starts: dict[str, Bytes | None] = {}
         self._computed: dict[tuple[str, int], Bytes] = {}
 
     def value(self, buffer: str, step: int) -> bytes | None:
@@ -58,7 +67,7 @@ class Samples:
             name, before = pending.pop()
             writer = self._writer(name, before)
             if writer is None:
-                if not self._readable(name):
+                if self._start(name) is None:
                     return None
                 continue
             if writer in found:
@@ -82,20 +91,21 @@ class Samples:
                 return number
         return None
 
-    def _readable(self, buffer: str) -> bool:
-        if buffer in self._schedule.program.constants:
-            return True
-        tensor = self._tensors.get(buffer)
-        return type(tensor) in _EXACT_TYPES and tensor is not None and tensor.device.type != "meta"
-
     def _before(self, buffer: str, step: int) -> Bytes | None:
         writer = self._writer(buffer, step)
         if writer is not None:
             return self._computed[buffer, writer]
+        return self._start(buffer)
+
+    def _start(self, buffer: str) -> Bytes | None:
+        """Return what a buffer holds before a call."""
         constant = self._schedule.program.constants.get(buffer)
         if constant is not None:
             return constant.data
-        return _bytes_of(self._buffer(buffer), self._tensors[buffer]) if self._readable(buffer) else None
+        if buffer not in self._starts:
+            elements = self._read(buffer)
+            self._starts[buffer] = None if elements is None else _bytes_of(self._buffer(buffer), elements)
+        return self._starts[buffer]
 
     def _run(self, number: int) -> None:
         """Interpret a step whose ancestors have run."""
@@ -125,14 +135,10 @@ def _points(nest: Nest) -> float:
     return math.prod(int(extent) for extent in extents) if all(extent.is_Integer for extent in extents) else math.inf
 
 
-def _bytes_of(buffer: Buffer, tensor: torch.Tensor) -> Bytes:
-    """Copy a tensor's elements, in the buffer's strides; bytes between them are 0."""
-    values = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if buffer.dtype is DType.BFLOAT16:
-        values = values.view(torch.int16)
+def _bytes_of(buffer: Buffer, elements: npt.NDArray[np.generic]) -> Bytes:
+    """Copy elements, in the buffer's strides; bytes between them are 0."""
     data = np.zeros(storage_elements(buffer) * buffer.dtype.itemsize, np.uint8)
-    target = strided(buffer, data)
-    target[...] = values.numpy().view(target.dtype)
+    strided(buffer, data)[...] = elements
     return data
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
 from mkwrap.tune.early import Means
-from mkwrap.tune.match import Entrants, Matches, no_variant
+from mkwrap.tune.match import LIMITS, Entrants, Matches, no_variant
 from mkwrap.tune.recall import Decision, Recalled, missing_tuning
 
 _ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", "cuda": "not measured: no device"}
@@ -47,8 +49,12 @@ def tune(
             raise missing_tuning(candidates, dict.fromkeys(changed, "its row is of other bytes than are built here"))
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
         matches.prepare(undecided)
+        begin = time.monotonic()
         for done, entry in enumerate(undecided):
-            means.advance("tune", done, len(undecided))
+            # Before the first is known, one kernel takes its budget at the most.
+            each = (time.monotonic() - begin) / done if done else LIMITS[options.tune].budget
+            left = math.ceil(each * (len(undecided) - done))
+            means.advance("tune", done, len(undecided), f"{entry.kernel.name}, {left} s left")
             decisions[entry.kernel.name] = matches.play(entry)
         means.advance("tune", len(undecided), len(undecided))
     return _selection(candidates, entrants, decisions, recalled)

@@ -5,6 +5,7 @@ It may die of a candidate: it says what it is about to run, so that its parent k
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -170,6 +171,8 @@ class _Race:
 def main() -> None:
     """Hold contests until the parent closes its end."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # Read by OpenMP's runtime, which comes with the first kernel: its threads stay each on its processor.
+    os.putenv("OMP_PROC_BIND", "true")
     channel = Channel()
     context: _C.CudaContext | None = None
     for message in channel.messages():

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mkwrap
 from mkwrap.capture import capture
+from mkwrap.examples import reader
 from mkwrap.fuse import fuse
 from mkwrap.ir.dtypes import DType
 from mkwrap.lower import RULES
@@ -26,7 +27,7 @@ from mkwrap.tune.values import make
 def _scheduled(fn: Callable[..., torch.Tensor], *args: torch.Tensor) -> tuple[Schedule, Samples]:
     captured = capture(fn, args, {}, None, RULES)
     schedule = fuse(lower(captured))
-    return schedule, Samples(schedule, captured.samples)
+    return schedule, Samples(schedule, reader(captured.samples))
 
 
 def _memories(schedule: Schedule, samples: Samples, kernel: int = -1) -> tuple[Memory, ...]:
@@ -91,7 +92,7 @@ def test_a_fake_example_has_no_values() -> None:
     with FakeTensorMode():
         fake = torch.empty(2, dtype=torch.int64)
     names = [spec.name for spec in schedule.program.inputs]
-    memory = _integers(_memories(schedule, Samples(schedule, dict.fromkeys(names, fake))))
+    memory = _integers(_memories(schedule, Samples(schedule, reader(dict.fromkeys(names, fake)))))
     assert memory.fill is Fill.UNIFORM
 
 

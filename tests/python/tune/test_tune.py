@@ -152,8 +152,8 @@ from tests.python.tune.kernels import LOOP, SLOW, built, choose, options_in, plu
 folder = Path(sys.argv[1])
 candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
 selection = choose(candidates, binaries, target_of(), options_in(folder), Cache(folder))
-print(selection.winners["kernel0"].only.source.variant.label, selection.provenance["kernel0"].name)
 assert "torch" not in sys.modules
+print(selection.winners["kernel0"].only.source.variant.label, selection.provenance["kernel0"].name)
 """
 
 
@@ -294,10 +294,10 @@ def test_forcing_a_variant_that_does_not_build_says_why(tmp_path: Path) -> None:
 
 
 def test_progress_counts_the_kernels_to_measure(tmp_path: Path) -> None:
-    steps: list[tuple[str, int, int]] = []
+    steps: list[tuple[object, ...]] = []
     candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
     choose(candidates, binaries, target_of(), options_in(tmp_path), None, lambda *step: steps.append(step))
-    assert steps == [("tune", 0, 1), ("tune", 1, 1)]
+    assert steps == [("tune", 0, 1, "kernel0, 1 s left"), ("tune", 1, 1)]
 
 
 def test_rejections_of_the_build_stay_in_the_report(tmp_path: Path) -> None:
