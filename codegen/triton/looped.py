@@ -45,7 +45,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         params: Params = (("x", x_block), ("r", r_block), ("num_warps", fewest))
         found.append((*params, ("stages", stages)) if stages > 1 else params)
     # Where a row fits a block, walking it in pieces rarely wins: one shape is enough to find out.
-    few = length is not None and length <= _SHORT
+    few = length is not None and length <= (_SHORT_INNER if rows.inner else _SHORT_OUTER)
     return ways(rows, tuple(dict.fromkeys(found[:1] if few else found)))
 
 
@@ -65,7 +65,7 @@ def _cut_elsewhere(rows: Rows) -> bool:
 
 # A warp's work in a tile: four elements of each thread.
 _LEAST_LANES = 128
-_SHORT = 1024
+_SHORT_INNER, _SHORT_OUTER = 1024, 256
 _LONG = 65536
 _SHARE = 8
 

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests.python.triton.grid import INTEGERS, Point, check_point, points
+from tests.python.compiler.forced import candidates_of
+from tests.python.triton.grid import INTEGERS, VIEWS, Point, check_point, points
 
+import mkwrap
 from mkwrap import _C, Options
 from mkwrap.stages import Binary, BufferArgument, Source, WorkspaceArgument
 from mkwrap.targets import resolve
@@ -62,6 +65,36 @@ def test_every_forced_variant_equals_eager(first: int) -> None:
     launch = Launcher(target)
     for point in POINTS[first : first + PER_TEST]:
         check_point(point, target.device, "cuda", launch)
+
+
+@pytest.mark.parametrize("shape", [(100, 3003), (4, 120_000), (20_000, 45)], ids=str)
+def test_c33_reductions_of_views_equal_eager(shape: tuple[int, int]) -> None:
+    target = resolve("cuda", Options())
+    launch = Launcher(target)
+    for name, function in VIEWS.items():
+        check_point(Point(name, function, shape, 1, torch.float32), target.device, "cuda", launch)
+
+
+def test_c15_programs_that_count_themselves_in_survive_a_thousand_runs_on_two_streams(quick: Options) -> None:
+    x = torch.randn(3, 1 << 18, device="cuda")
+    (kernel,) = candidates_of(total, (x,), quick, "cuda").variants.items()
+    label = next(variant.label for variant in kernel[1] if "single=True" in variant.label)
+    model = mkwrap.compile(total, (x,), options=replace(quick, force={kernel[0]: label}))
+    first = model(x)
+    torch.testing.assert_close(first, total(x), rtol=1e-4, atol=1e-2)
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    torch.cuda.synchronize()
+    for _ in range(500):
+        results = []
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                results.append(model(x))
+        torch.cuda.synchronize()
+        assert all(torch.equal(result, first) for result in results)
+
+
+def total(x: torch.Tensor) -> torch.Tensor:
+    return x.sum(1)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,17 @@ INTEGERS: Mapping[str, Function] = {
     "argmin": lambda x, dim: x.argmin(dim),
     "amin and amax": lambda x, dim: (x.amin(dim), x.amax(dim)),
 }
+VIEWS: Mapping[str, Function] = {
+    "every other column": lambda x, dim: x[:, ::2].sum(dim),
+    "transposed": lambda x, dim: x.t().amax(dim),
+    "expanded": lambda x, dim: x[:, None, :].expand(-1, 3, -1).sum((dim, 2)),
+    "one row in": lambda x, dim: x[1:, 1:].max(dim),
+    "flipped": lambda x, dim: x.flip(1).argmin(dim),
+    "first and third axis": lambda x, dim: x.view(2, -1, 3, x.shape[1] // 3).sum((0, dim + 1)),
+    "last axes swapped": lambda x, dim: torch.softmax(x.view(-1, 3, x.shape[1] // 3).mT, dim + 1),
+    "all": lambda x, dim: torch.var_mean(x, correction=dim - 1),
+}
+"""Reductions of views of a matrix with an even number of rows, and columns that 3 divides, along dimension 1."""
 ACCURACY = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.int64: 0.0, torch.int8: 0.0}
 DTYPES = (torch.float32, torch.bfloat16, torch.int64)
 AXES = ("inner", "outer", "middle")

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.python.triton.emulate import run
-from tests.python.triton.grid import Point, check_point, points
+from tests.python.triton.grid import VIEWS, Point, check_point, points
 from tests.python.triton.nests import H100
 
 POINTS = tuple(points((1, 5, 67), 600))
@@ -17,3 +18,9 @@ POINTS = tuple(points((1, 5, 67), 600))
 @pytest.mark.parametrize("point", POINTS, ids=str)
 def test_every_forced_variant_equals_eager(point: Point, tmp_path: Path) -> None:
     check_point(point, H100, "cpu", partial(run, folder=tmp_path))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_c33_reductions_of_views_equal_eager(name: str, tmp_path: Path) -> None:
+    point = Point(name, VIEWS[name], (6, 45), 1, torch.float32)
+    assert check_point(point, H100, "cpu", partial(run, folder=tmp_path)) >= 2
