@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mkwrap.codegen.cpp import matmul, matmul_dot, pointwise, reduction
+from mkwrap.codegen.cpp import matmul, matmul_dot, pointwise, reduction, scan
 from mkwrap.codegen.template import Language
 
-LANGUAGE = Language("cpp", templates=(pointwise.TEMPLATE, reduction.TEMPLATE, matmul.TEMPLATE, matmul_dot.TEMPLATE))
+LANGUAGE = Language(
+    "cpp", templates=(pointwise.TEMPLATE, reduction.TEMPLATE, scan.TEMPLATE, matmul.TEMPLATE, matmul_dot.TEMPLATE)
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.spelling import CTYPES, header
 from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.writer import Writer
+from mkwrap.ir.analysis import scans
 from mkwrap.ir.nodes import Compute, Expr, Load, Nest, Reduce, Store
 from mkwrap.stages import (
     Argument,
@@ -156,7 +158,9 @@ def _one_line(text: str) -> str:
 def headers(nest: Nest) -> tuple[str, ...]:
     """Return the headers a nest's text needs, fewest that suffice."""
     names = {"simd.h", "simd_loops.h"}
-    names.update(header(i.op) for i in nest.body if isinstance(i, Compute))
+    combines = [scan.combine.body for scan in scans(nest) if scan.combine is not None]
+    names.update(header(i.op) for i in itertools.chain(nest.body, *combines) if isinstance(i, Compute))
+    names.update("simd_scan_log.h" if scan.op == "logaddexp" else "simd_scan.h" for scan in scans(nest))
     if any(isinstance(i, Reduce) for i in nest.body):
         names.add("simd_reduce.h")
     return tuple(sorted(names))

@@ -355,7 +355,7 @@ class ReductionLoops:
         for i in plan.element_instructions(loop):
             name = defined(i)[0]
             if plan.values.varies(name):
-                writer.line(f"const auto {name} = {self.statements.expression(i)};")
+                self.write_value(writer, i, loop, which)
                 if plan.kept.get(name) == loop:
                     full = f"mkw::Full<{self.lanes}>{{}}"
                     writer.line(f"mkw::store({full}, {name}_kept + {self._kept_at()}, {name});")
@@ -363,6 +363,10 @@ class ReductionLoops:
             writer.line(a.step(self.statements, f"{_name(a)}_acc[{which}]", plan.position))
         if loop == plan.loops - 1:
             writer.lines(self.statements.store(s, vector=True) for s in plan.element_stores)
+
+    def write_value(self, writer: Writer, i: Instruction, _loop: int, _which: str) -> None:
+        """Write one instruction per element, of the kinds of which some values are vectors."""
+        writer.line(f"const auto {defined(i)[0]} = {self.statements.expression(i)};")
 
     # ── row buffers ──
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from tests.python.cpp.test_pointwise import gather, plus_one
 from tests.python.cpp.test_reduction import layer_norm, reduced, softmax
+from tests.python.cpp.test_scan import cumsum, linear_recurrence
 
-from mkwrap.codegen.cpp import pointwise, reduction
+from mkwrap.codegen.cpp import pointwise, reduction, scan
 from mkwrap.codegen.template import Template
 from mkwrap.ir.nodes import Origin
 from mkwrap.stages import Device, Kernel, Params, Variant
@@ -28,6 +29,10 @@ CASES: tuple[tuple[str, Template, Kernel, Device, Params], ...] = (
      (("axis", "r0"), ("width", 2), ("threads", 2), ("keep", "stack"), ("passes", 2), ("stream", True), ("ahead", 4))),
     ("column_sum", reduction.TEMPLATE, reduced("sum", 100, 2000, dim=0), V4,
      (("axis", "p0"), ("width", 4), ("threads", 2))),
+    ("cumsum_cut", scan.TEMPLATE, cumsum(1, 1 << 20), V4,
+     (("axis", "r0"), ("width", 2), ("threads", 2), ("parts", 8), ("stream", True))),
+    ("linear_recurrence_columns", scan.TEMPLATE, linear_recurrence(64, 100), V3,
+     (("axis", "p0"), ("width", 2), ("threads", 1))),
     ("argmax_split", reduction.TEMPLATE, reduced("argmax", 1, 5000), V3,
      (("axis", "r0"), ("width", 4), ("threads", 2), ("split", True))),
 )  # fmt: skip
@@ -49,7 +54,7 @@ def test_space_is_small_distinct_and_renders(
     assert name
     assert params
     space = template.space(k, device)
-    assert 1 <= len(space) <= 8
+    assert 1 <= len(space) <= 9
     assert len(set(space)) == len(space)
     texts = {template.render(k, Variant(k.name, template.name, p), device).text for p in space}
     assert len(texts) == len(space)
