@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from mkwrap.codegen.cpp import matmul, matmul_dot, pointwise, reduction, scan
+from mkwrap.codegen.cpp import matmul, matmul_dot, pointwise, reduction, scan, sort
 from mkwrap.codegen.template import Language
 
 LANGUAGE = Language(
-    "cpp", templates=(pointwise.TEMPLATE, reduction.TEMPLATE, scan.TEMPLATE, matmul.TEMPLATE, matmul_dot.TEMPLATE)
+    "cpp",
+    templates=(
+        pointwise.TEMPLATE,
+        reduction.TEMPLATE,
+        scan.TEMPLATE,
+        sort.TEMPLATE,
+        matmul.TEMPLATE,
+        matmul_dot.TEMPLATE,
+    ),
 )

@@ -13,7 +13,7 @@ from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.spelling import CTYPES, header
 from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import scans
+from mkwrap.ir.analysis import scans, sorts
 from mkwrap.ir.nodes import Compute, Expr, Load, Nest, Reduce, Store
 from mkwrap.stages import (
     Argument,
@@ -161,6 +161,8 @@ def headers(nest: Nest) -> tuple[str, ...]:
     combines = [scan.combine.body for scan in scans(nest) if scan.combine is not None]
     names.update(header(i.op) for i in itertools.chain(nest.body, *combines) if isinstance(i, Compute))
     names.update("simd_scan_log.h" if scan.op == "logaddexp" else "simd_scan.h" for scan in scans(nest))
+    if sorts(nest):
+        names.add("simd_sort.h")
     if any(isinstance(i, Reduce) for i in nest.body):
         names.add("simd_reduce.h")
     return tuple(sorted(names))

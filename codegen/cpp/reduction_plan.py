@@ -15,10 +15,10 @@ import sympy
 
 from mkwrap.codegen.cpp.statements import Accumulator, axis_names
 from mkwrap.codegen.cpp.values import Values
-from mkwrap.ir.analysis import defined, reduces, stores, stores_elements
+from mkwrap.ir.analysis import defined, reduces, sorts, stores, stores_elements
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import linearize
-from mkwrap.ir.nodes import Axis, BoundsCheck, Compute, Constant, Expr, Instruction, Load, Reduce, Store
+from mkwrap.ir.nodes import Axis, BoundsCheck, Compute, Constant, Expr, Instruction, Load, Reduce, Sort, Store
 from mkwrap.ir.ops import OPS
 
 _CHEAP = 3
@@ -68,11 +68,20 @@ class Plan:
     def loops(self) -> int:
         """Number of loops over the reduction axes."""
         last = [self._loop(r) for r in reduces(self.values.nest)]
+        last += [self._loop(s) for s in sorts(self.values.nest)]
         last += [self._phase_of_store(s) for s in self.element_stores]
         return max(last) + 1
 
-    def _loop(self, reduce: Reduce) -> int:
-        return self.values.phase[reduce.dests[0]] - 1
+    def _loop(self, i: Reduce | Sort) -> int:
+        return self.values.phase[i.dests[0]] - 1
+
+    def sorted_after(self, loop: int) -> tuple[Sort, ...]:
+        """Return the sorts whose rows a loop gathers."""
+        return tuple(i for i in sorts(self.values.nest) if self._loop(i) == loop)
+
+    def sorted_before(self, loop: int) -> tuple[Sort, ...]:
+        """Return the sorts whose results a loop may read."""
+        return tuple(i for i in sorts(self.values.nest) if self._loop(i) < loop)
 
     def _phase_of_store(self, store: Store) -> int:
         values = self.values
@@ -150,7 +159,7 @@ class Plan:
         return frozenset(name for name, made in self.kept.items() if made < loop)
 
     def _sinks(self, loop: int) -> tuple[Instruction, ...]:
-        found: list[Instruction] = [a.reduce for a in self.accumulators(loop)]
+        found: list[Instruction] = [*(a.reduce for a in self.accumulators(loop)), *self.sorted_after(loop)]
         if loop == self.loops - 1:
             found.extend(self.element_stores)
         for i in self.values.nest.body:
@@ -161,6 +170,7 @@ class Plan:
     def _elements(self, loop: int, known: frozenset[str]) -> tuple[Instruction, ...]:
         sinks = self._sinks(loop)
         rows = frozenset(self.values.dtypes) - self.values.element
+        rows |= {dest for sort in sorts(self.values.nest) for dest in sort.dests}
         needed = self.values.needed(sinks, known | rows)
         checks = [i for i in sinks if isinstance(i, BoundsCheck) and i not in needed]
         chosen = [i for i in (*needed, *checks) if defined(i) and defined(i)[0] in self.values.element]
@@ -176,7 +186,7 @@ class Plan:
         match i:
             case Compute(args=args) | Reduce(args=args):
                 direct: tuple[str, ...] = args
-            case Store(arg=arg) | BoundsCheck(arg=arg):
+            case Store(arg=arg) | BoundsCheck(arg=arg) | Sort(arg=arg):
                 direct = (arg,)
             case _:
                 direct = ()

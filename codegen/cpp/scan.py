@@ -12,10 +12,8 @@ import sympy
 
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.kernel_text import Frame
-from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.reduction_plan import Plan
-from mkwrap.codegen.cpp.scan_loops import COSTLY, ScanLoops, widened
-from mkwrap.codegen.cpp.two_pass import two_pass
+from mkwrap.codegen.cpp.scan_loops import COSTLY, ScanLoops, prepared
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
@@ -53,7 +51,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Return the variants worth measuring, best guess first."""
     if not scans(kernel.nest):
         return ()
-    nest = _prepared(kernel.nest)
+    nest = prepared(kernel.nest)
     row = f"r{len(nest.reduction_axes) - 1}"
     columns = [f"p{k}" for k in range(len(nest.axes))]
     costs = {name: _cost(_values(nest, kernel, device, name), name) for name in (row, *columns)}
@@ -66,7 +64,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one kernel with scans."""
     choice = _Choice(**dict(variant.params))  # type: ignore[arg-type]
-    nest = _prepared(kernel.nest)
+    nest = prepared(kernel.nest)
     loops = _loops(_values(nest, kernel, device, choice.axis), choice)
     frame = Frame(
         kernel,
@@ -83,10 +81,6 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 
 
 TEMPLATE = Template("scan", space, render, also=frozenset({Scan}))
-
-
-def _prepared(nest: Nest) -> Nest:
-    return two_pass(widened(narrowed(nest)))
 
 
 def _loops(values: Values, choice: _Choice) -> ScanLoops:

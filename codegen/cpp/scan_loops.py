@@ -10,9 +10,11 @@ from functools import cached_property
 import sympy
 
 from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
 from mkwrap.codegen.cpp.spelling import CTYPES, literal, spell
 from mkwrap.codegen.cpp.statements import Accumulator
+from mkwrap.codegen.cpp.two_pass import two_pass
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import defined, scans
 from mkwrap.ir.dtypes import DType
@@ -45,6 +47,11 @@ def widened(nest: Nest) -> Nest:
         else:
             body.append(i)
     return replace(nest, body=tuple(body))
+
+
+def prepared(nest: Nest) -> Nest:
+    """Return the nest as the templates of scans and sorts write it: index arithmetic narrow, sums wide, no Welford."""
+    return two_pass(widened(narrowed(nest)))
 
 
 @dataclass(frozen=True)

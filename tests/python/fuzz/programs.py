@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
+from tests.python.fuzz.rows import Pick, Step, reduction, scan
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -65,15 +65,6 @@ class Input:
         return values.to(self.dtype)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One expression over `v`; what it needs of its operands and what it promises."""
-
-    text: str
-    wants_exact: bool = False
-    gives_exact: bool = True
-
-
 @dataclass
 class RandomProgram:
     """Inputs, expressions, and the positions in `v` that are returned."""
@@ -114,8 +105,6 @@ inputs = st.builds(
 )
 
 # ── Kinds of steps. `a`, `b`, `c` are operands as text, `x` the value of the first; `pick(n)` draws from 0 … n − 1. ───────
-Pick: TypeAlias = Callable[[int], int]
-
 UNARY_EXACT = [
     "neg",
     "abs",
@@ -255,46 +244,6 @@ def _join(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
     return Step(texts[pick(len(texts))], wants_exact=True)
 
 
-def _reduction(a: str, x: torch.Tensor, pick: Pick) -> Step:
-    d = pick(max(x.dim(), 1))
-    keep = bool(pick(2))
-    exact = [
-        f"{a}.amax({d}, {keep})",
-        f"{a}.amin({d})",
-        f"{a}.max({d}, {keep})[1]",
-        f"{a}.min({d})[0]",
-        f"{a}.argmax({d})",
-        f"{a}.argmin()",
-        f"{a}.any({d}, {keep})",
-        f"{a}.all()",
-        f"torch.count_nonzero({a}, {d})",
-    ]
-    rounded = [
-        f"{a}.sum({d}, {keep})",
-        f"{a}.sum()",
-        f"{a}.sum({d}, dtype=torch.float32)",
-        f"{a}.prod({d})",
-        f"{a}.mean({d}, {keep})",
-        f"{a}.mean((0, -1))",
-        f"{a}.softmax({d})",
-        f"{a}.log_softmax({d})",
-        f"{a}.logsumexp({d}, {keep})",
-    ]
-    amplifying = [
-        f"{a}.var({d})",
-        f"{a}.std({d}, correction=0)",
-        f"torch.var_mean({a}, {d}, keepdim={keep})[{pick(2)}]",
-        f"torch.linalg.vector_norm({a}, {1 + pick(3)}, {d})",
-        f"F.layer_norm({a}, {a}.shape[{d}:])",
-        f"F.rms_norm({a}, {a}.shape[-1:])",
-        f"F.group_norm({a}, 1)",
-        f"F.normalize({a}, dim={d})",
-    ]
-    which = pick(3)
-    texts = (exact, rounded, amplifying)[which]
-    return Step(texts[pick(len(texts))], wants_exact=which != 1, gives_exact=which == 0)
-
-
 def _product(a: str, b: str, x: torch.Tensor, pick: Pick) -> Step:
     texts = [
         f"{a} @ {a}.mT",
@@ -333,7 +282,7 @@ def _draw_step(pick: Pick, v: Sequence[torch.Tensor]) -> tuple[Step, list[int]]:
     at = [len(v) - 1 - min(pick(len(v)), pick(len(v))) for _ in range(3)]
     a, b, c = (f"v[{k}]" for k in at)
     x = v[at[0]]
-    kind = pick(13)
+    kind = pick(14)
     if kind <= 1:
         return _unary(a, pick), at[:1]
     if kind <= 4:
@@ -345,9 +294,11 @@ def _draw_step(pick: Pick, v: Sequence[torch.Tensor]) -> tuple[Step, list[int]]:
     if kind == 8:
         return _join(a, b, x, pick), at[:2]
     if kind <= 10:
-        return _reduction(a, x, pick), at[:1]
+        return reduction(a, x, pick), at[:1]
     if kind == 11:
         return _mutation(a, b, x, pick), at[:2]
+    if kind == 12:
+        return scan(a, x, pick), at[:1]
     return _product(a, b, x, pick), at[:2]
 
 
