@@ -55,28 +55,6 @@ bool is_refusal() {
          PyErr_ExceptionMatches(PyExc_MemoryError) == 0;
 }
 
-struct Extent {
-  std::intptr_t low;
-  std::intptr_t high;
-};
-
-// The bytes a tensor may touch, empty where it has no elements.
-Extent extent(const DLTensor& tensor) {
-  std::int64_t below = 0;
-  std::int64_t above = 0;
-  std::int64_t dense = 1;
-  for (int k = tensor.ndim - 1; k >= 0; --k) {
-    if (tensor.shape[k] == 0) return {0, 0};
-    const std::int64_t stride = tensor.strides == nullptr ? dense : tensor.strides[k];
-    dense *= tensor.shape[k];
-    (stride < 0 ? below : above) += (tensor.shape[k] - 1) * stride;
-  }
-  const std::int64_t bytes = (tensor.dtype.bits * tensor.dtype.lanes + 7) / 8;
-  const auto start =
-      reinterpret_cast<std::intptr_t>(tensor.data) + static_cast<std::intptr_t>(tensor.byte_offset);
-  return {start + below * bytes, start + (above + 1) * bytes};
-}
-
 }  // namespace
 
 DLTensor wanted_tensor(const CallSite& site, const mkw_tensor_info& info) {
@@ -203,22 +181,6 @@ bool Arguments::take_capsule(std::size_t index, Object capsule, const mkw_tensor
     return refuse(info, "a value whose __dlpack__ gives no DLPack capsule");
   }
   kept_.push_back(std::move(capsule));
-  return true;
-}
-
-bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs) {
-  for (int i = 0; i < api.input_count; ++i) {
-    if (api.inputs[i].mutated == 0) continue;
-    const Extent written = extent(inputs[i]);
-    for (int j = 0; j < api.input_count; ++j) {
-      const Extent other = extent(inputs[j]);
-      if (i == j || written.low >= other.high || other.low >= written.high) continue;
-      set_error("AliasingError", std::string(api.inputs[i].path) +
-                                     " is written to, and shares memory with " +
-                                     api.inputs[j].path + "; pass a copy of one of them");
-      return false;
-    }
-  }
   return true;
 }
 

@@ -66,10 +66,6 @@ class Arguments {
   std::vector<Object> kept_;  // capsules that own what the slow path exported
 };
 
-// False with a Python exception set (AliasingError) if an input that the library writes to shares
-// memory with another.
-bool check_mutated_apart(const mkw_api& api, const DLTensor* inputs);
-
 // The tensors a call makes. Until `finish` they are this object's.
 class Outputs {
  public:

@@ -55,7 +55,6 @@ std::uint64_t capture_id(const ModelState& state, void* stream) {
 // Run on a context of the pool; false with a Python exception set.
 bool launch(ModelState& state, const DLTensor* inputs, const DLTensor* outputs, void* stream) {
   const mkw_api& api = state.library->api();
-  if (state.writes_inputs && !check_mutated_apart(api, inputs)) return false;
   const LoadedModel::Order order{stream, capture_id(state, stream)};
   mkw_context* context = nullptr;
   try {
@@ -113,10 +112,7 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
   }
   const mkw_api& api = state->library->api();
   bool dynamic = false;
-  for (int k = 0; k < api.input_count; ++k) {
-    state->writes_inputs |= api.inputs[k].mutated != 0;
-    dynamic |= is_dynamic(api.inputs[k]);
-  }
+  for (int k = 0; k < api.input_count; ++k) dynamic |= is_dynamic(api.inputs[k]);
   for (int k = 0; k < api.output_count; ++k) dynamic |= is_dynamic(api.outputs[k]);
   if (dynamic) {
     set_error("LibraryFormatError",

@@ -24,7 +24,6 @@ struct ModelState {
   std::shared_ptr<const timing::Driver> driver;
   TorchTypes torch;
   Flat flat = Flat::kNone;
-  bool writes_inputs = false;
   // Whether a run lasts long enough to be worth giving up the interpreter lock.
   bool long_run = false;
 };
