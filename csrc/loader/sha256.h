@@ -1,6 +1,6 @@
 // SHA-256 (FIPS 180-4).
-#ifndef MKWRAP_LOADER_SHA256_H_
-#define MKWRAP_LOADER_SHA256_H_
+#ifndef MKWRAP_LOADER_SHA_H_
+#define MKWRAP_LOADER_SHA_H_
 
 #include <array>
 #include <cstddef>
@@ -36,4 +36,4 @@ class Sha256 {
 
 }  // namespace mkwrap::loader
 
-#endif  // MKWRAP_LOADER_SHA256_H_
+#endif  // MKWRAP_LOADER_SHA_H_

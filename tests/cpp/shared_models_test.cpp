@@ -26,6 +26,7 @@ void run(const mkwrap::Model& model, std::int32_t device, int thread) {
 std::vector<mkwrap::Model> first_use(const mkwrap::Library& library, std::int32_t device) {
   std::vector<std::unique_ptr<mkwrap::Model>> made(kThreads);
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   std::atomic<int> waiting{kThreads};
   for (int k = 0; k < kThreads; ++k)
     threads.emplace_back([&, k] {
