@@ -29,6 +29,9 @@ from mkwrap.ir.nodes import (
     Store,
 )
 
+FAULT = "fault"
+"""The argument of every kernel function with bounds checks: where an index out of range is reported."""
+
 
 class Body:
     """Appends a nest's instructions to a writer, once per tile they are needed in.
@@ -195,6 +198,11 @@ class Body:
     def _bounds_check(self, check: BoundsCheck) -> None:
         value = self.values[check.arg]
         last = self.text(check.extent - 1)
+        masks = [self.values[check.mask]] if check.mask else []
+        conditions = [f"(({value.text} < 0) | ({value.text} > {last}))", *(mask.text for mask in masks)]
+        conditions += self.masks(value.dims.union(*(mask.dims for mask in masks)))
+        self.needs.add("report")
+        self.writer.line(f"report({FAULT}, {' & '.join(conditions)})")
         self._define(check.dest, f"tl.minimum(tl.maximum({value.text}, 0), {last})", DType.INT64, value.dims)
         self._ranges[value_symbol(check.dest)] = (sympy.Integer(0), check.extent - 1)
         if not self._wide:

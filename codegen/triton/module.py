@@ -7,16 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mkwrap.codegen.parameters import size_symbols
+from mkwrap.codegen.triton.body import FAULT
 from mkwrap.codegen.triton.prelude import definitions
 from mkwrap.codegen.triton.scans import combines
 from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import value_dtypes
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Expr, Instruction, Load, Store
+from mkwrap.ir.nodes import BoundsCheck, Expr, Instruction, Load, Store
 from mkwrap.stages import (
     Argument,
     BufferArgument,
+    FaultArgument,
     Kernel,
     Launch,
     Params,
@@ -59,7 +61,8 @@ class Function:
 
 
 def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[Formal, ...]:
-    """Formals for the parameters that some instructions touch, in the kernel's order, and for all sizes."""
+    """Formals for the parameters that some instructions touch, in the kernel's order, for all sizes, and for faults."""
+    instructions = tuple(instructions)
     touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
     formals = [
         Formal(p.buffer.name, f"*{SIGNATURE[p.buffer.dtype]}", BufferArgument(k), p.buffer.alignment % 16 == 0)
@@ -67,7 +70,10 @@ def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[For
         if p.buffer.name in touched
     ]
     sizes = size_symbols(kernel.nest, [p.buffer for p in kernel.parameters])
-    return (*formals, *(Formal(s.name, "i64", SizeArgument(s), False) for s in sizes))
+    formals += [Formal(s.name, "i64", SizeArgument(s), False) for s in sizes]
+    if any(isinstance(i, BoundsCheck) for i in instructions):
+        formals.append(Formal(FAULT, f"*{SIGNATURE[DType.INT32]}", FaultArgument(), False))
+    return tuple(formals)
 
 
 def workspace_formal(name: str, dtype: DType, offset: int) -> Formal:

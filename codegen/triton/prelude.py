@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+# All lanes name the same word, and only those that are bad write it.
+_REPORT = """\
+@triton.jit
+def report(fault, bad):
+    tl.store(fault + tl.where(bad, 0, 0), 1, bad)
+"""
+
 _FLOORDIV_INT = """\
 @triton.jit
 def floordiv_int(a, b):
@@ -212,6 +219,7 @@ def logaddexp(a, b):
 """
 
 PRELUDE: Mapping[str, str] = {
+    "report": _REPORT,
     "floordiv_int": _FLOORDIV_INT,
     "mod_int": _MOD_INT,
     "floordiv_float": _FLOORDIV_FLOAT,

@@ -16,6 +16,7 @@ from mkwrap.codegen.wrapper.launcher import (
     Call,
     Launcher,
     Layout,
+    checked_steps,
     output_buffers,
     used_buffers,
 )
@@ -84,6 +85,7 @@ def _lay_out(contents: Contents, launcher: Launcher) -> Layout:
         arena_bytes=round_up(largest(contents.schedule.arena_bytes, symbols), launcher.alignment),
         scratch=scratch,
         rows=tuple(rows),
+        checked_steps=checked_steps(contents),
     )
 
 
@@ -196,7 +198,7 @@ def _write_api(
         writer.line(f"{tables}, mkw_parts + {at}, {manifest}, {constants}, {traffic},")
         writer.line("runtime::model_create<kPlan>, runtime::model_destroy, runtime::context_create,")
         writer.line("runtime::context_destroy, run, runtime::last_error, output_shapes,")
-        writer.line("runtime::workspace_bytes,")
+        writer.line("runtime::workspace_bytes, runtime::synchronize,")
     writer.line()
     with writer.block('extern "C" [[gnu::visibility("default")]] const mkw_api* mkw_get_api(uint32_t version)'):
         writer.line("return version == MKW_ABI_VERSION ? &mkw_api_table : nullptr;")

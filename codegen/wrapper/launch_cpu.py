@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mkwrap.codegen.wrapper.contents import Contents
-from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_title
+from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_origin, step_title
 from mkwrap.codegen.wrapper.sizes import largest, spell_size
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
@@ -57,8 +57,7 @@ def _step(writer: Writer, call: Call) -> None:
         if sizes:
             writer.line("const int64_t sizes[] = {" + ", ".join(sizes) + "};")
         arguments = f"{'args' if pointers else 'nullptr'}, {'sizes' if sizes else 'nullptr'}"
-        origin = call.step.origins[0] if call.step.origins else ""
-        where = f"{spell_string(call.kernel.name)}, {spell_string(origin)}"
+        where = f"{spell_string(call.kernel.name)}, {spell_string(step_origin(call.step))}"
         with writer.block(f"if ({launch.entry}({arguments}) != 0)"):
             writer.line(f"return runtime::index_out_of_range(&context->error, {where});")
 

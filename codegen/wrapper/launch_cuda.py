@@ -68,10 +68,15 @@ def _plan(writer: Writer, layout: Layout, devices: Sequence[Device], features: S
     if constants.placed:
         with writer.block("constexpr runtime::CudaConstant kConstants[] =", "};"):
             writer.lines(f"{{{c.part}, {c.offset}}}," for c in constants.placed)
+    checked = layout.checked_steps
+    if checked:
+        with writer.block("constexpr runtime::CudaCheckedStep kCheckedSteps[] =", "};"):
+            writer.lines(f"{{{spell_string(step.kernel)}, {spell_string(step.origin)}}}," for step in checked)
     tables = f"{'kImages' if images else 'nullptr'}, {len(images)}"
     tables += f", {'kConstants' if constants.placed else 'nullptr'}, {len(constants.placed)}"
     head = f"kArchs, {len(devices)}, mkw_parts"
-    writer.line(f"constexpr runtime::CudaPlan kPlan = {{{head}, {tables}, {constants.total}, {layout.arena_bytes}}};")
+    tail = f"{constants.total}, {layout.arena_bytes}, {'kCheckedSteps' if checked else 'nullptr'}, {len(checked)}"
+    writer.line(f"constexpr runtime::CudaPlan kPlan = {{{head}, {tables}, {tail}}};")
 
 
 def _capability(arch: str) -> tuple[int, int, bool]:
@@ -85,6 +90,8 @@ def _capability(arch: str) -> tuple[int, int, bool]:
 
 def _begin(writer: Writer, program: Program, workspace: bool) -> None:
     del program
+    fault = "runtime::earlier_fault(kPlan, context->faults, &context->error)"
+    writer.line(f"if (const mkw_status status = {fault}) return status;")
     writer.line("[[maybe_unused]] const mkw_model& model = *context->model;")
     writer.line("[[maybe_unused]] auto* const queue = static_cast<CUstream>(stream);")
     writer.line("const runtime::CurrentContext current(model.driver, model.context);")
@@ -131,7 +138,7 @@ def _checked(writer: Writer, expression: str) -> None:
 
 
 LAUNCHER = Launcher(
-    header="mkwrap/cuda_model.h",
+    header="mkwrap/cuda_context.h",
     device_type="MKW_DEVICE_CUDA",
     alignment=_ALIGNMENT,
     workspace=_workspace,

@@ -13,9 +13,11 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.nodes import Role
 from mkwrap.stages import (
+    Argument,
     Binary,
     BufferArgument,
     Device,
+    FaultArgument,
     Kernel,
     OutputKind,
     OutputSpec,
@@ -27,6 +29,17 @@ from mkwrap.stages import (
     WorkspaceArgument,
 )
 
+_FAULT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class CheckedStep:
+    """A step with an alternative that reports indices out of range, in a word of its own in each context."""
+
+    number: int
+    kernel: str
+    origin: str
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -37,6 +50,7 @@ class Layout:
     scratch: Mapping[str, tuple[int, ...]]
     """Workspace that each alternative of a kernel asks for."""
     rows: tuple[Row, ...]
+    checked_steps: tuple[CheckedStep, ...]
 
     @property
     def workspace_bytes(self) -> int:
@@ -96,13 +110,16 @@ class Launcher:
     step: Callable[[Writer, Call], None]
 
 
-def spell_argument(call: Call, argument: BufferArgument | WorkspaceArgument | SizeArgument, constant: str) -> str:
+def spell_argument(call: Call, argument: Argument, constant: str) -> str:
     """Spell an argument's value; `constant` is a format with fields `part` and `offset` for embedded constants."""
     match argument:
         case SizeArgument(expr=expr):
             return spell_size(expr)
         case WorkspaceArgument(offset=offset):
             return _plus("workspace", spell_size(offset))
+        case FaultArgument():
+            place = [step.number for step in call.layout.checked_steps].index(call.number)
+            return _plus("context->device_faults", str(_FAULT_BYTES * place))
         case BufferArgument(parameter=parameter, packing=packing):
             name = call.step.buffers[parameter]
             if call.program.buffers[name].role is Role.CONSTANT:
@@ -150,9 +167,30 @@ def used_buffers(schedule: Schedule) -> frozenset[str]:
     return frozenset(name for step in schedule.steps for name in step.buffers)
 
 
+def checked_steps(contents: Contents) -> tuple[CheckedStep, ...]:
+    """Return the steps whose kernels report indices out of range."""
+    checked = {
+        name
+        for name, alternatives in contents.kernels.items()
+        for alternative in alternatives
+        for launch in alternative.binary.source.launches
+        if any(isinstance(argument, FaultArgument) for argument in launch.args)
+    }
+    return tuple(
+        CheckedStep(number, step.kernel, step_origin(step))
+        for number, step in enumerate(contents.schedule.steps)
+        if step.kernel in checked
+    )
+
+
+def step_origin(step: Step) -> str:
+    """Return where a step comes from, for messages; "" where nothing is known."""
+    return step.origins[0] if step.origins else ""
+
+
 def step_title(call: Call) -> str:
     """Return what a step is, for a comment: number, kernel, variant and where it comes from."""
-    origin = f" from {call.step.origins[0]}" if call.step.origins else ""
+    origin = f" from {step_origin(call.step)}" if call.step.origins else ""
     return f"{call.number}: {call.kernel.name} {call.binary.source.variant.label}{origin}"
 
 

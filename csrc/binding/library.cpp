@@ -72,6 +72,14 @@ void LoadedModel::release(mkw_context* context, Order order) {
   idle_.push_back({context, order});
 }
 
+void LoadedModel::synchronize() const {
+  const std::scoped_lock lock(mutex_);
+  for (mkw_context* context : all_) {
+    mkw_error error{};
+    if (library_->api().synchronize(context, &error) != MKW_OK) throw StatusError(error);
+  }
+}
+
 std::int64_t LoadedModel::workspace_bytes() const {
   std::int64_t bytes = 0;
   return library_->api().workspace_bytes(model_, &bytes) == MKW_OK ? bytes : 0;

@@ -72,6 +72,9 @@ class LoadedModel {
   mkw_context* acquire(Order order);
   void release(mkw_context* context, Order order);
 
+  // Wait for the device and report, once, what earlier runs on any context met; throws StatusError.
+  void synchronize() const;
+
   int device() const { return device_; }
   std::int64_t workspace_bytes() const;
   std::size_t contexts() const;

@@ -143,6 +143,18 @@ bool create_model(ModelState& state, int device) {
   return state.loaded != nullptr;
 }
 
+bool synchronize(ModelState& state) {
+  if (!state.loaded) return true;
+  try {
+    const pybind11::gil_scoped_release release;
+    state.loaded->synchronize();
+  } catch (const StatusError& error) {
+    set_status_error(error.error);
+    return false;
+  }
+  return true;
+}
+
 PyObject* run(ModelState& state, PyObject* const* inputs, Flat result) {
   const mkw_api& api = state.library->api();
   void* stream = nullptr;

@@ -34,6 +34,9 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
 // Create the model on a device; false with a Python exception set.
 bool create_model(ModelState& state, int device);
 
+// Wait for the device and report what earlier calls met; false with a Python exception set.
+bool synchronize(ModelState& state);
+
 // Run on input_count tensors. The result is one tensor (Flat::kSingle), a tuple or a list; null
 // with an exception set.
 PyObject* run(ModelState& state, PyObject* const* inputs, Flat result);

@@ -134,6 +134,12 @@ PyObject* method_run_into(PyObject* self, PyObject* const* args, Py_ssize_t coun
   Py_RETURN_NONE;
 }
 
+PyObject* method_synchronize(PyObject* self, PyObject* /*none*/) {
+  ModelState* state = state_of(self);
+  if (state == nullptr || !synchronize(*state)) return nullptr;
+  Py_RETURN_NONE;
+}
+
 // Evaluate a C++ expression of pybind11 objects; its exceptions become Python's.
 template <typename Function>
 PyObject* guarded(PyObject* self, const Function& function) {
@@ -248,6 +254,8 @@ PyMethodDef kMethods[] = {
     {"run", &method_run, METH_O, "Run on a tuple of inputs; returns a tuple of new tensors."},
     {"run_into", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&method_run_into)),
      METH_FASTCALL, "Run on a tuple of inputs, into a tuple of outputs."},
+    {"synchronize", &method_synchronize, METH_NOARGS,
+     "Wait for the device, then raise what earlier calls met."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef kProperties[] = {{"manifest_text", &get_manifest, nullptr, nullptr, nullptr},

@@ -84,4 +84,9 @@ void Context::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& 
   run(views.data(), views.data() + inputs.size(), stream);
 }
 
+void Context::synchronize() {
+  mkw_error error = {};
+  throw_if(api().synchronize(context_.get(), &error), error);
+}
+
 }  // namespace mkwrap

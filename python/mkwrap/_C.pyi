@@ -45,6 +45,12 @@ class Model:
         """Run on the library's inputs in order; returns its output buffers as new tensors."""
     def run_into(self, tensors: tuple[object, ...], outputs: tuple[object, ...]) -> None:
         """Run on the library's inputs in order, writing into the caller's output tensors."""
+    def synchronize(self) -> None:
+        """Wait until the device has done all work given to it, then raise, once, what earlier calls of this model met.
+
+        Raises `IndexRangeError` where a kernel on a GPU read an index out of range, which a call does not wait for; the
+        next call on the same stream raises it, too. A call on the CPU raises it itself. Raises `DriverError`.
+        """
     flat: Literal["none", "single", "tuple", "list"]
     @property
     def manifest_text(self) -> str: ...

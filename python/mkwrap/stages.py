@@ -214,7 +214,12 @@ class SizeArgument:
     dtype: DType = DType.INT64
 
 
-Argument: TypeAlias = BufferArgument | WorkspaceArgument | SizeArgument
+@dataclass(frozen=True)
+class FaultArgument:
+    """A pointer to an int32 that the kernel sets to 1 where it meets an index out of range, and never else writes (CUDA)."""
+
+
+Argument: TypeAlias = BufferArgument | WorkspaceArgument | SizeArgument | FaultArgument
 
 
 @dataclass(frozen=True)

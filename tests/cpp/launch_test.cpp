@@ -1,5 +1,7 @@
 // A CUDA library against the fake driver: launches fit their cubins, other architectures are
 // refused, nothing leaks.
+#include <functional>
+
 #include "check.h"
 #include "fake_driver/fake_driver.h"
 #include "mkwrap/mkwrap.hpp"
@@ -65,6 +67,53 @@ void test_inputs_on_another_device(const mkwrap::Library& library) {
   }
 }
 
+mkw_status status_of(const std::function<void()>& call, const char* message) {
+  try {
+    call();
+  } catch (const mkwrap::Error& error) {
+    CHECK_HAS(error.what(), message);
+    return error.status();
+  }
+  return MKW_OK;
+}
+
+// What the kernel of the last launch does where it meets an index out of range.
+void set_fault(const FakeDriver& driver) {
+  auto* word = reinterpret_cast<std::int32_t*>(driver.arguments[2]);
+  CHECK(*word == 0);
+  *word = 1;
+}
+
+void test_an_index_out_of_range_is_reported_later(const mkwrap::Library& library,
+                                                  const FakeDriver& driver) {
+  constexpr const char* kMessage =
+      "index out of range in checked, from aten.embedding (model.py:7: y = w[index]), in an "
+      "earlier "
+      "run";
+  {
+    const mkwrap::Model model(library);
+    mkwrap::Context context(model);
+    mkwrap::Context other(model);
+    const auto run_on = [&](mkwrap::Context& on) {
+      on.run({mkwrap::Tensor(x, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)});
+    };
+    run_on(context);
+    set_fault(driver);
+    run_on(other);
+    const int launches = driver.launches;
+    CHECK(status_of([&] { run_on(context); }, kMessage) == MKW_ERROR_INDEX_RANGE);
+    CHECK(driver.launches == launches);
+    run_on(context);  // reported once
+    set_fault(driver);
+    CHECK(status_of([&] { context.synchronize(); }, kMessage) == MKW_ERROR_INDEX_RANGE);
+    context.synchronize();
+    other.synchronize();
+    run_on(context);
+  }
+  CHECK(driver.complaint[0] == '\0');
+  check_nothing_alive(driver);
+}
+
 void test_c41_other_architecture(const mkwrap::Library& library, FakeDriver& driver) {
   for (const int arch : {80, 100}) {
     driver.major = arch / 10;
@@ -115,4 +164,6 @@ int main(int, char** arguments) {
   test_inputs_on_another_device(library);
   test_c41_other_architecture(library, *driver);
   test_devices(library, *driver);
+  test_an_index_out_of_range_is_reported_later(
+      mkwrap::Library::open(std::string(arguments[1]) + "/cuda_checked.so"), *driver);
 }

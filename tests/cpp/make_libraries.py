@@ -21,6 +21,7 @@ from mkwrap.stages import (
     Binary,
     BufferArgument,
     Device,
+    FaultArgument,
     Launch,
     Packing,
     Source,
@@ -120,6 +121,23 @@ def cuda_add_one(ptxas: Path) -> Hand:
     return hand
 
 
+def cuda_checked(ptxas: Path) -> Hand:
+    """Make a library whose second step reports indices out of range."""
+    hand = Hand()
+    hand.input("x", 128)
+    hand.output("y", 128)
+    hand.temporary("t", 0, 128)
+    hand.arena_bytes = 512
+    for name, arguments in {"plain": (), "checked": (FaultArgument(),)}.items():
+        launch = Launch(name, (BufferArgument(0), BufferArgument(1), *arguments))
+        source = Source(Variant(name, "hand"), "triton", "", (launch,))
+        image = cuda_image(name, ptxas, 2 + len(arguments))
+        hand.kernel(name, (READ, WRITE), Binary(source, (image,)))
+    hand.step("plain", "x", "t")
+    hand.step("checked", "t", "y", origin="aten.embedding (model.py:7: y = w[index])")
+    return hand
+
+
 def main() -> None:
     """Write every library into the output folder."""
     output = Path(sys.argv[1])
@@ -134,6 +152,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         device = Device("cuda", "sm_90", name="NVIDIA H100")
         made["cuda"] = (cuda_add_one(Path(sys.argv[2])), Description(device, (), "0.0.test", {}))
+        made["cuda_checked"] = (cuda_checked(Path(sys.argv[2])), Description(device, (), "0.0.test", {}))
     for name, (hand, description) in made.items():
         selection = hand.selection()
         link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")

@@ -30,7 +30,8 @@ enum {
   // An input or output tensor does not match the signature, or an output shares memory with another
   // tensor; `argument` says which.
   MKW_ERROR_INPUT = 1,
-  // A data-dependent index was out of range; outputs and mutated inputs are unspecified.
+  // A data-dependent index was out of range; outputs and mutated inputs are unspecified. CUDA:
+  // reported by a later `run` on the context or by `synchronize`, as a run does not wait.
   MKW_ERROR_INDEX_RANGE = 2,
   // A CUDA driver call failed; the message names the call and its error.
   MKW_ERROR_DRIVER = 3,
@@ -136,8 +137,9 @@ typedef struct mkw_api {
   // Run once: `inputs` has input_count tensors, `outputs` output_count tensors that the caller
   // allocated. What is written, outputs and mutated inputs, must share memory with no other tensor.
   // CUDA: work is enqueued on `stream` (a CUstream; NULL is the legacy default stream)
-  // and not waited for. CPU: `stream` is ignored and results are complete on return. After a
-  // failure the context is usable again.
+  // and not waited for; where an earlier run on this context has met an index out of range
+  // meanwhile, that is reported now and nothing is enqueued. CPU: `stream` is ignored and results
+  // are complete on return. After a failure the context is usable again.
   mkw_status (*run)(mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs,
                     void* stream);
 
@@ -151,6 +153,11 @@ typedef struct mkw_api {
 
   // Fill *bytes with the scratch memory a context holds (CUDA: device memory).
   mkw_status (*workspace_bytes)(const mkw_model* model, int64_t* bytes);
+
+  // Wait until the device has done all work given to it, then report, once, what the context's runs
+  // met meanwhile: MKW_ERROR_INDEX_RANGE or MKW_ERROR_DRIVER. May be called while the context is in
+  // use. CPU: MKW_OK.
+  mkw_status (*synchronize)(mkw_context* context, mkw_error* error);
 } mkw_api;
 
 // Return the library's table, or NULL if it does not speak `version`. The table lives as long as

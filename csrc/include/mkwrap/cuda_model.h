@@ -1,4 +1,4 @@
-// Model and context of a CUDA library. An emitted model includes this file once.
+// The model of a CUDA library: what is loaded once per device.
 #ifndef MKWRAP_CUDA_MODEL_H_
 #define MKWRAP_CUDA_MODEL_H_
 
@@ -40,6 +40,12 @@ struct CudaArch {
                // minor version
 };
 
+// A step whose kernel reports indices out of range.
+struct CudaCheckedStep {
+  const char* kernel;
+  const char* origin;
+};
+
 // What a library's model needs of the device and of its memory.
 struct CudaPlan {
   const CudaArch* archs;
@@ -51,6 +57,8 @@ struct CudaPlan {
   int32_t constant_count;
   uint64_t constant_bytes;
   uint64_t arena_bytes;
+  const CudaCheckedStep* checked_steps;
+  int32_t checked_step_count;
 };
 
 }  // namespace mkwrap::runtime
@@ -58,6 +66,7 @@ struct CudaPlan {
 struct mkw_model {
   mkw_model* next;     // of this library, on another device
   int32_t references;  // one per model_create, and one per context
+  const mkwrap::runtime::CudaPlan* plan;
   mkw_device device;
   mkwrap::runtime::Driver driver;
   CUdevice handle;
@@ -74,6 +83,10 @@ struct mkw_model {
 struct mkw_context {
   mkw_model* model;
   CUdeviceptr scratch;  // arena, then the workspace that the steps share
+  // A word per checked step, set by its kernel where an index is out of range: host memory that the
+  // device can write, so that looking takes neither a copy nor waiting. Null where there are none.
+  int32_t* faults;
+  CUdeviceptr device_faults;
   mkw_error error;
 };
 
@@ -233,6 +246,7 @@ inline mkw_status make_model(const CudaPlan& plan, int32_t device, mkw_model** m
                              mkw_error* error) {
   auto* made = static_cast<mkw_model*>(calloc(1, sizeof(mkw_model)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "model_create: out of memory");
+  made->plan = &plan;
   made->device = {MKW_DEVICE_CUDA, device};
   const auto count = static_cast<size_t>(plan.image_count) + 1;  // never an allocation of no bytes
   made->modules = static_cast<CUmodule*>(calloc(count, sizeof(CUmodule)));
@@ -293,80 +307,6 @@ inline void release(mkw_model* model) {
     destroy_model(model);
   }
   pthread_mutex_unlock(&models.lock);
-}
-
-inline mkw_status allocate_scratch(const mkw_model& model, uint64_t bytes, CUdeviceptr* scratch,
-                                   mkw_error* error) {
-  if (bytes == 0) return MKW_OK;
-  const CurrentContext current(model.driver, model.context);
-  if (const mkw_status status = current.status(error)) return status;
-  MKW_DRIVER_CALL(model.driver, error, "scratch memory", cuMemAlloc, scratch, bytes);
-  return MKW_OK;
-}
-
-inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_error* error) {
-  if (model == nullptr || context == nullptr)
-    return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
-  *context = nullptr;
-  auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
-  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
-  if (const mkw_status status =
-          allocate_scratch(*model, model->scratch_bytes, &made->scratch, error)) {
-    free(made);
-    return status;
-  }
-  made->model = model;
-  made->error.argument = -1;
-  retain(model);
-  *context = made;
-  return MKW_OK;
-}
-
-inline void destroy_context(mkw_context* context) {
-  if (context == nullptr) return;
-  if (context->scratch != 0) {
-    const mkw_model& model = *context->model;
-    const CurrentContext current = CurrentContext::for_release(model.driver, model.context);
-    model.driver.cuMemFree_(context->scratch);
-  }
-  release(context->model);
-  free(context);
-}
-
-// Blocks per axis.
-struct Grid {
-  int64_t x;
-  int64_t y;
-  int64_t z;
-};
-
-// Launch image number `index` with `parameters`; nothing is launched for an empty grid.
-inline mkw_status launch(mkw_context& context, const CudaPlan& plan, int32_t index, Grid grid,
-                         CUstream stream, void** parameters) {
-  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return MKW_OK;
-  const mkw_model& model = *context.model;
-  const CudaImage& image = plan.images[index];
-  // The driver checks each axis' limit of the device; this one is for what its unsigned int would
-  // cut off.
-  if (grid.x > INT32_MAX || grid.y > INT32_MAX || grid.z > INT32_MAX)
-    return driver_error(model.driver, CUDA_ERROR_INVALID_VALUE, "cuLaunchKernel", image.kernel,
-                        &context.error);
-  MKW_DRIVER_CALL(model.driver, &context.error, image.kernel, cuLaunchKernel,
-                  model.functions[index], static_cast<uint32_t>(grid.x),
-                  static_cast<uint32_t>(grid.y), static_cast<uint32_t>(grid.z), image.threads, 1, 1,
-                  image.shared_bytes, stream, parameters, nullptr);
-  return MKW_OK;
-}
-
-inline mkw_status zero(mkw_context& context, CUdeviceptr at, uint64_t bytes, CUstream stream) {
-  if (bytes == 0) return MKW_OK;
-  MKW_DRIVER_CALL(context.model->driver, &context.error, "workspace", cuMemsetD8Async, at, 0, bytes,
-                  stream);
-  return MKW_OK;
-}
-
-inline CUdeviceptr device_address(const mkw_tensor& tensor) {
-  return reinterpret_cast<CUdeviceptr>(address(tensor));
 }
 
 }  // namespace mkwrap::runtime

@@ -23,12 +23,16 @@
   X(cuCtxGetCurrent)            \
   X(cuCtxPushCurrent)           \
   X(cuCtxPopCurrent)            \
+  X(cuCtxSynchronize)           \
   X(cuModuleLoadData)           \
   X(cuModuleUnload)             \
   X(cuModuleGetFunction)        \
   X(cuFuncSetAttribute)         \
   X(cuMemAlloc)                 \
   X(cuMemFree)                  \
+  X(cuMemHostAlloc)             \
+  X(cuMemHostGetDevicePointer)  \
+  X(cuMemFreeHost)              \
   X(cuMemcpyHtoDAsync)          \
   X(cuMemsetD8Async)            \
   X(cuStreamCreate)             \

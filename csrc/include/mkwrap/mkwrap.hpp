@@ -143,6 +143,9 @@ class Context {
   // As above, with the numbers of tensors checked.
   void run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs,
            void* stream = nullptr);
+  // Wait for the device, then throw what runs on this context met meanwhile; see
+  // mkw_api.synchronize. Throws Error: MKW_ERROR_INDEX_RANGE, MKW_ERROR_DRIVER.
+  void synchronize();
 
  private:
   struct Destroy {

@@ -1,5 +1,5 @@
 // The entries of mkw_api that are the same for every model; included after cpu_model.h or
-// cuda_model.h.
+// cuda_context.h.
 #ifndef MKWRAP_MODEL_API_H_
 #define MKWRAP_MODEL_API_H_
 
@@ -24,6 +24,12 @@ inline mkw_status workspace_bytes(const mkw_model* model, int64_t* bytes) {
   if (model == nullptr || bytes == nullptr) return MKW_ERROR_ARGUMENT;
   *bytes = static_cast<int64_t>(model->scratch_bytes);
   return MKW_OK;
+}
+
+inline mkw_status synchronize(mkw_context* context, mkw_error* error) {
+  if (context == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "synchronize: `context` is a null pointer");
+  return wait_for(*context, error);
 }
 
 }  // namespace mkwrap::runtime

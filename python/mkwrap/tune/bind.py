@@ -15,6 +15,7 @@ from mkwrap.stages import (
     Binary,
     BufferArgument,
     ConstantData,
+    FaultArgument,
     Image,
     Kernel,
     Launch,
@@ -70,6 +71,8 @@ class Binder:
             case BufferArgument(parameter=parameter, packing=packing):
                 assert packing is not None
                 return contest.MemoryArgument(self._copy(parameter, packing))
+            case FaultArgument():
+                return contest.FaultArgument()
             case WorkspaceArgument(offset=offset):
                 return contest.ScratchArgument(number(offset, "a workspace's offset"))
             case _:

@@ -82,7 +82,12 @@ class NumberArgument:
     type: Literal["i32", "i64"]
 
 
-Argument: TypeAlias = MemoryArgument | ScratchArgument | NumberArgument
+@dataclass(frozen=True)
+class FaultArgument:
+    """The address of the word that a kernel reports an index out of range in (CUDA)."""
+
+
+Argument: TypeAlias = MemoryArgument | ScratchArgument | NumberArgument | FaultArgument
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ import numpy as np
 from mkwrap import _C
 from mkwrap.errors import DriverError
 from mkwrap.tune.contest import (
+    OUT_OF_RANGE,
     POISON,
     Call,
     Candidate,
     Contest,
+    FaultArgument,
     Fill,
     Memory,
     MemoryArgument,
@@ -26,6 +28,7 @@ from mkwrap.tune.values import Bytes, Standard, judged, pattern
 
 # A graph replay holds as many runs as fill a batch, so that the events around it are exact enough, up to this many.
 _MOST_RUNS = 64
+_FAULT_BYTES = 4
 
 
 class CudaBench:
@@ -48,6 +51,7 @@ class CudaBench:
         self._scratch_bytes = max(candidate.workspace_bytes for candidate in contest.candidates)
         self._scratch = self._allocate(self._scratch_bytes)
         self._functions: dict[Call, tuple[_C.CudaFunction, int]] = {}
+        self._fault = self._allocate(_FAULT_BYTES)
         self._runs: dict[int, _C.CudaRun] = {}
         self._rotated: list[list[int]] = []
         self._replays: dict[int, _C.CudaReplay] = {}
@@ -62,8 +66,11 @@ class CudaBench:
             run = self._runs[number]
         except Exception as error:
             return f"cannot be loaded: {error}"
+        self._context.fill(self._fault, 0, _FAULT_BYTES)
         # A fault poisons the context: the error ends this process, whose parent knows which candidate ran.
         self._context.run(run)
+        if self._faulted():
+            return OUT_OF_RANGE
         begin = time.perf_counter()
         self._context.run(run)
         self._seconds[number] = time.perf_counter() - begin
@@ -149,6 +156,12 @@ class CudaBench:
         pairs = zip(self._contest.memories, self._addresses, strict=True)
         return [(memory, address) for memory, address in pairs if memory.written]
 
+    def _faulted(self) -> bool:
+        """Whether a kernel has met an index out of range."""
+        word = np.zeros(_FAULT_BYTES, np.uint8)
+        self._context.download(self._fault, word.data)
+        return bool(word.any())
+
     def _allocate(self, nbytes: int) -> int:
         return self._context.allocate(max(nbytes, 1))
 
@@ -168,6 +181,8 @@ class CudaBench:
                     args.append(("ptr", self._scratch + offset))
                 case NumberArgument(value=value, type=kind):
                     args.append((kind, value))
+                case FaultArgument():
+                    args.append(("ptr", self._fault))
         function, scratch = self._function(call)
         args += [("ptr", scratch), ("ptr", 0)]
         return function.launch(call.grid, call.threads, call.shared_bytes, args)

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -89,6 +90,21 @@ bool inside(CUdeviceptr at, std::size_t bytes) {
   return here && at + bytes <= start + allocation.bytes;
 }
 
+void* allocate(std::size_t bytes, CUcontext context) {
+  void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
+  allocations[reinterpret_cast<CUdeviceptr>(memory)] = {bytes, context};
+  ++state.allocations;
+  ++state.made;
+  return memory;
+}
+
+bool deallocate(CUdeviceptr at) {
+  if (allocations.erase(at) == 0) return false;
+  std::free(reinterpret_cast<void*>(at));
+  --state.allocations;
+  return true;
+}
+
 // A pointer-sized argument is null, a small number (a size), or points into memory that is alive.
 bool plausible(std::uint64_t value) { return value < (std::uint64_t{1} << 32) || inside(value, 1); }
 
@@ -101,6 +117,7 @@ CUresult check_parameters(const CUfunc_st& function, void** parameters) {
     if (sizes[i] > sizeof(value))
       return complain("%s: argument %zu has %u bytes", function.name.c_str(), i, sizes[i]);
     std::memcpy(&value, parameters[i], sizes[i]);
+    if (i < std::size(state.arguments)) state.arguments[i] = value;
     if (sizes[i] == sizeof(value) && !plausible(value))
       return complain("%s: argument %zu is %#llx, which is no device memory", function.name.c_str(),
                       i, static_cast<unsigned long long>(value));
@@ -235,6 +252,12 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
   return injected;
 }
 
+CUresult cuCtxSynchronize() {
+  ENTER(cuCtxSynchronize);
+  NEED_CONTEXT;
+  return CUDA_SUCCESS;
+}
+
 CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   ENTER(cuModuleLoadData);
   NEED_CONTEXT;
@@ -283,21 +306,32 @@ CUresult cuMemAlloc(CUdeviceptr* at, std::size_t bytes) {
   ENTER(cuMemAlloc);
   NEED_CONTEXT;
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-  void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
-  *at = reinterpret_cast<CUdeviceptr>(memory);
-  allocations[*at] = {bytes, stack.back()};
-  ++state.allocations;
-  ++state.made;
+  *at = reinterpret_cast<CUdeviceptr>(allocate(bytes, stack.back()));
   return CUDA_SUCCESS;
 }
 
 CUresult cuMemFree(CUdeviceptr at) {
   ENTER_RELEASE(cuMemFree);
   NEED_CONTEXT;
-  if (allocations.erase(at) == 0) return CUDA_ERROR_INVALID_VALUE;
-  std::free(reinterpret_cast<void*>(at));
-  --state.allocations;
-  return injected;
+  return deallocate(at) ? injected : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemHostAlloc(void** at, std::size_t bytes, unsigned) {
+  ENTER(cuMemHostAlloc);
+  NEED_CONTEXT;
+  *at = allocate(bytes, nullptr);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostGetDevicePointer(CUdeviceptr* at, void* memory, unsigned) {
+  ENTER(cuMemHostGetDevicePointer);
+  *at = reinterpret_cast<CUdeviceptr>(memory);
+  return allocations.count(*at) == 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemFreeHost(void* at) {
+  ENTER_RELEASE(cuMemFreeHost);
+  return deallocate(reinterpret_cast<CUdeviceptr>(at)) ? injected : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, std::size_t bytes, CUstream) {

@@ -27,7 +27,8 @@ struct FakeDriver {
   int made;    // modules, allocations and streams ever made
   int loads;   // modules ever loaded
   int launches;
-  char complaint[256];  // the first rule that a launch broke
+  unsigned long long arguments[8];  // the first of the last launch
+  char complaint[256];              // the first rule that a launch broke
 };
 
 extern "C" FakeDriver* fake_driver();

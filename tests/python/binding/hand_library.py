@@ -114,10 +114,11 @@ mkw_status workspace_bytes(const mkw_model*, int64_t* bytes) {{
   *bytes = k_plan.arena_bytes;
   return MKW_OK;
 }}
+mkw_status synchronize(mkw_context* context, mkw_error* error) {{ return wait_for(*context, error); }}
 const mkw_api k_api = {{
     {library.version}, sizeof(mkw_api), MKW_DEVICE_CPU, {len(library.inputs)}, {len(library.outputs)}, k_inputs,
     k_outputs, k_manifest, sizeof k_manifest - 1, 0, {library.traffic}, model_create, release, context_create,
-    destroy_context, run, last_error, nullptr, workspace_bytes}};
+    destroy_context, run, last_error, nullptr, workspace_bytes, synchronize}};
 }}  // namespace
 extern "C" __attribute__((visibility("default"))) const mkw_api* mkw_get_api(uint32_t version) {{
   return version == k_api.version ? &k_api : nullptr;

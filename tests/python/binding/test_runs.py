@@ -75,6 +75,13 @@ def test_index_error_leaves_the_model_usable(tmp_path: Path) -> None:
     assert model(torch.tensor([1.0])).item() == 5
 
 
+def test_synchronize_has_nothing_to_wait_for_on_the_cpu(tmp_path: Path) -> None:
+    model = opened(build(ADD_ONE, tmp_path / "add.so"))
+    model.synchronize()
+    model(torch.zeros(8))
+    model.synchronize()
+
+
 def test_unknown_instructions_are_refused(tmp_path: Path) -> None:
     library = HandLibrary([], [], "return 0;", features=("antigravity",))
     model = opened(build(library, tmp_path / "isa.so"), "tuple")

@@ -147,6 +147,35 @@ def test_c43_captured_in_a_graph(model: mkwrap.Model) -> None:
     assert model.contexts > contexts, "the captured context is not shared with other calls"
 
 
+def test_an_index_out_of_range_is_reported_by_the_next_call(options: mkwrap.Options) -> None:
+    table = torch.randn(100, 64, device="cuda")
+    good = torch.randint(0, 100, (1000,), device="cuda")
+    bad = good.clone()
+    bad[777] = 100
+    embed = mkwrap.compile(
+        lambda table, index: torch.nn.functional.embedding(index, table), (table, good), options=options
+    )
+    embed(table, bad)
+    with pytest.raises(errors.IndexRangeError, match=r"embedding(.|\n)*earlier run"):
+        embed.synchronize()
+    embed.synchronize()
+    embed(table, bad)
+    torch.cuda.synchronize()
+    with pytest.raises(IndexError, match="earlier run"):
+        embed(table, good)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = embed(table, bad)
+    embed.synchronize()
+    graph.replay()
+    with pytest.raises(errors.IndexRangeError):
+        embed.synchronize()
+    bad.copy_(good)
+    graph.replay()
+    embed.synchronize()
+    assert torch.equal(result, table[good])
+
+
 def test_r1_cuda(model: mkwrap.Model) -> None:
     x, w = inputs(0)
     with pytest.raises(errors.InputError, match=r"args\[1\]: wrong device: expected cuda:0, got cpu"):

@@ -18,8 +18,9 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpreter_builder
 
 from mkwrap.codegen.triton.spelling import SIGNATURE
+from mkwrap.errors import IndexRangeError
 from mkwrap.ir.dtypes import DType
-from mkwrap.stages import BufferArgument, Source, WorkspaceArgument
+from mkwrap.stages import BufferArgument, FaultArgument, Source, WorkspaceArgument
 from triton import knobs
 
 TORCH: Mapping[DType, torch.dtype] = {dtype: getattr(torch, dtype.value) for dtype in DType}
@@ -154,11 +155,15 @@ def _interpreting() -> Iterator[None]:
 def run(
     source: Source, memory: Mapping[int, torch.Tensor], folder: Path, sizes: Mapping[sympy.Symbol, int] | None = None
 ) -> None:
-    """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place; `sizes` the dynamic ones."""
+    """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place; `sizes` the dynamic ones.
+
+    Raises `IndexRangeError` where a kernel reports an index out of range.
+    """
     values = {symbol: sympy.Integer(size) for symbol, size in (sizes or {}).items()}
     path = folder / f"{source.launches[0].entry}.py"
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
+    fault = torch.zeros(1, dtype=torch.int32)
     workspace = torch.full((int(source.workspace_bytes) + 64,), 0 if source.zero_workspace else 0xFF, dtype=torch.uint8)
     with _interpreting(), np.errstate(all="ignore"):
         exec(compile(source.text, str(path), "exec"), namespace)
@@ -170,10 +175,14 @@ def run(
                     arguments.append(memory[argument.parameter])
                 elif isinstance(argument, WorkspaceArgument):
                     arguments.append(workspace[int(argument.offset) :].view(_SIGNATURE[kind]))
+                elif isinstance(argument, FaultArgument):
+                    arguments.append(fault)
                 else:
                     arguments.append(int(argument.expr.xreplace(values)))
             grid = tuple(int(sympy.sympify(extent).xreplace(values)) for extent in launch.grid)
             namespace[launch.entry][grid](*arguments)
+    if fault.item():
+        raise IndexRangeError(source.variant.label)
 
 
 _SIGNATURE = {f"*{name}": TORCH[dtype] for dtype, name in SIGNATURE.items()}

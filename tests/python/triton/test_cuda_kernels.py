@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from mkwrap import _C
 from mkwrap.ir.dtypes import DType
 from mkwrap.options import Options
-from mkwrap.stages import Binary, BufferArgument, Kernel, WorkspaceArgument
+from mkwrap.stages import Binary, BufferArgument, FaultArgument, Kernel, WorkspaceArgument
 from mkwrap.targets import cuda
 from tests.python.triton.nests import (
     BF16,
@@ -99,6 +100,8 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
     workspace = context.allocate(int(binary.source.workspace_bytes) + 64)
     start = 0 if binary.source.zero_workspace else 0xFF
     context.fill(workspace, start, int(binary.source.workspace_bytes) + 64)
+    fault = context.allocate(4)
+    context.fill(fault, 0, 4)
     bytes_of = {k: flat.view(torch.uint8).numpy() for k, flat in memory.items()}
     for k, data in bytes_of.items():
         context.upload(places[k], data)
@@ -113,6 +116,8 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
                 args.append(("ptr", places[argument.parameter]))
             elif isinstance(argument, WorkspaceArgument):
                 args.append(("ptr", workspace + int(argument.offset)))
+            elif isinstance(argument, FaultArgument):
+                args.append(("ptr", fault))
         loaded = context.load(image.blob, image.entry, image.shared_bytes)
         grid = (int(launch.grid[0]), 1, 1)
         launches.append(loaded.launch(grid, image.threads, image.shared_bytes, [*args, ("ptr", 0), ("ptr", 0)]))
@@ -120,7 +125,10 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
         context.run(launches)
     for k, data in bytes_of.items():
         context.download(places[k], data)
-    for place in (*places.values(), workspace):
+    word = np.zeros(1, np.int32)
+    context.download(fault, word.data)
+    assert not word[0], "an index out of range"
+    for place in (*places.values(), workspace, fault):
         context.free(place)
 
 

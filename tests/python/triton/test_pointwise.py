@@ -10,6 +10,7 @@ import sympy
 
 from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.indexing import expr_text, over_position
+from mkwrap.errors import IndexRangeError
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import FloorDiv, Mod, axis_symbol
@@ -33,7 +34,8 @@ def test_masked_loads_and_clamped_indices(tmp_path: Path) -> None:
     memory[1][:] = 10**6
     (source,) = sources(case, H100, most=1)
     # Out of range: the result is unspecified, but no memory outside the table may be read.
-    run(source, memory, tmp_path)
+    with pytest.raises(IndexRangeError):
+        run(source, memory, tmp_path)
     assert np.isfinite(memory[2].numpy()).all()
 
 
