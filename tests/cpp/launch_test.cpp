@@ -1,6 +1,8 @@
 // A CUDA library against the fake driver: launches fit their cubins, other architectures are
 // refused, nothing leaks.
+#include <cstring>
 #include <functional>
+#include <set>
 
 #include "check.h"
 #include "fake_driver/fake_driver.h"
@@ -65,6 +67,58 @@ void test_inputs_on_another_device(const mkwrap::Library& library) {
     CHECK(error.status() == MKW_ERROR_INPUT && error.argument() == 0);
     CHECK_HAS(error.what(), "args[0]: wrong device: expected cuda:0, got cpu");
   }
+}
+
+// As kernels with a semaphore do: rely on a workspace of zeros, and leave it as they like.
+constexpr std::size_t kWorkspaceBytes = 512;
+const FakeDriver* observed = nullptr;
+std::set<unsigned long long> workspaces;
+int dirty_runs = 0;
+
+void use_workspace(const char* name, const unsigned long long* arguments, CUstream stream) {
+  if (std::strcmp(name, "partial") != 0) return;
+  auto* bytes = reinterpret_cast<unsigned char*>(arguments[1]);
+  for (std::size_t i = 0; i < kWorkspaceBytes; ++i) CHECK(bytes[i] == 0);
+  CHECK(observed->memset_stream == stream);  // zeroed in order with the launch
+  std::memset(bytes, 0xff, kWorkspaceBytes);
+  workspaces.insert(arguments[1]);
+  ++dirty_runs;
+}
+
+void test_c15_zeroed_workspace_survives_a_thousand_runs_on_two_streams(
+    const mkwrap::Library& library, FakeDriver& driver) {
+  observed = &driver;
+  driver.kernel = use_workspace;
+  {
+    const mkwrap::Model model(library);
+    mkwrap::Context first(model);
+    mkwrap::Context second(model);
+    int streams[2];
+    for (int i = 0; i < 1000; ++i) {
+      first.run({mkwrap::Tensor(x, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)},
+                &streams[0]);
+      second.run({mkwrap::Tensor(x, {128}, {}, kGpu)}, {mkwrap::Tensor(y, {128}, {}, kGpu)},
+                 &streams[1]);
+    }
+  }
+  driver.kernel = nullptr;
+  CHECK(dirty_runs == 2000);
+  CHECK(workspaces.size() == 2);  // one per context
+  CHECK(driver.complaint[0] == '\0');
+  check_nothing_alive(driver);
+}
+
+void test_c41_missing_image(const mkwrap::Library& library, const FakeDriver& driver) {
+  const int launches = driver.launches;
+  try {
+    const mkwrap::Model model(library);
+    CHECK(false);
+  } catch (const mkwrap::Error& error) {
+    CHECK(error.status() == MKW_ERROR_ARCHITECTURE);
+    CHECK_HAS(error.what(), "the library holds no image of checked hand for sm_90");
+  }
+  CHECK(driver.launches == launches);
+  check_nothing_alive(driver);
 }
 
 mkw_status status_of(const std::function<void()>& call, const char* message) {
@@ -164,6 +218,9 @@ int main(int, char** arguments) {
   test_inputs_on_another_device(library);
   test_c41_other_architecture(library, *driver);
   test_devices(library, *driver);
+  test_c15_zeroed_workspace_survives_a_thousand_runs_on_two_streams(library, *driver);
+  test_c41_missing_image(
+      mkwrap::Library::open(std::string(arguments[1]) + "/cuda_without_image.so"), *driver);
   test_an_index_out_of_range_is_reported_later(
       mkwrap::Library::open(std::string(arguments[1]) + "/cuda_checked.so"), *driver);
 }

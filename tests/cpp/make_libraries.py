@@ -6,6 +6,7 @@ ptxas no CUDA library is made.
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from mkwrap.stages import (
     WorkspaceArgument,
 )
 from mkwrap.toolchain.link import link
+from mkwrap.toolchain.seal import TRAILER_BYTES, seal
 
 READ, WRITE = Access.READ, Access.WRITE
 
@@ -138,6 +140,17 @@ def cuda_checked(ptxas: Path) -> Hand:
     return hand
 
 
+def drop_image(library: Path, image: bytes) -> None:
+    """Drop an image of a linked library, as closing an open choice drops those of the losers."""
+    content = library.read_bytes()[:-TRAILER_BYTES]
+    start = content.index(b"MKWPARTS")
+    place = content.index(image, start)
+    entry = struct.pack("<QQ", place - start, len(image))
+    assert content.count(entry) == 1
+    library.write_bytes(content.replace(entry, bytes(len(entry))))
+    seal(library)
+
+
 def main() -> None:
     """Write every library into the output folder."""
     output = Path(sys.argv[1])
@@ -156,6 +169,10 @@ def main() -> None:
     for name, (hand, description) in made.items():
         selection = hand.selection()
         link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")
+    if len(sys.argv) > 2:
+        incomplete = output / "cuda_without_image.so"
+        incomplete.write_bytes((output / "cuda_checked.so").read_bytes())
+        drop_image(incomplete, made["cuda_checked"][0].binaries["checked"].images[0].blob)
 
 
 main()

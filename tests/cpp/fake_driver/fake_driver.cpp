@@ -342,11 +342,12 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, std::size_t bytes, 
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, std::size_t bytes, CUstream) {
+CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, std::size_t bytes, CUstream stream) {
   ENTER(cuMemsetD8Async);
   NEED_CONTEXT;
   if (!inside(at, bytes)) return complain("a memset of %zu bytes leaves its allocation", bytes);
   std::memset(reinterpret_cast<void*>(at), value, bytes);
+  state.memset_stream = stream;
   return CUDA_SUCCESS;
 }
 
@@ -373,7 +374,7 @@ CUresult cuStreamDestroy(CUstream stream) {
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                        CUstream, void** parameters, void**) {
+                        CUstream stream, void** parameters, void**) {
   ENTER(cuLaunchKernel);
   NEED_CONTEXT;
   const unsigned grid[3] = {grid_x, grid_y, grid_z};
@@ -381,6 +382,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
   if (const CUresult result = check_launch(*function, grid, block, shared)) return result;
   if (const CUresult result = check_parameters(*function, parameters)) return result;
   ++state.launches;
+  if (state.kernel != nullptr) state.kernel(function->name.c_str(), state.arguments, stream);
   return CUDA_SUCCESS;
 }
 

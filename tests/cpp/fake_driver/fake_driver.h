@@ -8,6 +8,10 @@
 
 constexpr int kFakeDevices = 2;
 
+// Called by every launch that breaks no rule, in place of the kernel: its name, its first arguments
+// and its stream.
+using FakeKernel = void (*)(const char* name, const unsigned long long* arguments, CUstream stream);
+
 struct FakeDriver {
   // Settings. FAKE_DRIVER_ARCH=80 sets the compute capability at load, FAKE_DRIVER_FAIL=cuMemAlloc
   // fails all such calls.
@@ -16,6 +20,7 @@ struct FakeDriver {
   int minor;
   int fail_at;         // the call that fails, counted from 1 after `calls` was reset; 0: none
   CUresult fail_with;  // what it returns
+  FakeKernel kernel;   // may be null
   // Observed.
   int calls;        // not counted: cuGetErrorName and cuGetErrorString
   char failed[64];  // name of the last call that was made to fail
@@ -28,6 +33,7 @@ struct FakeDriver {
   int loads;   // modules ever loaded
   int launches;
   unsigned long long arguments[8];  // the first of the last launch
+  CUstream memset_stream;           // of the last memset
   char complaint[256];              // the first rule that a launch broke
 };
 
