@@ -63,7 +63,8 @@ class Options:
     """How to compile. All fields have defaults; values are checked at construction (`OptionError`)."""
 
     tune: TuneMode = "full"
-    """"full" measures every variant, "quick" spends at most 1 s of measuring per distinct kernel, "off" takes entry 0."""
+    """"full" measures each distinct kernel for at most 3 s, "quick" for at most 1 s (less where the winner is clear before);
+    "off" takes entry 0."""
     deterministic: bool = False
     """Take entry 0 of every kernel and measure nothing: two cold compiles give the same bits."""
     force: Mapping[str, str] = field(default_factory=dict)

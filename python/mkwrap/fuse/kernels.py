@@ -6,6 +6,7 @@ is rendered, built, measured and shipped once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,10 @@ from mkwrap.ir.index import axis_ranges, axis_symbol
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Instruction, Load, Nest, Role, Store
 from mkwrap.ir.rewrite import Replay
 from mkwrap.stages import Access, Kernel, Parameter, Program, Step
+
+
+# The widest load that a template chooses by alignment (Triton's `divisible_by_16`).
+_ALIGNMENT = 16
 
 
 def make_kernels(program: Program) -> tuple[Mapping[str, Kernel], tuple[Step, ...]]:
@@ -65,13 +70,18 @@ def _canonical(nest: Nest, buffers: Mapping[str, Buffer]) -> _Canonical:
     stored = {store.buffer for store in stores(simple)}
     parameters = tuple(
         Parameter(
-            buffer=replace(geometry[name], name=names[name]),
+            buffer=_anonymous(geometry[name], names[name]),
             access=_access(name in loaded, name in stored),
             constant=buffers[name].role is Role.CONSTANT,
         )
         for name in order
     )
     return _Canonical(_renamed(simple, names), parameters, order)
+
+
+def _anonymous(buffer: Buffer, name: str) -> Buffer:
+    """Return a buffer without what no template asks for: what it is to the program, and alignment beyond 16 bytes."""
+    return replace(buffer, name=name, role=Role.TEMPORARY, alignment=math.gcd(buffer.alignment, _ALIGNMENT))
 
 
 def _access(read: bool, written: bool) -> Access:

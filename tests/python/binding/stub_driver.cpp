@@ -1,10 +1,12 @@
 // A CUDA driver whose device is the host: enough of one to run `_C`'s CUDA half where there is no
 // GPU. Memory is malloc'ed, every cubin holds the kernel `add(ptr x, i32 n, i64 step)`, a capture
 // records calls and a graph replays them. A clock of the device counts 1 ms per kernel.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 #include <vector>
 
@@ -23,6 +25,9 @@ struct State {
   int depth = 0;
   Work* capture = nullptr;
   std::set<void*> alive;
+  std::map<void*, std::size_t> memory;
+  std::size_t bytes = 0;
+  std::size_t peak = 0;
 };
 
 State state;
@@ -55,8 +60,14 @@ int destroy(T* object) {
 
 }  // namespace
 
-// What is alive: contexts, streams, modules, graphs, events, memory, and pushed contexts.
+// What is alive: streams, modules, graphs, events, memory, and pushed contexts.
 API stub_alive() { return static_cast<int>(state.alive.size()) + state.depth; }
+
+// The most bytes of device memory that were allocated at once since the last question.
+API stub_peak() {
+  const auto peak = static_cast<int>(state.peak);
+  return state.peak = state.bytes, peak;
+}
 
 API cuInit(unsigned) { return 0; }
 API cuDriverGetVersion(int* version) { return *version = 13000, 0; }
@@ -76,7 +87,10 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
   return 0;
 }
 API cuDeviceTotalMem_v2(std::size_t* bytes, int) { return *bytes = std::size_t{80} << 30, 0; }
-API cuDevicePrimaryCtxRetain(int** context, int) { return make(context); }
+API cuDevicePrimaryCtxRetain(int** context, int) {
+  static int primary = 0;
+  return *context = &primary, 0;
+}
 API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API cuCtxPushCurrent_v2(void*) { return ++state.depth, 0; }
 API cuCtxPopCurrent_v2(void** context) { return *context = nullptr, --state.depth < 0; }
@@ -102,11 +116,15 @@ API cuFuncSetAttribute(void*, int attribute, int value) {
 API cuMemAlloc_v2(std::uintptr_t* address, std::size_t bytes) {
   void* memory = std::malloc(bytes);
   state.alive.insert(memory);
+  state.memory[memory] = bytes;
+  state.bytes += bytes;
+  state.peak = std::max(state.peak, state.bytes);
   return *address = reinterpret_cast<std::uintptr_t>(memory), 0;
 }
 API cuMemFree_v2(std::uintptr_t address) {
   void* memory = reinterpret_cast<void*>(address);
   if (state.alive.erase(memory) == 0) return kInvalidValue;
+  state.bytes -= state.memory[memory];
   return std::free(memory), 0;
 }
 API cuMemAllocHost_v2(void** memory, std::size_t bytes) {

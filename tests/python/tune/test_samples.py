@@ -18,8 +18,9 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.stages import Schedule
-from mkwrap.tune.contest import Fill, Memory
+from mkwrap.tune.contest import Contest, Fill, Memory
 from mkwrap.tune.inputs import memories
+from mkwrap.tune.measure import Outcome, Referee
 from mkwrap.tune.samples import Samples, in_range
 from mkwrap.tune.values import make
 
@@ -111,3 +112,27 @@ def test_c11_compiling_leaves_the_examples_alone(tmp_path: Path) -> None:
     expected = step(*before)
     assert torch.equal(model(*args), expected)
     assert torch.equal(args[0], before[0])
+
+
+@pytest.mark.toolchain
+def test_kernels_that_are_equal_but_for_their_buffers_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Contest] = []
+    hold = Referee.hold
+
+    def count(referee: Referee, contest: Contest) -> Outcome:
+        held.append(contest)
+        return hold(referee, contest)
+
+    monkeypatch.setattr(Referee, "hold", count)
+
+    def rows(x: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return ((x.softmax(-1) @ w).softmax(-1) @ v).softmax(-1)
+
+    args = (torch.randn(32, 32), torch.randn(32, 32), torch.randn(32, 32))
+    options = mkwrap.Options(cache_dir=tmp_path, tune="quick", threads=1)
+    model = mkwrap.compile(rows, args, options=options)
+    assert sorted(kernel.uses for kernel in model.report.kernels) == [2, 3]
+    assert len(held) <= 2
+    torch.testing.assert_close(model(*args), rows(*args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,7 @@ class _Gpu:
         self.memory = np.zeros(1 << 16, np.uint8)
         self.top = 256
         self.launches: list[tuple[object, ...]] = []
+        self.timed: list[Sequence[object]] = []
 
     def context(self, ordinal: int) -> _Gpu:
         assert ordinal == 0
@@ -219,6 +221,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> _Gpu:
 
     def replay(_: _Gpu, runs: Sequence[object], unroll: int) -> Sequence[object]:
         assert 1 <= len(runs) <= unroll <= 64
+        device.timed.append(runs)
         return runs
 
     def time_cuda(_: _Gpu, replays: Sequence[object], rounds: int, __: object) -> list[list[float]]:
@@ -273,3 +276,16 @@ def test_cuda_launches_end_in_tritons_scratch_pointers(gpu: _Gpu) -> None:
     assert scratch[0] == "ptr"
     assert scratch[1] > 0
     assert profile == ("ptr", 0)
+
+
+def test_c14_every_timed_run_zeroes_its_workspace(gpu: _Gpu) -> None:
+    contest = _cuda_contest(1, (b"", 1, True), (b"", 1, True))
+    cold = tuple(dataclasses.replace(memory, cold=True) for memory in contest.memories)
+    rotated = dataclasses.replace(contest, memories=cold, cache_bytes=64)
+    for each in (contest, rotated):
+        hold(each, CudaBench(each), lambda _: None)
+    assert [len(runs) for runs in gpu.timed] == [1, 1, 4, 4]
+    for run in (run for runs in gpu.timed for run in runs):
+        address, value, nbytes = run[0]  # type: ignore[index]
+        assert (value, nbytes) == (0, 16)
+        assert list(run[1][3])[2] == ("ptr", address)  # type: ignore[index]

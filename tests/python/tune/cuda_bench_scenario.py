@@ -1,0 +1,69 @@
+"""What test_cuda_bench.py runs in a process whose CUDA driver is the stub: whole contests on the device's side."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+from mkwrap import _C
+from mkwrap.ir.dtypes import DType
+from mkwrap.tune.contest import (
+    Accuracy,
+    Answer,
+    Call,
+    Candidate,
+    Contest,
+    Done,
+    Fault,
+    Fill,
+    Limits,
+    Memory,
+    MemoryArgument,
+    NumberArgument,
+    Samples,
+)
+from mkwrap.tune.cuda_bench import CudaBench
+from mkwrap.tune.worker import hold
+
+DRIVER = ctypes.CDLL("libcuda.so.1")
+MIB = 1 << 20
+CACHE = 4 * MIB
+
+
+def adding(*steps: int) -> Candidate:
+    """Return a candidate that launches the stub's kernel once per step: memory 0 += step, its first 16 floats."""
+    arguments = [(MemoryArgument(0), NumberArgument(16, "i32"), NumberArgument(step, "i64")) for step in steps]
+    return Candidate(tuple(Call("add", b"\x7fELF", args, threads=32) for args in arguments))
+
+
+def held(contest: Contest) -> tuple[dict[int, str], dict[int, tuple[float, ...]]]:
+    """Hold a contest; returns faults and samples."""
+    answers: list[Answer] = []
+    hold(contest, CudaBench(contest), answers.append)
+    assert answers[-1] == Done()
+    faults = {answer.number: answer.reason for answer in answers if isinstance(answer, Fault)}
+    return faults, {answer.number: answer.values for answer in answers if isinstance(answer, Samples)}
+
+
+def main() -> None:
+    """Check, time and give back."""
+    anchor = _C.CudaContext(0)
+    before = DRIVER.stub_alive()
+    limits = Limits(budget=0.5, rounds=4, batch_us=1e6)
+    candidates = (adding(3), adding(1, 2), adding(2), adding(1, 1, 1))
+    for cold, copies in ((True, 8), (False, 1)):
+        accuracy = Accuracy(DType.FLOAT32)
+        memory = Memory(DType.FLOAT32, MIB // 4, Fill.NORMAL, written=True, accuracy=accuracy, cold=cold)
+        faults, samples = held(Contest("cuda", (memory,), candidates, limits, cache_bytes=CACHE))
+        assert faults.keys() == {2}, faults
+        assert faults[2].startswith("wrong result: 16 of 262144 elements, first at 0"), faults
+        # The stub's clock counts 1 ms per launch.
+        assert {number: set(values) for number, values in samples.items()} == {0: {1000.0}, 1: {2000.0}, 3: {3000.0}}
+        # The argument, the start it is restored from, the copies; and a byte for no workspace.
+        assert DRIVER.stub_peak() == (1 + copies) * MIB + 1, DRIVER.stub_peak()
+        gc.collect()
+        assert DRIVER.stub_alive() == before, "nothing stays allocated"
+    del anchor
+
+
+main()
