@@ -88,17 +88,22 @@ class PlacedRace:
 
 @dataclass(frozen=True)
 class Parts:
-    """Every part behind the manifest, which is number 0: constants, then images, then races."""
+    """Every part behind the manifest, which is number 0: constants, then images, then races, then the texts."""
 
     constants: Constants
     images: tuple[PlacedImage, ...]
     races: tuple[PlacedRace, ...]
 
-    def blobs(self, manifest: bytes) -> tuple[Blob, ...]:
+    @property
+    def texts(self) -> int:
+        """The last part: what the library was compiled from."""
+        return 1 + len(self.constants.placed) + len(self.images) + sum(1 + len(r.race.given) for r in self.races)
+
+    def blobs(self, manifest: bytes, texts: bytes) -> tuple[Blob, ...]:
         """Return what each part holds."""
         constants = [EmbeddedConstant(c.constant, c.packing) for c in self.constants.placed]
         races = [blob for placed in self.races for blob in (placed.race.text.encode(), *placed.race.given)]
-        return (manifest, *constants, *(placed.image.blob for placed in self.images), *races)
+        return (manifest, *constants, *(placed.image.blob for placed in self.images), *races, texts)
 
     def image(self, kernel: int, alternative: int, image: Image) -> int:
         """Return the position of an alternative's image among `images`."""

@@ -5,6 +5,7 @@ Where a kernel has several alternatives (its choice is open, or differs by targe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from mkwrap.artifact import HostCode, Open, Row
@@ -49,7 +50,6 @@ def wrap(selection: AnySelection, description: Description, further: Sequence[An
     traffic = _traffic_bytes(contents.schedule)
     apart = _apart(contents) if kind == "cpu" else ()
     manifest = render_manifest(contents, layout, traffic, description, apart).encode()
-    parts = layout.parts.blobs(manifest)
     writer = Writer("  ")
     _write_head(writer, launcher, contents, layout, apart)
     program = contents.schedule.program
@@ -59,9 +59,19 @@ def wrap(selection: AnySelection, description: Description, further: Sequence[An
     write_checks(writer, program)
     _write_run(writer, contents, launcher, layout)
     write_output_shapes(writer, program, launcher.device_type)
-    _write_api(writer, contents, launcher, layout, (len(parts), len(manifest), traffic))
+    _write_api(writer, contents, launcher, layout, (layout.parts.texts + 1, len(manifest), traffic))
     objects = _objects(contents) if kind == "cpu" else ()
+    parts = layout.parts.blobs(manifest, _texts(contents, writer.text()))
     return HostCode(kind, writer.text(), parts, layout.rows, objects, apart, manifest.decode())
+
+
+def _texts(contents: Contents, host: str) -> bytes:
+    """Return every text of the library as JSON: kernel → variant → text, and this host code under ""."""
+    texts: dict[str, dict[str, str]] = {"": {"host": host}}
+    for name, alternatives in contents.kernels.items():
+        sources = [alternative.binary.source for alternative in alternatives]
+        texts[name] = {source.variant.label: source.text for source in sources}
+    return json.dumps(texts, ensure_ascii=False).encode()
 
 
 def manifest_offset(parts: int, targets: int, kernels: int) -> int:

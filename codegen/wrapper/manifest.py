@@ -85,6 +85,7 @@ def render_manifest(
             "traffic": traffic_bytes,
         },
         "code": list(apart),
+        "texts": layout.parts.texts,
     }
     return json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -211,7 +212,14 @@ def _tuned(selection: AnySelection, name: str) -> Mapping[str, Json]:
     return {
         "key": None if key is None else key.choice,
         "nest": None if key is None else key.nest,
-        "tuned": None if tuned is None else asdict(tuned),
+        "tuned": None
+        if tuned is None
+        else {
+            "mode": tuned.mode,
+            "measured_at": tuned.measured_at,
+            # A list: the first is the default, and the manifest's keys are sorted.
+            "images": [{"variant": label, "images": images} for label, images in tuned.images.items()],
+        },
     }
 
 

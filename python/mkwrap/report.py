@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-_WIDTH = 140
+_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -27,19 +26,69 @@ class VariantRow:
 
 
 @dataclass(frozen=True)
+class LaunchRow:
+    """One launch of a kernel's winner: threads per block and resources (CUDA), or an entry alone (CPU)."""
+
+    entry: str
+    threads: int
+    registers: int
+    shared_bytes: int
+    spilled_bytes: int
+
+    def __str__(self) -> str:
+        """Spell like `mkw_reduction_0: 128 threads, 32 registers, 4.0 KiB shared`."""
+        said = [f"{self.threads} threads", f"{self.registers} registers"] if self.registers else []
+        said += [f"{spell_bytes(self.shared_bytes)} shared"] if self.shared_bytes else []
+        said += [f"{spell_bytes(self.spilled_bytes)} spilled"] if self.spilled_bytes else []
+        return f"{self.entry}{': ' if said else ''}{', '.join(said)}"
+
+
+@dataclass(frozen=True)
 class KernelRow:
-    """One kernel: what it computes, how often a run calls it, why its winner won."""
+    """One kernel on one target: what it computes, how often a run calls it, why its winner won."""
 
     name: str
+    target: int
     uses: int
     origins: tuple[str, ...]
     reason: str
     variants: tuple[VariantRow, ...]
+    launches: tuple[LaunchRow, ...] = ()
+    workspace_bytes: str = "0"
 
     @property
     def winner(self) -> str:
         """Return the label of the variant in the library."""
         return next(row.variant for row in self.variants if row.winner)
+
+    @property
+    def ops(self) -> str:
+        """Return each origin's op once, with how often it occurs."""
+        counts: dict[str, int] = {}
+        for origin in self.origins:
+            op = origin.split(" ", 1)[0].rstrip(":")
+            counts[op] = counts.get(op, 0) + 1
+        return ", ".join(op if n == 1 else f"{op} ×{n}" for op, n in counts.items()) or "nothing the user wrote"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render with rich: a heading, then one line per variant, the times before the label, which may be long."""
+        yield Text.assemble((f"{self.name} ×{self.uses}", "bold"), f", {self.reason}: ", (self.ops, "cyan"))
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
+        for justify in ("left", "right", "right", "right"):
+            table.add_column(justify=justify, no_wrap=True)
+        table.add_column(overflow="fold")
+        best = next((row.median_us for row in self.variants if row.winner), None)
+        times = [_times(row, best) for row in self.variants]
+        taken = sum(max((len(row[column]) for row in times), default=0) + 1 for column in range(3)) + 2
+        for row, spelled in zip(self.variants, times, strict=True):
+            label = Text(
+                wrap_label(row.variant, options.max_width - taken),
+                style="bold" if row.winner else "dim" if row.rejected else "",
+            )
+            if row.rejected:
+                label.append(f"\nrejected: {row.rejected}", style="yellow")
+            table.add_row("►" if row.winner else "", *spelled, label)
+        yield table
 
 
 @dataclass(frozen=True)
@@ -56,53 +105,51 @@ class Report:
         """Render as plain text."""
         stream = io.StringIO()
         Console(file=stream, width=_WIDTH, color_system=None, force_terminal=False).print(self)
-        return stream.getvalue().rstrip("\n")
+        return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render with rich."""
-        steps = sum(kernel.uses for kernel in self.kernels)
-        yield Text(f"{self.target}, tuned for {self.device or 'no device'}: {len(self.kernels)} kernels, {steps} steps")
-        yield Text(", ".join(f"{name} {_spell_bytes(size)}" for name, size in self.memory.items()))
-        yield from self._tables()
-
-    def _tables(self) -> Iterator[Table]:
-        table = Table("kernel", "variant", "median µs", "± µs", "note", show_lines=False)
+        kernels = _count(len(self.kernels), "kernel")
+        steps = _count(sum(kernel.uses for kernel in self.kernels), "step")
+        tuned = f"tuned for {self.device}" if self.device else "not tuned"
+        yield Text.assemble((self.target, "bold"), f", {tuned}: {kernels}, {steps}")
+        yield Text(", ".join(f"{name} {spell_bytes(size)}" for name, size in self.memory.items()))
         for kernel in self.kernels:
-            table.add_section()
-            for k, row in enumerate(kernel.variants):
-                table.add_row(
-                    escape(f"{kernel.name} ×{kernel.uses}") if k == 0 else "",
-                    escape(("► " if row.winner else "  ") + row.variant),
-                    "" if row.median_us is None else f"{row.median_us:.2f}",
-                    "" if row.spread_us is None else f"{row.spread_us:.2f}",
-                    escape(_note(kernel, row)),
-                )
-            table.add_row("", escape("  computes " + ", ".join(_ops(kernel.origins))), "", "", "", style="dim")
-        yield table
+            yield Text()
+            yield kernel
 
 
-def _note(kernel: KernelRow, row: VariantRow) -> str:
-    if row.rejected:
-        return f"rejected: {row.rejected}"
-    return kernel.reason if row.winner else ""
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _ops(origins: Sequence[str]) -> list[str]:
-    """Return each origin's op once, with how often it occurs."""
-    counts: dict[str, int] = {}
-    for origin in origins:
-        op = origin.split(" ", 1)[0].rstrip(":")
-        counts[op] = counts.get(op, 0) + 1
-    return [op if n == 1 else f"{op} ×{n}" for op, n in counts.items()] or ["nothing the user wrote"]
+def wrap_label(label: str, width: int) -> str:
+    """Break a variant's label after commas, so that no line but one without any is longer than `width`."""
+    lines, rest = [], label
+    while len(rest) > width:
+        end = rest.rfind(",", 0, max(1, width)) + 1
+        if end == 0:
+            break
+        lines.append(rest[:end])
+        rest = "  " + rest[end:]
+    return "\n".join([*lines, rest])
 
 
-def _spell_bytes(size: int) -> str:
-    value = float(size)
+def _times(row: VariantRow, best: float | None) -> tuple[str, str, str]:
+    """Spell median, spread, and how many times as long as the winner a variant takes."""
+    if row.median_us is None:
+        return "", "", ""
+    ratio = f"{row.median_us / best:.2f}×" if best and not row.winner else ""
+    return f"{row.median_us:.2f} µs", f"± {row.spread_us or 0.0:.2f}", ratio
+
+
+def spell_bytes(size: float) -> str:
+    """Spell a number of bytes with a unit: `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 def make_report(manifest: Mapping[str, object]) -> Report:
@@ -119,29 +166,38 @@ def make_report(manifest: Mapping[str, object]) -> Report:
 
 def _kernel(kernel: Mapping[str, object]) -> KernelRow:
     winner = str(kernel["winner"])
+    reasons = {
+        str(entry["variant"]): str(entry["reason"]) for entry in (_mapping(r) for r in _list(kernel["rejected"]))
+    }
     rows = [
         VariantRow(
             variant=str(timing["variant"]),
             median_us=float(str(timing["median_us"])),
             spread_us=float(str(timing["spread_us"])),
             runs=int(str(timing["runs"])),
+            rejected=reasons.pop(str(timing["variant"]), ""),
             winner=timing["variant"] == winner,
         )
         for timing in map(_mapping, _list(kernel["timings"]))
     ]
     if not any(row.winner for row in rows):
         rows.insert(0, VariantRow(variant=winner, winner=True))
-    rows += [
-        VariantRow(variant=str(rejected["variant"]), rejected=str(rejected["reason"]))
-        for rejected in map(_mapping, _list(kernel["rejected"]))
-    ]
+    rows += [VariantRow(variant=label, rejected=reason) for label, reason in reasons.items()]
     return KernelRow(
         name=str(kernel["name"]),
+        target=int(str(kernel.get("target", 0))),
         uses=int(str(kernel["uses"])),
         origins=tuple(str(origin) for origin in _list(kernel["origins"])),
         reason=str(kernel["reason"]),
         variants=tuple(rows),
+        launches=tuple(_launch(_mapping(launch)) for launch in _list(kernel["launches"])),
+        workspace_bytes=str(kernel["workspace_bytes"]),
     )
+
+
+def _launch(launch: Mapping[str, object]) -> LaunchRow:
+    numbers = [int(str(launch[name])) for name in ("threads", "registers", "shared_bytes", "spilled_bytes")]
+    return LaunchRow(str(launch["entry"]), *numbers)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tune",),
     ("report", "calls", "model"),
     ("compiler",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 """From the bottom: a room imports rooms of lower rows, or of its own row."""

@@ -238,11 +238,12 @@ def rows_of(manifest: Json) -> Iterator[Row]:
             versions=decode_versions(tuning.get("versions")),
             mode=_text(tuned, "mode"),
             measured_at=_text(tuned, "measured_at"),
-            points=(_kernel_point(kernel, _object(tuned.get("images"), "images")),),
+            points=(_kernel_point(kernel, _list(tuned, "images")),),
         )
 
 
-def _kernel_point(kernel: Json, images: Json) -> Point:
+def _kernel_point(kernel: Json, built: Sequence[object]) -> Point:
+    images = {_text(b, "variant"): _list(b, "images") for b in (_object(b, "a built variant") for b in built)}
     timings = {_text(t, "variant"): t for t in (_object(t, "a timing") for t in _list(kernel, "timings"))}
     rejected = {_text(r, "variant"): r for r in (_object(r, "a rejection") for r in _list(kernel, "rejected"))}
     candidates = [

@@ -51,7 +51,6 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("measured")
 
     monkeypatch.setattr(Referee, "hold", never)
-    monkeypatch.setattr(Referee, "start", never)
 
 
 @pytest.fixture

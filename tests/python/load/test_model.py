@@ -174,12 +174,13 @@ def test_report(tmp_path: Path) -> None:
     def row(*words: str) -> str:
         return next(line for line in lines if all(word in line for word in words))
 
-    assert "a [red] machine" in row("cpu:test-arch", "1 kernels, 2 steps")
+    assert "a [red] machine" in row("cpu:test-arch", "1 kernel, 2 steps")
     assert "3.0 MiB" in row("traffic")
-    assert "►" in row("kernel0 ×2", "pointwise[unroll=1]", "1.50", "0.25", "measured")
-    assert "►" not in row("pointwise[unroll=4]", "2.50")
-    assert row("split[parts=9]", "rejected: g++: [bold] error")
-    assert row("aten.add.Tensor")
+    assert row("kernel0 ×2", "measured", "aten.add.Tensor")
+    assert "►" in row("pointwise[unroll=1]", "1.50 µs", "0.25")
+    assert "►" not in row("pointwise[unroll=4]", "2.50 µs", "1.67×")
+    assert row("split[parts=9]")
+    assert row("rejected: g++: [bold] error")
     kernel = model.report.kernels[0]
     assert (kernel.winner, kernel.uses) == ("pointwise[unroll=1]", 2)
     assert [variant.rejected for variant in kernel.variants] == ["", "", "g++: [bold] error"]

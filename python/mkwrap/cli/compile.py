@@ -1,0 +1,108 @@
+"""`mkwrap compile`: a program to a library."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
+
+import typer
+from rich.text import Text
+
+import mkwrap
+from mkwrap.cli.output import AsJson, print_json, show
+from mkwrap.errors import CacheError, OptionError
+from mkwrap.options import Options, TuneMode
+from mkwrap.report import spell_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mkwrap.cli.programs import Named
+    from mkwrap.model import Model
+
+
+class _Programs(Protocol):
+    def load_program(self, name: str, specs: Sequence[str], maker: str | None) -> Named: ...
+
+
+_INPUT = "A tensor argument: [name=]SHAPE:DTYPE[:BELOW], as 8x128:float32 or mask=8:int64:100; once per argument."
+_INPUTS = "module:function or file.py:function that returns the arguments: a tuple, or a pair of a tuple and a dict."
+
+
+def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
+    program: Annotated[str, typer.Argument(help="model.pt2, module:function or file.py:function.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The library; default: NAME.so.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help='"cpu", "cpu:x86-64-v3", "cuda", "cuda:sm_90", …; default: where the inputs live.'),
+    ] = None,
+    specs: Annotated[list[str] | None, typer.Option("--input", help=_INPUT)] = None,
+    maker: Annotated[str | None, typer.Option("--inputs", help=_INPUTS)] = None,
+    tune: Annotated[str, typer.Option(help="full, quick (a second per kernel) or off (default variants).")] = "full",
+    force: Annotated[list[str] | None, typer.Option(help="KERNEL=VARIANT: take that variant, unmeasured.")] = None,
+    tuning: Annotated[Path | None, typer.Option(help="A tuning record whose rows decide, unmeasured.")] = None,
+    require_tuning: Annotated[
+        bool, typer.Option("--require-tuning", help="A kernel without a row is an error.")
+    ] = False,
+    save_tuning: Annotated[Path | None, typer.Option(help="Write the library's tuning record here.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Default variants, nothing measured.")] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU: threads to tune for; default: all.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Compilers at once; default: all processors.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Another cache directory than the default.")] = None,
+    dump_dir: Annotated[Path | None, typer.Option(help="Write every stage's value as text here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a program to one shared library.
+
+    PROGRAM is a file of torch.export.save, which brings its example inputs, or a function or nn.Module in a module. Its
+    example inputs, whose shapes, strides and dtypes every call must have, come from --input, --inputs, or from
+    example_inputs() in the same module.
+
+    mkwrap compile model.pt2 -o model.so
+
+    mkwrap compile models.py:softmax --input 64x1024:float32
+    """
+    given = {"threads": threads, "jobs": jobs, "cache_dir": cache_dir, "dump_dir": dump_dir, "tuning": tuning}
+    options = Options(
+        tune=cast(TuneMode, tune),
+        force=_forced(force or []),
+        require_tuning=require_tuning,
+        deterministic=deterministic,
+        progress=False if as_json else None,
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+    )
+    # Programs are torch's: importing it is put off until there is one.
+    named = cast(_Programs, import_module("mkwrap.cli.programs")).load_program(program, specs or [], maker)
+    model = mkwrap.compile(named.callee, named.args, example_kwargs=named.kwargs, target=target, options=options)
+    path = output if output is not None else Path(f"{named.stem}.so")
+    try:
+        model.save(path)
+    except OSError as error:
+        raise CacheError(f"cannot write the library to {path}: {error.strerror}") from error
+    if save_tuning is not None:
+        model.save_tuning(save_tuning)
+    _report(model, path, as_json)
+
+
+def _report(model: Model, path: Path, as_json: bool) -> None:
+    assert model.compilation is not None
+    seconds = model.compilation.seconds
+    if as_json:
+        choices = {kernel: provenance.name.lower() for kernel, provenance in model.compilation.choices.items()}
+        print_json({"path": str(path), "bytes": path.stat().st_size, "seconds": dict(seconds), "choices": choices})
+        return
+    longest = sorted(seconds, key=lambda stage: -seconds[stage])[:3]
+    spent = ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in longest)
+    show(model.report, Text(), Text(str(model.signature)))
+    show(Text(f"{path}: {spell_bytes(path.stat().st_size)} in {sum(seconds.values()):.1f} s ({spent})", style="bold"))
+
+
+def _forced(pairs: Sequence[str]) -> dict[str, str]:
+    forced = {}
+    for pair in pairs:
+        kernel, equals, label = pair.partition("=")
+        if not equals:
+            raise OptionError(f"--force is {pair!r}; expected KERNEL=VARIANT")
+        forced[kernel] = label
+    return forced

@@ -1,0 +1,140 @@
+"""`mkwrap inspect`: what a library is, read from its file. Nothing of it is loaded, so no device is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from mkwrap.cli.output import AsJson, print_json, print_lines, show
+from mkwrap.errors import CacheError, LibraryFormatError, OptionError
+from mkwrap.report import KernelRow, make_report, spell_bytes
+from mkwrap.toolchain.library_file import LibraryFile, read_library
+
+_ENDINGS: Mapping[str, str] = {"cpu": ".cpp", "cuda": ".py"}
+
+
+def inspect_command(
+    library: Annotated[Path, typer.Argument(help="The library.", show_default=False)],
+    kernel: Annotated[str | None, typer.Option("--kernel", help="This kernel alone, with every source line.")] = None,
+    extract: Annotated[
+        Path | None, typer.Option(help="Write the manifest, cubins, kernel sources and host code into this folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a library: arguments, kernels with every variant's time, resources, origins. With --json: the manifest."""
+    file = read_library(library)
+    try:
+        report = make_report(file.manifest)
+        written = [] if extract is None else _extracted(file, extract)
+        if as_json:
+            print_json({**file.manifest, "extracted": [str(path) for path in written]} if extract else file.manifest)
+            return
+        if kernel is None:
+            show(_facts(file), Text(), report)
+        else:
+            chosen = [row for row in report.kernels if row.name == kernel]
+            if not chosen:
+                raise OptionError(
+                    f"--kernel is {kernel!r}; the kernels are: {', '.join(k.name for k in report.kernels)}"
+                )
+            for row in chosen:
+                show(row, *_details(row))
+    except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+        raise LibraryFormatError(f"{library}: its manifest cannot be read: {error!r}") from error
+    print_lines(f"wrote {path}" for path in written)
+
+
+def _facts(file: LibraryFile) -> Table:
+    manifest = file.manifest
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("library", f"{file.path}, {spell_bytes(file.size)}, mkwrap {manifest['mkwrap_version']}")
+    for title, tensors in (("takes", manifest["inputs"]), ("gives", manifest["outputs"])):
+        for tensor in _objects(tensors):
+            table.add_row(title, Text(_tensor(tensor)))
+            title = ""  # noqa: PLW2901 — said once
+    tunings = [tuning for target in _objects(manifest["targets"]) if isinstance(tuning := target["tuning"], Mapping)]
+    for tuning in tunings:
+        versions = tuning["versions"]
+        assert isinstance(versions, Mapping)
+        table.add_row("made by", Text(f"torch {versions['torch']}, {versions['toolchain']}"))
+    return table
+
+
+def _tensor(tensor: Mapping[str, object]) -> str:
+    if "dtype" not in tensor:
+        return f"{tensor['kind']} {tensor.get('value', '')}".strip()
+    shape = "×".join(str(size) for size in _list(tensor["shape"])) or "scalar"
+    said = [f"{tensor['dtype']} {shape}", f"strides {list(_list(tensor['strides']))}"]
+    said += [f"aligned to {tensor['alignment']} bytes"] if "alignment" in tensor else []
+    said += ["written"] if tensor.get("mutated") else []
+    said += ["a view of an input"] if tensor.get("kind") == "input_view" else []
+    name = f"{tensor['path']}: " if "path" in tensor else ""
+    return name + ", ".join(said)
+
+
+def _details(row: KernelRow) -> Iterator[Text]:
+    yield Text()
+    for launch in row.launches:
+        yield Text(f"launch  {launch}")
+    yield Text(f"workspace  {row.workspace_bytes} bytes")
+    for origin in row.origins:
+        yield Text(f"from  {origin}")
+
+
+def _extracted(file: LibraryFile, folder: Path) -> list[Path]:
+    """Write what the file holds and return the paths. Machine code of a CPU library is linked and has no file of its own."""
+    contents: dict[str, bytes] = {"manifest.json": json.dumps(file.manifest, indent=2, ensure_ascii=False).encode()}
+    kind = _target_kind(file.manifest)
+    number = file.manifest["texts"]
+    assert isinstance(number, int)
+    texts = json.loads(bytes(file.parts.blobs[number]))
+    contents["host.cpp"] = texts.pop("")["host"].encode()
+    for name, variants in texts.items():
+        for label, text in variants.items():
+            contents[f"{name}-{_plain(label)}{_ENDINGS[kind]}"] = text.encode()
+    for kernel in _objects(file.manifest["kernels"]):
+        for launch in _objects(kernel["launches"]):
+            part = launch["part"]
+            if isinstance(part, int):
+                arch = _objects(file.manifest["targets"])[int(str(kernel["target"]))]["arch"]
+                contents[f"{kernel['name']}-{launch['entry']}-{arch}.cubin"] = bytes(file.parts.blobs[part])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise CacheError(f"cannot write to {folder}: {error.strerror}") from error
+    return [folder / name for name in contents]
+
+
+def _target_kind(manifest: Mapping[str, object]) -> str:
+    target = manifest["target"]
+    assert isinstance(target, Mapping)
+    return str(target["kind"])
+
+
+def _plain(label: str) -> str:
+    """Spell a variant's label as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "-", label).strip("-")
+
+
+def _list(value: object) -> Sequence[object]:
+    assert isinstance(value, list)
+    return value
+
+
+def _objects(value: object) -> list[Mapping[str, object]]:
+    found = []
+    for entry in _list(value):
+        assert isinstance(entry, Mapping)
+        found.append(entry)
+    return found
