@@ -157,7 +157,7 @@ def test_every_variant_equals_the_oracle(name: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["maximum", "minimum", "argmax", "argmin"])
-@pytest.mark.parametrize("shape", [(5, 700), (3, 20_000)])
+@pytest.mark.parametrize("shape", [(5, 700), (5, 20_000)])
 def test_c30_nan_and_ties_in_every_variant(op: str, shape: tuple[int, int]) -> None:
     case = reduction(op, *shape)
     check(case, with_special_rows(case, shape[1]))

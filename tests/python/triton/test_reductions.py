@@ -40,13 +40,15 @@ ALL_OPS = ("sum", "prod", "maximum", "minimum", "argmax", "argmin", "welford")
 
 
 def with_special_rows(case: Kernel, length: int) -> Memory:
-    """Put NaN first, last and in the middle, infinities, and ties into the first rows."""
+    """Put NaN first, last and in the middle, infinities, ties, and zeros of both signs into the first rows."""
     memory = fill(case)
     flat = memory[0]
     flat[: 3 * length] = flat[: 3 * length].clamp(-1, 1)
     flat[0] = flat[length - 1] = math.nan
     flat[length + length // 2] = math.nan
     flat[2 * length : 2 * length + 6] = torch.tensor([math.inf, -math.inf, 5, 5, -5, -5])
+    flat[3 * length : 5 * length] = 0.0
+    flat[3 * length] = flat[4 * length + 1] = -0.0
     return memory
 
 
