@@ -33,7 +33,7 @@ class Rows:
     inner: bool
     wide: bool
     per_word: int
-    """Elements in four bytes of the main access (1 for larger ones)."""
+    """Elements in four bytes of the main access, 1 or 2: of smaller ones, 32-bit accumulators would fill the registers."""
 
     def fold(self, reduce: Reduce) -> Fold:
         """The fold of one of the nest's reductions."""
@@ -77,7 +77,7 @@ def rows_of(kernel: Kernel) -> Rows | None:
         length=static([axis.extent for axis in nest.reduction_axes]),
         inner=contiguous is None or contiguous not in {axis.symbol for axis in nest.axes},
         wide=needs_int64(nest, buffers),
-        per_word=max(4 // buffers[access.buffer].dtype.itemsize, 1) if access is not None else 1,
+        per_word=min(max(4 // buffers[access.buffer].dtype.itemsize, 1), 2) if access is not None else 1,
     )
 
 
