@@ -21,7 +21,6 @@ from mkwrap.ir.nodes import Axis, Buffer, Expr, Instruction, Load, Nest, Role, S
 from mkwrap.ir.rewrite import Replay
 from mkwrap.stages import Access, Kernel, Parameter, Program, Step
 
-
 # The widest load that a template chooses by alignment (Triton's `divisible_by_16`).
 _ALIGNMENT = 16
 

@@ -47,7 +47,7 @@ class Memory:
     accuracy: Accuracy | None = None
     """Of what is written; None: exact."""
     cold: bool = False
-    """Whether a model's kernel finds it out of the cache: it is rotated over copies while timing."""
+    """Whether a model's kernel finds it out of the cache."""
 
     @property
     def nbytes(self) -> int:
@@ -58,6 +58,11 @@ class Memory:
     def changed(self) -> bool:
         """Whether a run changes what the next one reads: read and written."""
         return self.written and self.fill is not Fill.POISON
+
+    @property
+    def rotated(self) -> bool:
+        """Whether timing rotates over copies of it: cold ones, except those whose start would be restored in every copy."""
+        return self.cold and not self.changed
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,7 @@ class CpuBench:
             if self._starts[place].size < self._contest.memories[place].nbytes:
                 self._starts[place] = make(self._contest.memories[place], place)
         return [
-            (blocks[place].address, self._starts[place].ctypes.data, self._starts[place].nbytes)
-            for blocks in self._rotated
+            (self._blocks[place].address, self._starts[place].ctypes.data, self._starts[place].nbytes)
             for place in changed
         ]
 
@@ -160,9 +159,9 @@ class CpuBench:
         return self._racers[number]
 
     def _copy(self) -> list[Block]:
-        """Return blocks of which those of cold memories are new."""
+        """Return blocks of which those of rotated memories are new."""
         memories = self._contest.memories
-        return [self._block(k) if memories[k].cold else block for k, block in enumerate(self._blocks)]
+        return [self._block(k) if memories[k].rotated else block for k, block in enumerate(self._blocks)]
 
     def _block(self, place: int) -> Block:
         """Return a new block of a memory, filled; read-only where kernels only read."""

@@ -103,8 +103,7 @@ class CudaBench:
         """Time candidates in interleaved rounds; microseconds per run, per candidate and round."""
         replays = [self._replay(number) for number in numbers]
         restore = [
-            (addresses[place], source, self._contest.memories[place].nbytes)
-            for addresses in self._rotated
+            (self._addresses[place], source, self._contest.memories[place].nbytes)
             for place, source in self._kept.items()
         ]
         return _C.time_cuda(self._context, replays, rounds, restore)
@@ -136,9 +135,9 @@ class CudaBench:
             self._context.fill(self._scratch, POISON, self._scratch_bytes)
 
     def _copy(self) -> list[int]:
-        """Return addresses of the memories, of which those of cold ones are new."""
+        """Return addresses of the memories, of which those of rotated ones are new."""
         memories = self._contest.memories
-        return [self._filled(k) if memories[k].cold else address for k, address in enumerate(self._addresses)]
+        return [self._filled(k) if memories[k].rotated else address for k, address in enumerate(self._addresses)]
 
     def _filled(self, place: int) -> int:
         """Return the address of new memory with a memory's start."""

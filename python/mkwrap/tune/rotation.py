@@ -15,11 +15,11 @@ _MOST_BYTES = 1 << 28
 
 
 def copies(memories: Sequence[Memory], cache_bytes: int, most: int) -> int:
-    """Return how many copies of its cold memories a contest rotates over, 1 … max(1, most).
+    """Return how many copies of its rotated memories a contest rotates over, 1 … max(1, most).
 
-    So many that they hold twice the cache, as far as 256 MiB allow; 1 where cold memories are less than 1/32 of it.
+    So many that they hold twice the cache, as far as 256 MiB allow; 1 where those are less than 1/32 of it.
     """
-    size = sum(memory.nbytes for memory in memories if memory.cold)
+    size = sum(memory.nbytes for memory in memories if memory.rotated)
     if size == 0 or size < _LEAST_PART * cache_bytes:
         return 1
     wanted = min(math.ceil(_FOOTPRINT * cache_bytes / size), _MOST_BYTES // size)
