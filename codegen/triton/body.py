@@ -8,6 +8,7 @@ import sympy
 
 from mkwrap.codegen.triton.indexing import expr_text
 from mkwrap.codegen.triton.scans import Form, Texts, form_of, write_combined, write_last, write_scan
+from mkwrap.codegen.triton.sorts import NEEDS, Key, write_sort
 from mkwrap.codegen.triton.spelling import TYPES, constant, spell
 from mkwrap.codegen.triton.tile import INT32_LIMIT, Tile, Value
 from mkwrap.codegen.writer import Writer
@@ -26,6 +27,7 @@ from mkwrap.ir.nodes import (
     Load,
     Nest,
     Scan,
+    Sort,
     Store,
 )
 
@@ -93,6 +95,8 @@ class Body:
                     self._store(instruction)
                 case Scan():
                     self._scan(instruction)
+                case Sort():
+                    self._sort(instruction)
                 case _:
                     raise InternalError(f"a template handed {instruction} to the body writer")
 
@@ -146,6 +150,15 @@ class Body:
             parts = write_combined(self.writer, form, f"{stem}_all", carry, parts)
             self.writer.line(f"{', '.join(carry)} = {form.combine(carry, total)}")
         self.define_scan(scan, parts)
+
+    def _sort(self, sort: Sort) -> None:
+        """Write a sort of whole rows: the tile's last dimension holds all of each."""
+        value, (rows, whole) = self.values[sort.arg], self.tile.dims
+        self.needs.update(NEEDS[Key(value.dtype).wide])
+        shape = (rows.block, whole.block)
+        write_sort(self.writer, sort, value.dtype, self.full(sort.arg), shape, whole.masked)
+        for dest, dtype in zip(sort.dests, sort.dtypes, strict=True):
+            self.define(dest, dest, dtype, self.all_dims)
 
     def _names(self, expr: Expr) -> Mapping[str, str]:
         names = {symbol.name: symbol.name for symbol in expr.free_symbols}

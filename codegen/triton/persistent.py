@@ -1,4 +1,4 @@
-"""Reductions and scans whose whole row fits one block: every element is read once and stays in registers."""
+"""Reductions, scans and sorts whose whole row fits one block: every element is read once and stays in registers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from mkwrap.codegen.triton.rows import (
 )
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import alike_in_all_rows, defined, loads, scans
+from mkwrap.ir.analysis import alike_in_all_rows, defined, loads, scans, sorts
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Reduce, Scan, Store
+from mkwrap.ir.nodes import Reduce, Scan, Sort, Store
+from mkwrap.ir.ops import SORT_LIMIT
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _INNER_LIMIT = 32768
@@ -43,8 +44,9 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if rows is None or rows.length is None or rows.length > _limit(rows):
         return ()
     length = power_of_two(rows.length)
-    shapes = _inner_shapes(length) if rows.inner else _outer_shapes(length)
-    if len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1:
+    sorted_rows = bool(sorts(rows.nest))
+    shapes = _sort_shapes(length) if sorted_rows else _inner_shapes(length) if rows.inner else _outer_shapes(length)
+    if len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1 and not sorted_rows:
         # Several tiles at hand at once: more warps first, fewer registers for each thread.
         shapes = (shapes[1], shapes[0], *shapes[2:])
     most = power_of_two(rows.rows) if rows.rows is not None else None
@@ -53,6 +55,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         block = x if most is None else min(x, most)
         found.append((("x", block), ("num_warps", max(min(warps, block * length // 32), 1))))
     found = list(dict.fromkeys(found))
+    if sorted_rows:
+        return tuple(found)
     streamed = [(*params, ("stream", True)) for params in found[:2]] if _streams(kernel, device) else []
     walking: list[Params] = []
     if rows.inner and _walks(rows, found[0], device):
@@ -76,6 +80,8 @@ def _walks(rows: Rows, params: Params, device: Device) -> bool:
 
 def _limit(rows: Rows) -> int:
     """Elements of the longest row whose values, and states of scans, stay in registers."""
+    if sorts(rows.nest):
+        return SORT_LIMIT
     if not rows.inner:
         return _OUTER_LIMIT
     return _INNER_LIMIT if not scans(rows.nest) else _INNER_LIMIT // (4 if rows.heavy else 2)
@@ -89,6 +95,13 @@ def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
         warps = min(max(length // 1024, 2), 16)
         return ((1, warps), (1, 2 * warps), (1, min(4 * warps, 32)))
     return ((2048 // length, 4), (1024 // length, 1), (max(512 // length, 1), max(length // 256, 1)))
+
+
+def _sort_shapes(length: int) -> tuple[tuple[int, int], ...]:
+    """(rows, warps) for rows that are sorted: 4 or 8 elements per thread, a few rows where they are short."""
+    widths = [max(elements // length, 1) for elements in (1024, 2048, 256)]
+    found = [(x, min(max(x * length // share, 1), 32)) for x, share in zip(widths, (256, 256, 128), strict=True)]
+    return tuple(dict.fromkeys(found))
 
 
 def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
@@ -170,4 +183,4 @@ def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
         body.define(name, name, dtype, frozenset({"x"}))
 
 
-PERSISTENT = Template("persistent", space, render, also=frozenset({Scan}))
+PERSISTENT = Template("persistent", space, render, also=frozenset({Scan, Sort}))

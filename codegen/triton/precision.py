@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mkwrap.codegen.triton.spelling import NARROW_FLOATS
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Compute, Nest, Reduce, Scan, Store
+from mkwrap.ir.nodes import Compute, Nest, Reduce, Scan, Sort, Store
 
 # Continuous ops that do not enlarge an error of 2 ulp beyond what rounding to 16 bits hides.
 _ARITHMETIC = ("abs", "add", "div", "mul", "neg", "reciprocal", "sub")
@@ -34,7 +34,7 @@ def approximable(nest: Nest) -> frozenset[str]:
             case Scan(op=op, args=args, dests=dests):
                 used.update(args)
                 exact.update(args if op != "sum" or exact.intersection(dests) else ())
-            case Store(arg=arg):
+            case Store(arg=arg) | Sort(arg=arg):
                 used.add(arg)
                 exact.add(arg)
     return frozenset(used - exact)

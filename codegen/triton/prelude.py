@@ -218,6 +218,57 @@ def logaddexp(a, b):
     return tl.where(same, high, high + libdevice.log1p(libdevice.exp(low - high)))
 """
 
+_EXCLUSIVE_OR = """\
+@triton.jit
+def exclusive_or(a, b):
+    return a ^ b
+"""
+
+# Words `stride` apart within blocks of `size` change places where they stand in the wrong order; every other block is
+# sorted downwards. A lane meets its partner through the exclusive or of both, which needs no gather.
+_SORT_STEP = """\
+@triton.jit
+def sort_step(word, ROWS: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr, STRIDE: tl.constexpr):
+    COUNT: tl.constexpr = ROWS * WIDTH // (2 * STRIDE)
+    own = tl.reshape(word, [COUNT, 2, STRIDE])
+    other = own ^ tl.reduce(own, 1, exclusive_or, keep_dims=True)
+    down = ((tl.arange(0, COUNT) * (2 * STRIDE)) % WIDTH & SIZE) != 0
+    larger = down[:, None, None] ^ (tl.arange(0, 2) != 0)[None, :, None]
+    return tl.reshape(tl.where((own < other) == larger, other, own), [ROWS, WIDTH])
+"""
+
+_SORT_WORDS = """\
+@triton.jit
+def sort_words(word, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr):
+    for size in tl.static_range(1, STEPS + 1):
+        for back in tl.static_range(1, size + 1):
+            word = sort_step(word, ROWS, WIDTH, 2**size, 2 ** (size - back))
+    return word
+"""
+
+_SORT_PAIR_STEP = """\
+@triton.jit
+def sort_pair_step(key, place, ROWS: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr, STRIDE: tl.constexpr):
+    COUNT: tl.constexpr = ROWS * WIDTH // (2 * STRIDE)
+    own = tl.reshape(key, [COUNT, 2, STRIDE])
+    at = tl.reshape(place, [COUNT, 2, STRIDE])
+    other = own ^ tl.reduce(own, 1, exclusive_or, keep_dims=True)
+    other_at = at ^ tl.reduce(at, 1, exclusive_or, keep_dims=True)
+    down = ((tl.arange(0, COUNT) * (2 * STRIDE)) % WIDTH & SIZE) != 0
+    larger = down[:, None, None] ^ (tl.arange(0, 2) != 0)[None, :, None]
+    take = ((own < other) | ((own == other) & (at < other_at))) == larger
+    return tl.reshape(tl.where(take, other, own), [ROWS, WIDTH]), tl.reshape(tl.where(take, other_at, at), [ROWS, WIDTH])
+"""
+
+_SORT_PAIRS = """\
+@triton.jit
+def sort_pairs(key, place, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr):
+    for size in tl.static_range(1, STEPS + 1):
+        for back in tl.static_range(1, size + 1):
+            key, place = sort_pair_step(key, place, ROWS, WIDTH, 2**size, 2 ** (size - back))
+    return key, place
+"""
+
 PRELUDE: Mapping[str, str] = {
     "report": _REPORT,
     "floordiv_int": _FLOORDIV_INT,
@@ -243,6 +294,11 @@ PRELUDE: Mapping[str, str] = {
     "latest_maximum": _latest("latest_maximum", "b >= a"),
     "latest_minimum": _latest("latest_minimum", "b <= a"),
     "logaddexp": _LOGADDEXP,
+    "exclusive_or": _EXCLUSIVE_OR,
+    "sort_step": _SORT_STEP,
+    "sort_words": _SORT_WORDS,
+    "sort_pair_step": _SORT_PAIR_STEP,
+    "sort_pairs": _SORT_PAIRS,
 }
 """Name → definition, in the order they are written."""
 

@@ -14,7 +14,7 @@ from mkwrap.codegen.triton.scans import Form, form_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
-from mkwrap.ir.analysis import reduces, scans, value_dtypes
+from mkwrap.ir.analysis import reduces, scans, sorts, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce, Scan
 from mkwrap.stages import Kernel
 
@@ -63,8 +63,8 @@ class Rows:
 
 
 def rows_of(kernel: Kernel) -> Rows | None:
-    """Read a kernel as rows, or return None where it has neither reduction nor scan or is a matrix product of note."""
-    if not (reduces(kernel.nest) or scans(kernel.nest)) or not reduces_better(kernel):
+    """Read a kernel as rows, or return None where it has no reduction, scan or sort or is a matrix product of note."""
+    if not (reduces(kernel.nest) or scans(kernel.nest) or sorts(kernel.nest)) or not reduces_better(kernel):
         return None
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)

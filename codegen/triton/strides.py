@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import sympy
 
-from mkwrap.ir.analysis import loads, reduces, scans, stores
+from mkwrap.ir.analysis import loads, reduces, scans, sorts, stores
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
 
 Strides = Mapping[sympy.Symbol, Expr | None]
@@ -57,7 +57,7 @@ def by_descending_stride(nest: Nest, buffers: Mapping[str, Buffer]) -> Nest:
         return nest
     strides = access_strides(nest, buffers, access)
     axes = _ordered(nest.axes, strides)
-    if scans(nest) or any(reduce.op in ("argmax", "argmin") for reduce in reduces(nest)):
+    if scans(nest) or sorts(nest) or any(reduce.op in ("argmax", "argmin") for reduce in reduces(nest)):
         return replace(nest, axes=axes)
     return replace(nest, axes=axes, reduction_axes=_ordered(nest.reduction_axes, strides))
 

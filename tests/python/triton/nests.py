@@ -197,6 +197,17 @@ def scan(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = Fals
     return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
 
 
+def sort(rows: int, length: int, dtype: DType = F32, descending: bool = False, outer: bool = False) -> Kernel:
+    """Values in order and the positions they had."""
+    body = BodyBuilder()
+    values, places = body.sort(body.load("arg0", dtype, (I0, R0)), descending=descending)
+    body.store("arg1", (I0, R0), values)
+    body.store("arg2", (I0, R0), places)
+    nest = Nest("sort", axes((I0, rows)), axes((R0, length)), body.body())
+    writes = [matrix("arg1", dtype, rows, length, outer), matrix("arg2", DType.INT64, rows, length, outer)]
+    return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
+
+
 LINEAR = Combine(
     left=("a0", "b0"),
     right=("a1", "b1"),

@@ -19,7 +19,7 @@ from mkwrap.codegen.triton.rows import rows_of
 from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
 from mkwrap.codegen.triton.split import SPLIT
 from mkwrap.codegen.triton.walk import ways as ways_to_walk
-from mkwrap.ir.analysis import scans
+from mkwrap.ir.analysis import scans, sorts
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.interpret import interpret_nest
 from mkwrap.ir.nodes import Buffer
@@ -114,7 +114,7 @@ def check(
 def short_split(kernel: Kernel) -> Iterator[Source]:
     """Cut rows of a reduction or scan into up to three chunks of 32 elements or more, in every way that fits."""
     rows = rows_of(kernel)
-    if rows is None or rows.length is None or rows.length <= 32:
+    if rows is None or rows.length is None or rows.length <= 32 or sorts(rows.nest):
         return
     params: Params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
     if scans(rows.nest):

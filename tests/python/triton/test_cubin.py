@@ -27,6 +27,7 @@ from tests.python.triton.nests import (
     reduction,
     scan,
     softmax,
+    sort,
     transpose,
 )
 from tests.python.triton.oracle import sources
@@ -47,6 +48,8 @@ CASES: dict[str, Callable[[], Kernel]] = {
     "linear": lambda: associative(2, 2**18),
     "cumsum_doubles": lambda: scan("sum", 64, 4096, F64),
     "wide_cumsum": lambda: scan("sum", 1, 2**31 + 5),
+    "sort": lambda: sort(500, 4096),
+    "sort_doubles": lambda: sort(500, 300, F64, descending=True),
     "product": lambda: product(512, 512, 512, BF16),
     "wide_columns": lambda: reduction("sum", 2**12, 2**20, BF16, outer=True),
     "wide_product": lambda: product(2**17, 2**15, 512, BF16),

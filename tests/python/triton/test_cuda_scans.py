@@ -13,7 +13,7 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Kernel
 from mkwrap.targets import cuda
-from tests.python.triton.nests import BF16, F64, associative, scan
+from tests.python.triton.nests import BF16, F32, F64, associative, scan, sort
 from tests.python.triton.oracle import Memory, answer, compare, copy, fill, sources
 from tests.python.triton.test_cuda_kernels import launch_all
 from tests.python.triton.test_scan import several, softmax_then_cumsum
@@ -41,6 +41,11 @@ CASES: dict[str, Callable[[], Kernel]] = {
     "sum_3_700_000": lambda: scan("sum", 1, 3_700_000),
     "sum_2^26": lambda: scan("sum", 1, 2**26, I64),
     "cummax_2^24": lambda: scan("cummax", 1, 2**24),
+    **{
+        f"sort_{n}_{dtype.value}": partial(sort, 300, n, dtype, n > 100) for n in (17, 1000) for dtype in (F32, F64, I8)
+    },
+    "sort_4096": lambda: sort(100, 4096),
+    "sort_columns": lambda: sort(300, 500, outer=True),
     "linear": lambda: associative(2, 100_000),
     "linear_columns": lambda: associative(200, 3000, outer=True),
     "several": lambda: several(3, 100_000),

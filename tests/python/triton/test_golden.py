@@ -23,6 +23,7 @@ from tests.python.triton.nests import (
     reduction,
     scan,
     softmax,
+    sort,
     transpose,
 )
 from tests.python.triton.oracle import sources
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
     "split_scan_sum": ("split_scan", lambda: scan("sum", 1, 2**26)),
     "split_scan_columns_f64": ("split_scan", lambda: scan("sum", 1000, 2**14, F64, outer=True)),
     "split_scan_linear": ("split_scan", lambda: associative(2, 2**20)),
+    "persistent_sort": ("persistent", lambda: sort(500, 1000, descending=True)),
     "matmul_gelu": ("matmul", lambda: product(500, 512, 200, BF16, activation="erf")),
     "dot_loop_int8": ("dot_loop", lambda: product(64, 64, 64, DType.INT8, batch=2)),
 }
