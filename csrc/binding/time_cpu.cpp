@@ -26,7 +26,8 @@ void* address(std::uintptr_t value) {
 CpuKernel make_kernel(const std::string& path, const std::string& entry,
                       const std::vector<std::vector<std::uintptr_t>>& args,
                       std::vector<std::int64_t> sizes,
-                      const std::vector<std::pair<std::uintptr_t, std::size_t>>& zero) {
+                      const std::vector<std::pair<std::uintptr_t, std::size_t>>& zero,
+                      std::ptrdiff_t offset) {
   std::vector<std::vector<void*>> lists;
   for (const auto& list : args) {
     auto& pointers = lists.emplace_back();
@@ -36,7 +37,7 @@ CpuKernel make_kernel(const std::string& path, const std::string& entry,
   std::vector<timing::Region> regions;
   regions.reserve(zero.size());
   for (const auto& [start, bytes] : zero) regions.push_back({address(start), bytes});
-  return {path, entry, std::move(lists), std::move(sizes), std::move(regions)};
+  return {path, entry, std::move(lists), std::move(sizes), std::move(regions), offset};
 }
 
 std::vector<std::vector<double>> time_kernels(
@@ -57,7 +58,7 @@ std::vector<std::vector<double>> time_kernels(
 void bind_time_cpu(py::module_& m) {
   py::class_<CpuKernel>(m, "CpuKernel")
       .def(py::init(&make_kernel), py::arg("path"), py::arg("entry"), py::arg("args"),
-           py::arg("sizes") = py::tuple(), py::arg("zero") = py::tuple())
+           py::arg("sizes") = py::tuple(), py::arg("zero") = py::tuple(), py::arg("offset") = 0)
       .def("run", &CpuKernel::operator(), py::arg("which") = 0,
            py::call_guard<py::gil_scoped_release>());
   m.def("time_cpu", &time_kernels, py::arg("kernels"), py::arg("rounds"),

@@ -74,15 +74,16 @@ void CpuKernel::Close::operator()(void* handle) const { dlclose(handle); }
 
 CpuKernel::CpuKernel(const std::string& path, const std::string& entry,
                      std::vector<std::vector<void*>> args, std::vector<std::int64_t> sizes,
-                     std::vector<Region> zero)
+                     std::vector<Region> zero, std::ptrdiff_t offset)
     : args_(std::move(args)), sizes_(std::move(sizes)), zero_(std::move(zero)) {
   if (args_.empty()) throw std::invalid_argument("a kernel needs at least one argument list");
   handle_.reset(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL));
   if (!handle_) throw LoadError(dlerror());
   // Idle threads of the OpenMP pool sleep in the runtime's code: it must never be unmapped.
   dlopen("libgomp.so.1", RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  entry_ = reinterpret_cast<Entry>(dlsym(handle_.get(), entry.c_str()));
-  if (entry_ == nullptr) throw LoadError(path + " has no entry " + entry);
+  void* found = dlsym(handle_.get(), entry.c_str());
+  if (found == nullptr) throw LoadError(path + " has no entry " + entry);
+  entry_ = reinterpret_cast<Entry>(static_cast<char*>(found) + offset);
 }
 
 std::int32_t CpuKernel::operator()(std::size_t which) const {

@@ -32,10 +32,11 @@ using Entry = std::int32_t (*)(void* const* args, const std::int64_t* sizes);
 // caller's.
 class CpuKernel {
  public:
-  // Throws LoadError if the file or the entry cannot be loaded, std::invalid_argument if there is
-  // no argument list.
+  // `offset`: bytes from the symbol `entry` to the code, for code that is not exported. Throws
+  // LoadError if the file or the entry cannot be loaded, std::invalid_argument if there is no
+  // argument list.
   CpuKernel(const std::string& path, const std::string& entry, std::vector<std::vector<void*>> args,
-            std::vector<std::int64_t> sizes, std::vector<Region> zero);
+            std::vector<std::int64_t> sizes, std::vector<Region> zero, std::ptrdiff_t offset = 0);
 
   // Call once with argument list `which` modulo their number; returns the kernel's status.
   std::int32_t operator()(std::size_t which) const;

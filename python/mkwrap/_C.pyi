@@ -116,8 +116,12 @@ class CpuKernel:
         args: Sequence[Sequence[int]],
         sizes: Sequence[int] = (),
         zero: Sequence[Region] = (),
+        offset: int = 0,
     ) -> None:
-        """Load path with RTLD_LOCAL; raises `CompilerError` if it or the entry cannot be loaded."""
+        """Load path with RTLD_LOCAL; raises `CompilerError` if it or the entry cannot be loaded.
+
+        `offset`: bytes from the symbol `entry` to the code, for code that is not exported.
+        """
     def run(self, which: int = 0) -> int:
         """Call once with argument list `which`; returns the kernel's status (1: an index was out of range)."""
 

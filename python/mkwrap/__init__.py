@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mkwrap.fresh import fresh_cache as fresh_cache
     from mkwrap.model import Model as Model
     from mkwrap.model import load as load
+    from mkwrap.model import tune_library as tune_library
     from mkwrap.options import Options as Options
     from mkwrap.targets.target import Target as Target
     from mkwrap.toolchain.headers import cmake_dir as cmake_dir
@@ -28,6 +29,7 @@ __all__ = [
     "fresh_cache",
     "include_dir",
     "load",
+    "tune_library",
 ]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that
@@ -43,6 +45,7 @@ _HOMES = {
     "fresh_cache": ("mkwrap.fresh", "fresh_cache"),
     "include_dir": ("mkwrap.toolchain.headers", "include_dir"),
     "load": ("mkwrap.model", "load"),
+    "tune_library": ("mkwrap.model", "tune_library"),
 }
 
 

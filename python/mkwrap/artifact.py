@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from mkwrap.stages import Binary, Dispatch, Image, Key, Packing, Rejected, Schedule, Timing, Tuned
+from mkwrap.stages import Binary, Dispatch, Image, Key, Packing, Provenance, Rejected, Schedule, Timing, Tuned
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class OpenSelection:
     """Per kernel: what its rows in a tuning record are found by."""
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     """Per kernel whose choice is made and was measured: what the record says beyond times."""
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    """Per kernel; no part of the library."""
 
 
 @dataclass(frozen=True)

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
-import torch.utils._pytree as pytree
-
+from mkwrap.artifact import OpenSelection
 from mkwrap.capture import Callee, capture
 from mkwrap.codegen.wrapper.host import wrap
 from mkwrap.codegen.wrapper.manifest import Description
-from mkwrap.errors import CaptureError, TargetError
+from mkwrap.errors import CaptureError
 from mkwrap.examples import reader
 from mkwrap.fuse import fuse
-from mkwrap.journal import Journal
+from mkwrap.journal import Journal, Value
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.model import Compilation, Model
 from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
-from mkwrap.targets import resolve
+from mkwrap.stages import Schedule, Selection
+from mkwrap.targets import resolve_all
+from mkwrap.targets.home import home_of
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.build import Wanted, build_all
+from mkwrap.toolchain.build import build_all
 from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.pool import Compiler
 from mkwrap.tune.cost import hopeful
-from mkwrap.tune.early import Means, measured, started_early
-from mkwrap.tune.recall import Recalled, devices_of, recall, versions_of
+from mkwrap.tune.early import Early, Means, started_early
+from mkwrap.tune.recall import devices_of, recall, versions_of
+from mkwrap.tune.record import Row
 from mkwrap.tune.record_file import read_record
 from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
@@ -41,14 +43,15 @@ def compile(
     *,
     example_kwargs: Mapping[str, object] | None = None,
     dynamic_shapes: object = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     options: Options | None = None,
 ) -> Model:
     """Compile `fn(*example_inputs, **example_kwargs)` into one shared library and load it.
 
     `fn` is a function or an nn.Module; its parameters become part of the library. Shapes, strides, dtypes and alignment
     of the examples are what every call is checked against; the examples themselves are not changed. `target` is where the
-    library runs: "cpu" (this machine), "cpu:x86-64-v3", "cuda", "cuda:sm_90"; None means where the inputs live.
+    library runs: "cpu" (this machine), "cpu:x86-64-v3", "cuda", "cuda:sm_90", or several GPU architectures, of which a
+    model takes the best that fits its device; None means where the inputs live.
     The library is kept in the cache; `Model.save` copies it out.
 
     Raises `UserError` for what the program or the call must change (`UnsupportedOpError`, `CaptureError`, …),
@@ -57,39 +60,54 @@ def compile(
     settings = options if options is not None else Options()
     args, kwargs = _arguments(example_inputs), dict(example_kwargs or {})
     record = read_record(settings.tuning) if settings.tuning is not None else ()
-    chosen = resolve(target if target is not None else _home_of(args, kwargs), settings, devices_of(record))
+    targets = resolve_all(target if target is not None else home_of(args, kwargs), settings, devices_of(record))
     cache = Cache(settings.cache_dir)
     journal = Journal(settings.dump_dir)
     stage = journal.stage
-    with shown(settings.progress) as advance, started_early(chosen, settings) as early:
-        identity = f"{chosen.toolchain} {headers_digest()}"
-        compiler = Compiler(chosen.compile, identity, settings.jobs, cache, early.children)
+    with shown(settings.progress) as advance, started_early(targets[0], settings) as early:
         captured = stage("capture", lambda: capture(fn, args, kwargs, dynamic_shapes, RULES))
         program = stage("lower", lambda: lower(captured))
         schedule = stage("fuse", lambda: fuse(program))
-        candidates = stage("variants", lambda: variants(schedule, chosen, settings.force))
-        written = stage("render", lambda: render(candidates, chosen))
-        sources = hopeful(written, schedule, chosen.device, settings.force)
-        recalled = stage("recall", lambda: recall(candidates, sources, chosen, settings, record, cache))
-        wanted = _wanted(chosen, settings, recalled)
-        binaries = stage("build", lambda: build_all(sources, wanted, compiler, advance, recalled.images))
         means = Means(cache, advance, early.referee, reader(captured.samples))
-        selection = stage("tune", lambda: tune(candidates, binaries, recalled, chosen, settings, means))
+        choice = _Choice(settings, record, journal, early, means)
+        selections = [choice.made(schedule, each, each.name if each is not targets[0] else "") for each in targets]
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
-        description = Description(
-            chosen.device, chosen.features, package_version(), call, versions=(versions_of(chosen),)
-        )
-        host = stage("wrap", lambda: wrap(selection, description))
+        device, *further = (each.device for each in targets)
+        versions = tuple(versions_of(each) for each in targets)
+        description = Description(device, targets[0].features, package_version(), call, tuple(further), versions)
+        host = stage("wrap", lambda: wrap(selections[0], description, selections[1:]))
         library = stage("link", lambda: published(host, schedule.program, settings))
         model = stage("load", lambda: Model(library.path))
-    model.compilation = Compilation(journal.seconds, selection.provenance)
+    model.compilation = Compilation(journal.seconds, selections[0].provenance)
     return model
 
 
-def _wanted(target: Target, options: Options, recalled: Recalled) -> Wanted:
-    """Say which variants the choice needs: the forced, the recorded, all where it will be measured, else the first."""
-    rest = None if measured(target, options) else ""
-    return lambda kernel: options.force.get(kernel) or recalled.label(kernel) or rest
+@dataclass(frozen=True)
+class _Choice:
+    """The stages that depend on the target."""
+
+    settings: Options
+    record: Sequence[Row]
+    journal: Journal
+    early: Early
+    means: Means
+
+    def made(self, schedule: Schedule, target: Target, suffix: str) -> Selection | OpenSelection:
+        """Run them for one target; `suffix` tells its stages from another's."""
+        settings, cache = self.settings, self.means.cache
+        identity = f"{target.toolchain} {headers_digest()}"
+        compiler = Compiler(target.compile, identity, settings.jobs, cache, self.early.children)
+
+        def stage(name: str, run: Callable[[], Value]) -> Value:
+            return self.journal.stage(f"{name} {suffix}".strip(), run)
+
+        candidates = stage("variants", lambda: variants(schedule, target, settings.force))
+        written = stage("render", lambda: render(candidates, target))
+        sources = hopeful(written, schedule, target.device, settings.force)
+        recalled = stage("recall", lambda: recall(candidates, sources, target, settings, self.record, cache))
+        wanted = recalled.wanted(settings)
+        binaries = stage("build", lambda: build_all(sources, wanted, compiler, self.means.advance, recalled.images))
+        return stage("tune", lambda: tune(candidates, binaries, recalled, target, settings, self.means))
 
 
 def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:
@@ -98,14 +116,3 @@ def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:
             f"example_inputs must be a tuple of the arguments, got a {type(example_inputs).__name__}; write (x,) for one"
         )
     return tuple(example_inputs)
-
-
-def _home_of(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
-    """Return the target of the devices the inputs live on."""
-    kinds = {leaf.device.type for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-    if not kinds:
-        return "cpu"
-    if len(kinds) > 1 or not kinds <= {"cpu", "cuda"}:
-        found = " and ".join(sorted(kinds))
-        raise TargetError(f"the inputs live on {found}; put them all on the CPU or all on one GPU, or name a target")
-    return kinds.pop()

@@ -114,6 +114,10 @@ class NoVariantError(ToolchainError):
     """Every variant of a kernel was rejected; names the kernel and each reason."""
 
 
+class MeasureError(ToolchainError):
+    """An open choice could not be made: measuring failed, whatever the variants."""
+
+
 class DriverError(ToolchainError):
     """The CUDA driver is missing, or a call to it failed; names the call and its error."""
 

@@ -15,7 +15,9 @@ from typing import NamedTuple
 from mkwrap import _C
 from mkwrap.calls import giver, mapping, read_call, sequence
 from mkwrap.errors import LibraryFormatError
+from mkwrap.options import Options
 from mkwrap.report import Report, make_report
+from mkwrap.retune import tuned
 from mkwrap.stages import Provenance
 from mkwrap.toolchain.seal import verify
 from mkwrap.tune.record import rows_of
@@ -139,15 +141,31 @@ class Model(_C.Model):
         return f"<mkwrap.Model {self.path.name} for {target['kind']}:{target['arch']} {self.signature}>"
 
 
-def load(path: str | os.PathLike[str], *, device: int = 0) -> Model:
+def load(path: str | os.PathLike[str], *, device: int = 0, tune: bool = False, options: Options | None = None) -> Model:
     """Load a saved library and create the model on a device ordinal (CPU: 0).
+
+    `tune` makes the choices that were left open (docs/open-choice.md) for this machine first; the tuned library is kept in
+    the cache of `options`, where the next call finds it, and the file at `path` stays as it is.
 
     Raises `LibraryFormatError` (no library, damaged, another version), `DriverError` (no CUDA driver or device),
     `ArchitectureError` (no code for this machine).
     """
-    model = Model(path)
+    model = Model(tuned(Path(path), None, options if options is not None else Options()) if tune else path)
     model.create(device)
     return model
+
+
+def tune_library(
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, options: Options | None = None
+) -> Model:
+    """Measure the variants of a library whose choice was left open, on this machine; return the library of the winners.
+
+    It is written to `output`, which may be `path`, or kept in the cache where that is None. Neither a compiler nor a linker
+    is needed. Raises `ArchitectureError` and `DriverError` where this machine cannot run the library, `NoVariantError` for a
+    kernel of which no variant gives the right result, `MeasureError` where measuring failed, `LibraryFormatError`.
+    """
+    target = Path(output) if output is not None else None
+    return Model(tuned(Path(path), target, options if options is not None else Options()))
 
 
 def _copy(source: int, destination: int) -> None:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from mkwrap.errors import OptionError
 
-TuneMode = Literal["full", "quick", "off"]
-_TUNE_MODES = ("full", "quick", "off")
+TuneMode = Literal["full", "quick", "off", "later"]
+_TUNE_MODES = ("full", "quick", "off", "later")
 
 
 def default_cache_dir() -> Path:
@@ -64,7 +64,10 @@ class Options:
 
     tune: TuneMode = "full"
     """"full" measures each distinct kernel for at most 3 s, "quick" for at most 1 s (less where the winner is clear before);
-    "off" takes entry 0."""
+    "off" takes entry 0.
+
+    Where the target's device is not there, or with "later", the choice is left open: the library holds every variant that may
+    win, and `mkwrap tune` on the target machine makes it (docs/open-choice.md)."""
     deterministic: bool = False
     """Take entry 0 of every kernel and measure nothing: two cold compiles give the same bits."""
     force: Mapping[str, str] = field(default_factory=dict)

@@ -45,10 +45,15 @@ class LaunchRow:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One kernel on one target: what it computes, how often a run calls it, why its winner won."""
+    """One kernel on one target: what it computes, how often a run calls it, why its winner won.
+
+    Where the choice is open (docs/open-choice.md), the winner is what runs until it is made.
+    """
 
     name: str
     target: int
+    arch: str
+    """The target's, where the library has several."""
     uses: int
     origins: tuple[str, ...]
     reason: str
@@ -72,7 +77,8 @@ class KernelRow:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render with rich: a heading, then one line per variant, the times before the label, which may be long."""
-        yield Text.assemble((f"{self.name} ×{self.uses}", "bold"), f", {self.reason}: ", (self.ops, "cyan"))
+        place = f" on {self.arch}" if self.arch else ""
+        yield Text.assemble((f"{self.name} ×{self.uses}{place}", "bold"), f", {self.reason}: ", (self.ops, "cyan"))
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
         for justify in ("left", "right", "right", "right"):
             table.add_column(justify=justify, no_wrap=True)
@@ -109,8 +115,9 @@ class Report:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render with rich."""
-        kernels = _count(len(self.kernels), "kernel")
-        steps = _count(sum(kernel.uses for kernel in self.kernels), "step")
+        first = [kernel for kernel in self.kernels if kernel.target == self.kernels[0].target]
+        kernels = _count(len(first), "kernel")
+        steps = _count(sum(kernel.uses for kernel in first), "step")
         tuned = f"tuned for {self.device}" if self.device else "not tuned"
         yield Text.assemble((self.target, "bold"), f", {tuned}: {kernels}, {steps}")
         yield Text(", ".join(f"{name} {spell_bytes(size)}" for name, size in self.memory.items()))
@@ -154,17 +161,18 @@ def spell_bytes(size: float) -> str:
 
 def make_report(manifest: Mapping[str, object]) -> Report:
     """Read a manifest (docs/manifest.md) into a report."""
-    target = _mapping(manifest["target"])
+    targets = [_mapping(target) for target in _list(manifest["targets"])]
     memory = _mapping(manifest["memory"])
+    archs = [str(target["arch"]) for target in targets]
     return Report(
-        target=f"{target['kind']}:{target['arch']}",
-        device=str(target["device"]),
-        kernels=tuple(_kernel(_mapping(kernel)) for kernel in _list(manifest["kernels"])),
+        target=f"{targets[0]['kind']}:{', '.join(archs)}",
+        device=", ".join(dict.fromkeys(str(target["device"]) for target in targets if target["device"])),
+        kernels=tuple(_kernel(_mapping(kernel), archs) for kernel in _list(manifest["kernels"])),
         memory={name: int(str(memory[name])) for name in ("arena", "workspace", "constants", "traffic")},
     )
 
 
-def _kernel(kernel: Mapping[str, object]) -> KernelRow:
+def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
     winner = str(kernel["winner"])
     reasons = {
         str(entry["variant"]): str(entry["reason"]) for entry in (_mapping(r) for r in _list(kernel["rejected"]))
@@ -180,12 +188,17 @@ def _kernel(kernel: Mapping[str, object]) -> KernelRow:
         )
         for timing in map(_mapping, _list(kernel["timings"]))
     ]
+    if "open" in kernel:
+        alternatives = map(_mapping, _list(_mapping(kernel["open"])["alternatives"]))
+        labels = [str(alternative["variant"]) for alternative in alternatives]
+        rows = [VariantRow(variant=label, winner=label == winner) for label in labels]
     if not any(row.winner for row in rows):
         rows.insert(0, VariantRow(variant=winner, winner=True))
     rows += [VariantRow(variant=label, rejected=reason) for label, reason in reasons.items()]
     return KernelRow(
         name=str(kernel["name"]),
-        target=int(str(kernel.get("target", 0))),
+        target=int(str(kernel["target"])),
+        arch=archs[int(str(kernel["target"]))] if len(archs) > 1 else "",
         uses=int(str(kernel["uses"])),
         origins=tuple(str(origin) for origin in _list(kernel["origins"])),
         reason=str(kernel["reason"]),

@@ -1,4 +1,4 @@
-"""Writes C++ that the compiler emits, for the static checks: kernels of a CPU model, host code of a CPU and a CUDA model.
+"""Writes C++ that the compiler emits, for the static checks: kernels of a CPU model, host code of CPU and CUDA models.
 
 Usage: emit_sources.py OUTPUT_FOLDER. Writes a compile_commands.json beside them.
 """
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 
 import mkwrap
+from mkwrap.capture import Callee
+from mkwrap.options import TuneMode
 from mkwrap.toolchain.cxx import KERNEL_FLAGS
 from mkwrap.toolchain.headers import cuda_include, include_dir
 from mkwrap.toolchain.link import HOST_FLAGS
@@ -40,27 +42,34 @@ def program(
     )
 
 
-def emit(target: str, output: Path) -> None:
+INPUTS = (
+    torch.randn(48, 64),
+    torch.randn(64, 64),
+    torch.randn(10, 64),
+    torch.tensor([3, 0, 9]),
+    torch.randn(48, 64).to(torch.bfloat16),
+)
+
+
+def two_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Use kernels of few variants."""
+    return torch.softmax(x, -1), x.sum(0)
+
+
+def emit(
+    model: Callee, inputs: tuple[torch.Tensor, ...], target: str | list[str], tune: TuneMode, output: Path
+) -> None:
     """Compile for a target; keep its host code and, of each kernel, the first source in C++ of each template."""
-    inputs = (
-        torch.randn(48, 64),
-        torch.randn(64, 64),
-        torch.randn(10, 64),
-        torch.tensor([3, 0, 9]),
-        torch.randn(48, 64).to(torch.bfloat16),
-    )
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder)
-        options = mkwrap.Options(tune="off", progress=False, dump_dir=dump)
-        mkwrap.compile(program, inputs, target=target, options=options)
-        kind = target.partition(":")[0]
-        shutil.copy(next(dump.glob("*-wrap.cpp")), output / f"host-{kind}.cpp")
-        seen = set()
+        options = mkwrap.Options(tune=tune, progress=False, dump_dir=dump)
+        mkwrap.compile(model, inputs, target=target, options=options)
+        kind = target.partition(":")[0] if isinstance(target, str) else "cuda"
+        shutil.copy(next(dump.glob("*-wrap.cpp")), output / f"host-{kind}-{tune}.cpp")
         for path in sorted(dump.glob("*-render-*.cpp")):
-            name = path.stem.split("-", 3)[3]
-            if name not in seen:
-                shutil.copy(path, output / f"kernel-{name}.cpp")
-                seen.add(name)
+            kept = output / f"kernel-{path.stem.split('-', 3)[3]}.cpp"
+            if not kept.exists():
+                shutil.copy(path, kept)
 
 
 def compile_commands(output: Path) -> list[dict[str, object]]:
@@ -83,7 +92,10 @@ def main() -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     for target in ("cpu:x86-64-v3", "cuda:sm_90"):
-        emit(target, output)
+        emit(program, INPUTS, target, "off", output)
+    # Choices left open, and two architectures in one library: steps switch over alternatives.
+    emit(two_rows, INPUTS[:1], "cpu:x86-64-v3", "later", output)
+    emit(two_rows, INPUTS[:1], ["cuda:sm_80", "cuda:sm_90"], "later", output)
     (output / "compile_commands.json").write_text(json.dumps(compile_commands(output), indent=1))
 
 

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("targets",),
     ("variants", "progress", "journal"),
     ("tune",),
-    ("report", "calls", "model"),
+    ("report", "calls", "model", "retune"),
     ("compiler",),
     ("cli",),
     ("__init__", "__main__"),

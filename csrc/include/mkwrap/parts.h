@@ -9,12 +9,13 @@
 #include <string.h>
 
 // Define `mkw_parts` as the bytes of `file`. Before it stand, for whoever rewrites the library, the
-// distances to the table of functions and to the kernels' code (`MKW_PARTS_CODE(entry)` each). The
-// assembler finds the file through its -I folders. At namespace scope.
+// distances to it, to the table of functions and to the kernels' code (`MKW_PARTS_CODE(entry)`
+// each). The assembler finds the file through its -I folders. At namespace scope.
 #define MKW_PARTS(file, codes)                                        \
   __asm__(                                                            \
       ".pushsection .mkwrap, \"a\", %progbits\n"                      \
       ".balign 64\n"                                                  \
+      ".quad mkw_parts - .\n"                                         \
       ".quad mkw_api_table - .\n" codes                               \
       ".balign 64\n"                                                  \
       ".hidden mkw_parts\n"                                           \

@@ -24,3 +24,21 @@ def resolve(name: str, options: Options, measured: Sequence[Device] = ()) -> Tar
             return family.resolve(name, options, measured)
     known = ", ".join(family.prefix for family in FAMILIES)
     raise TargetError(f"unknown target {name!r}; a target's name starts with one of: {known}")
+
+
+def resolve_all(names: str | Sequence[str], options: Options, measured: Sequence[Device] = ()) -> tuple[Target, ...]:
+    """Return the targets of one library, at least one: one name, or several GPU architectures (`measured`: see `resolve`).
+
+    Raises `TargetError` for an unknown name, for one that is given twice, and for targets that no library joins.
+    """
+    listed = (names,) if isinstance(names, str) else tuple(names)
+    if not listed:
+        raise TargetError("no target is given")
+    found = tuple(resolve(name, options, measured) for name in listed)
+    if len(found) > 1 and any(target.kind != "cuda" for target in found):
+        raise TargetError(f"one library joins several GPU architectures, not {' and '.join(t.name for t in found)}")
+    names_found = [target.name for target in found]
+    for name in names_found:
+        if names_found.count(name) > 1:
+            raise TargetError(f"the target {name} is given twice")
+    return found

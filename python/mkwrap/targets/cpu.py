@@ -80,6 +80,11 @@ def resolve(name: str, options: Options, measured: Sequence[Device] = ()) -> Tar
 FAMILY = Family("cpu", resolve)
 
 
+def this_machine(arch: str, threads: int) -> tuple[Device, frozenset[str]]:
+    """Return this machine as a device of an instruction set level, and its features as /proc/cpuinfo names them."""
+    return _device(arch, LEVELS[arch], threads), machine_features(_read(_CPUINFO))
+
+
 def machine_features(cpuinfo: str) -> frozenset[str]:
     """Return the features of the first processor in the text of /proc/cpuinfo."""
     for line in cpuinfo.splitlines():

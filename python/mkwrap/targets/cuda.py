@@ -82,7 +82,7 @@ def resolve(
     if arch not in DEVICES:
         raise TargetError(f"unknown CUDA target {name!r} ({arch}); known: {', '.join(_names())}")
     here = next((device for device in devices if runs(arch, device.capability)), None)
-    device = stand_in(DEVICES[arch], measured) if here is None else _measured(DEVICES[arch], here)
+    device = stand_in(DEVICES[arch], measured) if here is None else measured_device(DEVICES[arch], here)
     return Target(
         name=f"cuda:{arch}",
         kind="cuda",
@@ -135,7 +135,8 @@ def triton_version() -> str:
         raise CompilerError("CUDA targets need Triton; install the `triton` package that belongs to torch") from error
 
 
-def _measured(device: Device, live: LiveDevice) -> Device:
+def measured_device(device: Device, live: LiveDevice) -> Device:
+    """Return an architecture's device with what the driver says of one that is there."""
     return replace(
         device,
         units=live.multiprocessors,

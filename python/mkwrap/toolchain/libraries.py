@@ -32,7 +32,7 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
     ]
     cache = Cache(options.cache_dir)
     path = cache.library(digest(*parts))
-    if _is_whole(path):
+    if is_whole(path):
         cache.touch(path)
         return Library(path, host.manifest)
     try:
@@ -44,7 +44,8 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
     return library
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether there is an undamaged library at `path`."""
     try:
         with path.open("rb") as file:
             verify(file, str(path))

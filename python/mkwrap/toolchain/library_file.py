@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mkwrap.errors import LibraryFormatError
+from mkwrap.toolchain.elf import Elf, Section
 from mkwrap.toolchain.link import PARTS_SECTION
-from mkwrap.toolchain.parts import ALIGNMENT, Parts, read_parts
-from mkwrap.toolchain.seal import verify
+from mkwrap.toolchain.parts import Parts, read_parts
+from mkwrap.toolchain.seal import TRAILER_BYTES, verify
 
-# The header of a section: System V ABI, chapter 4 (64 bit, little endian).
-_SECTION = struct.Struct("<IIQQQQIIQQ")
+_DISTANCE = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class LibraryFile:
 
     path: Path
     size: int
+    seal: str
+    """The trailer, hexadecimal: it names the file's contents."""
+    elf: Elf
+    section: Section
+    """The section of the parts: distances for whoever rewrites the file, then the directory."""
+    directory: int
+    """Where in the section the directory starts."""
     manifest: Mapping[str, object]
     parts: Parts
 
@@ -36,25 +43,16 @@ def read_library(path: Path) -> LibraryFile:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise LibraryFormatError(f"{path} cannot be read: {error.strerror}") from error
+    elf = Elf(data[:-TRAILER_BYTES], str(path))
+    section = elf.section(PARTS_SECTION)
+    contents = elf.bytes_of(section)
     try:
-        parts = read_parts(_directory(data), str(path))
+        (directory,) = _DISTANCE.unpack_from(contents)
+        parts = read_parts(contents[directory:], str(path))
         manifest = json.loads(bytes(parts.blobs[0]))
     except (struct.error, ValueError, IndexError) as error:
         raise LibraryFormatError(f"{path}: its manifest cannot be read: {error}") from error
     if not isinstance(manifest, dict):
         raise LibraryFormatError(f"{path}: its manifest is not an object")
-    return LibraryFile(path, len(data), manifest, parts)
-
-
-def _directory(data: memoryview) -> memoryview:
-    """Return the section of the parts from its directory on; distances for whoever rewrites the file stand before it."""
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    entry_bytes, count, names = struct.unpack_from("<HHH", data, 0x3A)
-    headers = [_SECTION.unpack_from(data, table + k * entry_bytes) for k in range(count)]
-    strings = bytes(data[headers[names][4] : headers[names][4] + headers[names][5]])
-    for header in headers:
-        if strings[header[0] : strings.index(b"\0", header[0])] == PARTS_SECTION.encode():
-            section = data[header[4] : header[4] + header[5]]
-            start = next(at for at in range(0, len(section), ALIGNMENT) if bytes(section[at : at + 8]) == b"MKWPARTS")
-            return section[start:]
-    raise ValueError(f"there is no section {PARTS_SECTION}")
+    seal = bytes(data[-TRAILER_BYTES:]).hex()
+    return LibraryFile(path, len(data), seal, elf, section, directory, manifest, parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from mkwrap.stages import Program
 from mkwrap.toolchain.headers import cuda_include, include_dir
 from mkwrap.toolchain.packing import pack
 from mkwrap.toolchain.parts import Lazy, write_parts
-from mkwrap.toolchain.seal import seal
+from mkwrap.toolchain.seal import publish
 
 HOST_FLAGS: tuple[str, ...] = (
     "-std=c++17",
@@ -39,6 +38,7 @@ LINK_FLAGS: tuple[str, ...] = (
     "-Wl,-z,defs",
     "-Wl,-z,relro",
     "-Wl,-z,now",
+    "-Wl,-z,text",
     "-Wl,--build-id=none",
     "-Wl,--version-script=exports.map",
     "-Wl,-T,layout.ld",
@@ -69,16 +69,7 @@ def link(host: HostCode, program: Program, cxx: str, output: Path) -> Library:
         folder = Path(name)
         _write_inputs(host, program, folder)
         _run(_command(host, cxx), folder)
-        seal(folder / "model.so")
-        # A name of its own beside the target, so that the rename stays on one file system and nobody sees half a file.
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-        try:
-            partial.write_bytes((folder / "model.so").read_bytes())
-            partial.chmod(0o755)
-            partial.replace(output)
-        finally:
-            partial.unlink(missing_ok=True)
+        publish((folder / "model.so").read_bytes(), output)
     return Library(output, host.manifest)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,15 +22,22 @@ _CHUNK_BYTES = 1 << 20
 TRAILER_BYTES = len(_MAGIC) + 8 + _DIGEST_BYTES
 
 
-def seal(path: Path) -> None:
-    """Append the trailer to a linked library, in place: seal first, publish the file then."""
-    with path.open("r+b") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = _MAGIC + size.to_bytes(8, "little")
-        digest = hashlib.file_digest(file, "sha256")
-        digest.update(head)
-        file.seek(size)
-        file.write(head + digest.digest())
+def publish(image: bytes, output: Path) -> None:
+    """Write a linked library and its trailer to `output` in one step: a reader sees the old file or the whole new one."""
+    head = _MAGIC + len(image).to_bytes(8, "little")
+    digest = hashlib.sha256(image)
+    digest.update(head)
+    # A name of its own beside the target, so that the rename stays on one file system.
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    try:
+        with partial.open("xb") as file:
+            file.write(image)
+            file.write(head + digest.digest())
+        partial.chmod(0o755)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def verify(file: BinaryIO, name: str) -> None:

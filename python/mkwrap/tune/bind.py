@@ -35,7 +35,8 @@ class Binder:
 
     kernel: Kernel
     memories: list[Memory]
-    _packed: dict[tuple[int, Packing], int] = field(default_factory=dict)
+    packed: dict[tuple[int, Packing], int] = field(default_factory=dict)
+    """Place of each packed copy among the memories."""
 
     def bind(self, binary: Binary, images: Sequence[str | bytes]) -> Candidate:
         """Return a binary as a candidate; `images` are its images' loadable forms, in order.
@@ -79,17 +80,22 @@ class Binder:
                 width: Literal["i32", "i64"] = "i32" if argument.dtype is DType.INT32 else "i64"
                 return contest.NumberArgument(number(argument.expr, "a size"), width)
 
+    def packed_memory(self, parameter: int, packing: Packing) -> Memory:
+        """Make the memory of a parameter's packed copy."""
+        buffer = self.kernel.parameters[parameter].buffer
+        source = ConstantData(buffer.name, make(self.memories[parameter], parameter))
+        data = pack(source, buffer, packing)
+        elements = data.nbytes // packing.dtype.itemsize
+        cold = self.memories[parameter].cold
+        return Memory(packing.dtype, elements, Fill.GIVEN, given=data.tobytes(), cold=cold)
+
     def _copy(self, parameter: int, packing: Packing) -> int:
         key = (parameter, packing)
-        if key not in self._packed:
-            buffer = self.kernel.parameters[parameter].buffer
-            source = ConstantData(buffer.name, make(self.memories[parameter], parameter))
-            data = pack(source, buffer, packing)
-            self._packed[key] = len(self.memories)
-            elements = data.nbytes // packing.dtype.itemsize
-            cold = self.memories[parameter].cold
-            self.memories.append(Memory(packing.dtype, elements, Fill.GIVEN, given=data.tobytes(), cold=cold))
-        return self._packed[key]
+        if key not in self.packed:
+            memory = self.packed_memory(parameter, packing)
+            self.packed[key] = len(self.memories)
+            self.memories.append(memory)
+        return self.packed[key]
 
 
 def link_objects(images: Sequence[Image], cxx: str, folder: Path) -> Mapping[str, Path | str]:

@@ -106,6 +106,8 @@ class Call:
     threads: int = 1
     shared_bytes: int = 0
     global_scratch_bytes: int = 0
+    offset: int = 0
+    """CPU: bytes from the code of `entry` to the candidate's own, which the object does not export."""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ class CpuBench:
         assert isinstance(call.image, str)
         sizes = [argument.value for argument in call.args if isinstance(argument, NumberArgument)]
         zero = [(self._scratch.address, candidate.workspace_bytes)] if candidate.zero_workspace else []
-        return _C.CpuKernel(call.image, call.entry, [self._addresses(call, blocks) for blocks in rotated], sizes, zero)
+        lists = [self._addresses(call, blocks) for blocks in rotated]
+        return _C.CpuKernel(call.image, call.entry, lists, sizes, zero, call.offset)
 
     def _addresses(self, call: Call, blocks: Sequence[Block]) -> list[int]:
         addresses = []

@@ -41,7 +41,7 @@ class Early:
 
 def measured(target: Target, options: Options) -> bool:
     """Whether kernels are measured whose choices are neither recorded nor forced."""
-    return options.tune != "off" and not options.deterministic and target.present
+    return options.tune in ("full", "quick") and not options.deterministic and target.present
 
 
 @contextmanager

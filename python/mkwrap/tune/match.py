@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from mkwrap.artifact import Open
 from mkwrap.errors import NoVariantError, ProcessError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.cache import digest
 from mkwrap.toolchain.rejection import rejection
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
@@ -24,7 +21,9 @@ from mkwrap.tune.cost import prune
 from mkwrap.tune.early import Means
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
+from mkwrap.tune.lock import device_to_itself
 from mkwrap.tune.measure import Outcome, Referee
+from mkwrap.tune.race import race_of
 from mkwrap.tune.recall import Decision, Recalled, cached_row, decision_of, images_of, keep_row, row_of, versions_of
 from mkwrap.tune.samples import Samples
 from mkwrap.tune.select import select
@@ -35,7 +34,6 @@ LIMITS: Mapping[str, Limits] = {
     "full": Limits(budget=3.0, rounds=20, batch_us=400.0),
     "quick": Limits(budget=0.9, rounds=7, batch_us=200.0, check=10.0),
 }
-_LOCK_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Matches:
         """
         if self._trouble:
             return Decision(entrants.variants[0], f"not measured: {self._trouble}")
-        with self._device_to_itself():
+        with device_to_itself(self._target.kind, self._target.device.name):
             # Another process may have measured it since, holding the device.
             elsewhere = self._kept(entrants)
             if elsewhere is not None:
@@ -144,16 +142,30 @@ class Matches:
         decision = replace(decision, rejected=tuple(rejected), provenance=provenance)
         if not lasting or any(entry.transient for entry in rejected):
             return decision
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        decision = replace(decision, tuned=Tuned(self._options.tune, now, images_of(entrants.binaries)))
+        decision = replace(decision, tuned=Tuned(self._options.tune, now(), images_of(entrants.binaries)))
         if self._cache is not None:
             key = self._recalled.keys[entrants.kernel.name]
             keep_row(self._cache, row_of(entrants.kernel, key, self._target, decision))
         return decision
 
+    def left_open(self, entrants: Entrants, reason: str) -> tuple[Decision, Open | None]:
+        """Describe the race for another machine; nothing is to be decided there where one variant is left.
+
+        Variants that cannot win on the device they were written for do not travel.
+        """
+        binaries, pruned = prune(entrants.kernel, entrants.binaries, self._target.device)
+        rejected = (*entrants.rejected, *pruned)
+        first = binaries[0].source.variant
+        if len(binaries) == 1:
+            others = "the other variants were rejected" if rejected else "there is one variant"
+            return Decision(first, f"not measured: {others}", (), rejected), None
+        cache_bytes = cache_bytes_of(self._target.device)
+        race = race_of(self._schedule, entrants.kernel, binaries, LIMITS["full"], self._samples, cache_bytes)
+        return Decision(first, reason, (), rejected), Open(binaries, race)
+
     def _measured(self, entrants: Entrants) -> tuple[Decision, bool]:
         kernel = entrants.kernel
-        cache_bytes = _cache_bytes(self._target.device)
+        cache_bytes = cache_bytes_of(self._target.device)
         own = memories(self._schedule, kernel, self._schedule.program.constants, self._samples, cache_bytes)
         binder = Binder(kernel, list(own))
         binaries, pruned = prune(kernel, entrants.binaries, self._target.device)
@@ -168,11 +180,11 @@ class Matches:
             racers.append(binary.source.variant)
             runners.append(binder.bind(binary, [image for image in images if not isinstance(image, Rejected)]))
         if not runners:
-            return _decide(entrants, [], Outcome({}, {}), out)
+            return decide(entrants, [], Outcome({}, {}), out)
         expected = expected_results(kernel, binder.memories)
         limits = LIMITS[self._options.tune]
         contest = Contest(self._target.kind, tuple(binder.memories), tuple(runners), limits, expected, cache_bytes)
-        return _decide(entrants, racers, self._referee.hold(contest), out)
+        return decide(entrants, racers, self._referee.hold(contest), out)
 
     def _loadable(self, variant: Variant, image: str, blob: bytes) -> str | bytes | Rejected:
         if self._target.kind != "cpu":
@@ -180,29 +192,18 @@ class Matches:
         place = self._objects[image]
         return str(place) if isinstance(place, Path) else Rejected(variant, place)
 
-    @contextlib.contextmanager
-    def _device_to_itself(self) -> Iterator[None]:
-        """Keep other compiles on this machine from measuring on the device at the same time, whatever their cache."""
-        name = f"mkwrap-{os.getuid()}-{digest(self._target.kind, self._target.device.name)[:16]}.lock"
-        lock = FileLock(Path(tempfile.gettempdir()) / name)
-        try:
-            lock.acquire(_LOCK_S)
-        except (Timeout, OSError):
-            # A disturbed measurement is better than none.
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.release()
+
+def now() -> str:
+    """Return the time as rows of a record have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _cache_bytes(device: Device) -> int:
+def cache_bytes_of(device: Device) -> int:
     """Return the size of the last cache before memory."""
     return device.l2_bytes if device.kind == "cuda" else device.l3_bytes
 
 
-def _decide(
+def decide(
     entrants: Entrants, racers: Sequence[Variant], outcome: Outcome, out: Sequence[Rejected]
 ) -> tuple[Decision, bool]:
     """Return a decision, and whether it is worth keeping."""

@@ -27,6 +27,7 @@ from mkwrap.stages import (
     Versions,
 )
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.build import Wanted
 from mkwrap.toolchain.cache import Cache, digest, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.records import source_digest
@@ -49,6 +50,11 @@ class Recalled:
     def label(self, kernel: str) -> str | None:
         """Return the recorded winner's label."""
         return self.rows[kernel].points[0].winner if kernel in self.rows else None
+
+    def wanted(self, options: Options) -> Wanted:
+        """Say which variants are built: the forced, the recorded, all where they race here or later, else the first."""
+        rest = "" if options.tune == "off" or options.deterministic else None
+        return lambda kernel: options.force.get(kernel) or self.label(kernel) or rest
 
     @property
     def images(self) -> Mapping[str, tuple[str, ...]]:
@@ -120,7 +126,7 @@ def recall(
     recorded = frozenset(rows)
     if options.require_tuning and missing:
         raise missing_tuning(candidates, missing)
-    if cache is not None and options.tune != "off" and target.device.name:
+    if cache is not None and options.tune in MODES and target.device.name:
         for name in missing:
             kept = cached_row(cache, keys[name].choice, target.device, versions, options.tune)
             if kept is not None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
+from mkwrap.artifact import Open, OpenSelection
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
@@ -13,7 +14,7 @@ from mkwrap.tune.early import Means
 from mkwrap.tune.match import LIMITS, Entrants, Matches, no_variant
 from mkwrap.tune.recall import Decision, Recalled, missing_tuning
 
-_ABSENT = {"cpu": "not measured: this machine lacks the target's instructions", "cuda": "not measured: no device"}
+_ABSENT = {"cpu": "open: this machine lacks the target's instructions", "cuda": "open: no device"}
 
 
 def tune(
@@ -23,8 +24,10 @@ def tune(
     target: Target,
     options: Options,
     means: Means | None = None,
-) -> Selection:
+) -> Selection | OpenSelection:
     """Choose one binary per kernel: the forced, the recorded, the measured, or else the first.
+
+    What only a device that is not here can decide stays open, and with `options.tune` "later" what only a device can.
 
     `binaries` holds, per kernel, what became of its variants, in order; variants that nobody needs may be missing: all but
     the recorded winner, all but the first where nothing is measured. Forced kernels and labels exist.
@@ -38,16 +41,23 @@ def tune(
     }
     means = means or Means()
     decisions: dict[str, Decision] = {}
+    later = options.tune == "later" or not target.present
     with Matches(candidates.schedule, target, options, recalled, means) as matches:
         for name, entry in entrants.items():
-            settled = _forced(entry, options) or matches.known(entry) or _unmeasured(entry, target, options)
-            decision = settled or matches.alone(entry)
+            settled = _forced(entry, options) or matches.known(entry) or _unmeasured(entry, options)
+            decision = settled or (None if later else matches.alone(entry))
             if decision is not None:
                 decisions[name] = decision
         changed = [name for name in recalled.recorded if name not in decisions or decisions[name].tuned is None]
         if options.require_tuning and changed:
             raise missing_tuning(candidates, dict.fromkeys(changed, "its row is of other bytes than are built here"))
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
+        if undecided and later:
+            reason = "open: left for later" if target.present else _ABSENT[target.kind]
+            open_ones = {entry.kernel.name: matches.left_open(entry, reason) for entry in undecided}
+            decisions |= {name: decision for name, (decision, _) in open_ones.items()}
+            races = {name: race for name, (_, race) in open_ones.items() if race is not None}
+            return _open(_selection(candidates, entrants, decisions, recalled), races)
         matches.prepare(undecided)
         begin = time.monotonic()
         for done, entry in enumerate(undecided):
@@ -79,15 +89,13 @@ def _forced(entrants: Entrants, options: Options) -> Decision | None:
     return Decision(forced, "forced", (), entrants.rejected)
 
 
-def _unmeasured(entrants: Entrants, target: Target, options: Options) -> Decision | None:
-    """Decide where nothing may, or can, be measured; None where it can."""
+def _unmeasured(entrants: Entrants, options: Options) -> Decision | None:
+    """Decide where nothing may be measured; None where it may."""
     first = entrants.variants[0]
     if options.deterministic:
         return Decision(first, "not measured: deterministic", (), entrants.rejected)
     if options.tune == "off":
         return Decision(first, "not measured: tune is off", (), entrants.rejected)
-    if not target.present:
-        return Decision(first, _ABSENT[target.kind], (), entrants.rejected)
     return None
 
 
@@ -107,4 +115,20 @@ def _selection(
         keys=recalled.keys,
         provenance={name: decisions[name].provenance for name in names},
         tuned={name: tuned for name in names if (tuned := decisions[name].tuned) is not None},
+    )
+
+
+def _open(closed: Selection, races: Mapping[str, Open]) -> Selection | OpenSelection:
+    """Open a selection again for kernels that a measurement has to decide."""
+    if not races:
+        return closed
+    return OpenSelection(
+        schedule=closed.schedule,
+        choices={**closed.winners, **races},
+        timings=closed.timings,
+        rejected=closed.rejected,
+        reasons=closed.reasons,
+        keys=closed.keys,
+        tuned=closed.tuned,
+        provenance=closed.provenance,
     )

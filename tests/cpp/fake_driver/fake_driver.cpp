@@ -381,6 +381,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
   const unsigned block[3] = {block_x, block_y, block_z};
   if (const CUresult result = check_launch(*function, grid, block, shared)) return result;
   if (const CUresult result = check_parameters(*function, parameters)) return result;
+  if (std::getenv("FAKE_DRIVER_LOG") != nullptr)
+    std::printf("launch %s %u,%u,%u %u %u\n", function->name.c_str(), grid_x, grid_y, grid_z,
+                block_x, shared);
   ++state.launches;
   if (state.kernel != nullptr) state.kernel(function->name.c_str(), state.arguments, stream);
   return CUDA_SUCCESS;

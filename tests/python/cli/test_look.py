@@ -185,6 +185,6 @@ def test_the_report_fits_80_columns() -> None:
     kernel["rejected"] = [{"variant": label.replace("4", "5"), "reason": "wrong result " * 20}]
     target = {"kind": "cpu", "arch": "x", "device": "y"}
     memory = {"arena": 0, "workspace": 0, "constants": 0, "traffic": 0}
-    report = make_report({"target": target, "memory": memory, "kernels": [kernel]})
+    report = make_report({"target": target, "targets": [target], "memory": memory, "kernels": [kernel]})
     assert max(map(len, str(report).splitlines())) <= 100
     assert report.kernels[0].winner == label

@@ -10,7 +10,7 @@ import torch.utils._pytree as torch_pytree
 
 from mkwrap.model import Model
 from mkwrap.pytree import PythonValue, encode_call
-from mkwrap.toolchain.seal import seal
+from mkwrap.toolchain.seal import publish
 from tests.python.binding.hand_library import HandLibrary, build
 
 MANIFEST: Mapping[str, object] = {
@@ -18,10 +18,12 @@ MANIFEST: Mapping[str, object] = {
     "abi_version": 1,
     "mkwrap_version": "0.1.0",
     "target": {"kind": "cpu", "arch": "test-arch", "features": [], "device": "a [red] machine", "units": 1},
+    "targets": [{"kind": "cpu", "arch": "test-arch", "features": [], "device": "a [red] machine", "units": 1}],
     "symbols": [],
     "kernels": [
         {
             "name": "kernel0",
+            "target": 0,
             "winner": "pointwise[unroll=1]",
             "reason": "measured",
             "uses": 2,
@@ -60,7 +62,7 @@ def sealed(
         "call": encode_call(in_spec, out_spec, constants or {}),
     }
     build(replace(library, manifest=manifest), path)
-    seal(path)
+    publish(path.read_bytes(), path)
     return Model(path)
 
 

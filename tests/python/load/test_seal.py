@@ -9,7 +9,7 @@ import pytest
 
 import mkwrap
 from mkwrap import errors
-from mkwrap.toolchain.seal import TRAILER_BYTES, seal, verify
+from mkwrap.toolchain.seal import TRAILER_BYTES, publish, verify
 from tests.python.binding.hand_library import ADD_ONE, build
 from tests.python.load.libraries import buffer, sealed
 
@@ -25,7 +25,7 @@ def refused(path: Path) -> str:
 def fake_library(tmp_path: Path) -> Path:
     path = tmp_path / "fake.so"
     path.write_bytes(b"\x7fELF" + bytes(range(256)) * 8)
-    seal(path)
+    publish(path.read_bytes(), path)
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.python.tune.kernels import LOOP, SLOW, built, choose, options_in, plus_one, source_of, target_of
 
+from mkwrap.artifact import Open, OpenSelection
 from mkwrap.errors import NoVariantError
 from mkwrap.stages import Binary, Provenance, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
@@ -253,15 +254,22 @@ def test_c39_nothing_is_measured_where_nothing_may_be(
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("cuda", "not measured: no device"), ("cpu", "not measured: this machine lacks the target's instructions")],
+    [("cuda", "open: no device"), ("cpu", "open: this machine lacks the target's instructions")],
 )
-def test_without_the_device_the_default_wins(
+def test_without_the_device_the_choice_stays_open(
     tmp_path: Path, no_measuring: Callable[[], None], kind: str, reason: str
 ) -> None:
     no_measuring()
     candidates, binaries = built(plus_one(), {"slow": SLOW, "fast": LOOP})
     selection = choose(candidates, binaries, target_of(present=False, kind=kind), options_in(tmp_path))
-    assert _labels(selection) == ("slow", reason)
+    assert isinstance(selection, OpenSelection)
+    choice = selection.choices["kernel0"]
+    assert isinstance(choice, Open)
+    assert [binary.source.variant.label for binary in choice.binaries] == ["slow", "fast"]
+    assert selection.reasons["kernel0"] == reason
+    options = options_in(tmp_path, force={"kernel0": "fast"})
+    forced = choose(candidates, binaries, target_of(present=False, kind=kind), options)
+    assert _labels(forced) == ("fast", "forced")
 
 
 def test_one_variant_is_not_measured(tmp_path: Path, no_measuring: Callable[[], None]) -> None:
