@@ -30,8 +30,8 @@ class Target:
     """Instruction set features the machine must have (as /proc/cpuinfo names them), sorted; for the manifest."""
     flags: tuple[str, ...] = ()
     """Compiler flags for other C++ of the same library (host code, link step)."""
-    preload: str = ""
-    """The module that compiles, where that is done in child processes which had better import it early."""
+    warm_up: Source | None = None
+    """The least source, where compiling is done in child processes that have much to do before their first."""
     present: bool = True
     """Whether this machine can run the code, hence measure it."""
 

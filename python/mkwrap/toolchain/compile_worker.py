@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 
 from mkwrap.errors import ToolchainError
 from mkwrap.toolchain.channel import Channel
-from mkwrap.toolchain.pool import Preload, Request
+from mkwrap.toolchain.pool import Request
 from mkwrap.toolchain.rejection import rejection
 
 
@@ -15,12 +14,12 @@ def main() -> None:
     """Compile until the parent closes its end."""
     channel = Channel()
     for message in channel.messages():
-        if isinstance(message, Preload):
-            # What cannot be imported is said by the first request.
-            with contextlib.suppress(Exception):
-                importlib.import_module(message.module)
-            continue
         assert isinstance(message, Request)
+        if message.warm_up:
+            # What fails here is said by the first request that is waited for.
+            with contextlib.suppress(Exception):
+                message.compile(message.source)
+            continue
         try:
             channel.send(message.compile(message.source))
         except ToolchainError as error:

@@ -35,18 +35,13 @@ _WORKER = "mkwrap.toolchain.compile_worker"
 
 
 @dataclass(frozen=True)
-class Preload:
-    """A word before the first request: import the module that compiles, which takes a moment."""
-
-    module: str
-
-
-@dataclass(frozen=True)
 class Request:
     """What a compiling child is asked."""
 
     compile: Compile
     source: Source
+    warm_up: bool = False
+    """Nobody waits for an answer: what a compiler does once per process is done before the first that somebody waits for."""
 
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
@@ -69,11 +64,11 @@ class Children:
             child.kill()
             child.close()
 
-    def start(self, count: int, module: str) -> None:
-        """Start processes that import `module`: while they do, the caller has other things to do."""
+    def start(self, count: int, compile: Compile, source: Source) -> None:
+        """Start processes that compile a source to warm up: while they do, the caller has other things to do."""
         for _ in range(count):
             child = Child(_WORKER)
-            child.send(Preload(module))
+            child.send(Request(compile, source, warm_up=True))
             self._idle.put(child)
 
     def take(self) -> Child:

@@ -55,8 +55,8 @@ def started_early(target: Target, options: Options) -> Iterator[Early]:
     with Children() as children, Referee(target.kind) as referee:
         # What cannot be started now is asked for again when it is needed.
         with suppress(ProcessError):
-            if target.preload:
-                children.start(min(spare, _MOST if expected else 1), target.preload)
+            if target.warm_up is not None:
+                children.start(min(spare, _MOST if expected else 1), target.compile, target.warm_up)
             if spare > 0 and expected:
                 referee.start()
         yield Early(children, referee)

@@ -151,7 +151,7 @@ def test_a_missing_tool_in_a_child_is_an_error_here(child_compiler: Compiler) ->
 
 def test_processes_started_early_do_the_work_and_end_with_their_owner(child_compiler: Compiler) -> None:
     with Children() as children:
-        children.start(1, "child_compiler")
+        children.start(1, child_compiler.compile, _source("raise", "triton"))
         compiler = replace(child_compiler, jobs=1, children=children)
         first, second = build([_source("a", "triton")], compiler), build([_source("b", "triton")], compiler)
         pids = {int(binary.images[0].blob) for binary in (*first, *second) if isinstance(binary, Binary)}
@@ -159,9 +159,3 @@ def test_processes_started_early_do_the_work_and_end_with_their_owner(child_comp
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-def test_a_module_that_cannot_be_loaded_early_is_a_matter_of_the_first_request(child_compiler: Compiler) -> None:
-    with Children() as children:
-        children.start(1, "no_such_module")
-        assert isinstance(build([_source("a", "triton")], replace(child_compiler, children=children))[0], Binary)
