@@ -62,7 +62,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     least_length, least_chunk = _LEAST_INNER if rows.inner else _LEAST_OUTER
     if rows.length < least_length:
         return ()
-    found: list[Params] = []
+    found: list[tuple[bool, Params]] = []
     for x, elements, warps, waves, stages in _shapes(rows):
         x_block = min(x, power_of_two(rows.rows))
         # Of few rows, more elements: as many bytes in flight.
@@ -71,13 +71,15 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         chunks = min(waves * device.units // tiles, rows.length // max(least_chunk, r), _MOST_CHUNKS)
         if chunks >= _LEAST_CHUNKS and tiles < 2 * device.units:
             params: Params = (("x", x_block), ("r", r), ("chunks", chunks), ("num_warps", warps))
-            found.append((*params, ("stages", stages)) if stages > 1 else params)
+            idle = tiles * chunks * 4 < device.units * 3
+            found.append((idle, (*params, ("stages", stages)) if stages > 1 else params))
     loops = cut(rows.nest)
     if not found or races_when_split(rows.nest, loops):
         return ()
+    ordered = [params for _, params in sorted(found, key=lambda entry: entry[0])]
     if len(loops.loops) == 1 and loops.loops[0].reduces:
-        found.append((*found[0], ("single", True)))
-    return ways(rows, tuple(dict.fromkeys(found)))
+        ordered.append((*ordered[0], ("single", True)))
+    return ways(rows, tuple(dict.fromkeys(ordered)))
 
 
 # Rows, elements (of 4 bytes; more of smaller ones), warps, blocks per multiprocessor, blocks of loads ahead. Measured on
