@@ -97,17 +97,20 @@ def _shape(axis: str, rows: int, length: int) -> tuple[tuple[int, ...], int]:
     return (rows // inner, length, inner), 1
 
 
-def check_point(point: Point, device: Device, place: str, launch: Launch) -> int:
-    """Compare every choice of variants with eager; returns how many there were."""
+def check_point(point: Point, device: Device, place: str, launch: Launch, small: bool = True) -> int:
+    """Compare every choice of variants with eager; returns how many there were.
+
+    `small`: also what is offered for larger sizes only, in small tiles.
+    """
     x = point.make(place)
     expected = tree_leaves(point.function(x.double() if x.is_floating_point() else x, point.dim))
-    schedule, (name,) = schedule_of(lambda x: point.function(x, point.dim), (x,))
-    choices = {kernel: every_source(schedule.kernels[kernel], device) for kernel in schedule.kernels}
+    schedule, (argument,) = schedule_of(lambda x: point.function(x, point.dim), (x,))
+    choices = {name: every_source(kernel, device, small) for name, kernel in schedule.kernels.items()}
     most = max(map(len, choices.values()), default=1)
     for k in range(most):
         picked = {kernel: found[k % len(found)] for kernel, found in choices.items()}
         labels = ", ".join(source.variant.label for source in picked.values())
-        results = _run(schedule, {name: x.reshape(-1)}, picked, launch)
+        results = _run(schedule, {argument: x.reshape(-1)}, picked, launch)
         room = ACCURACY[point.dtype]
         for got, want in zip(results, expected, strict=True):
             message = f"{point}: {labels}"
@@ -117,9 +120,9 @@ def check_point(point: Point, device: Device, place: str, launch: Launch) -> int
     return most
 
 
-def every_source(kernel: Kernel, device: Device) -> list[Source]:
+def every_source(kernel: Kernel, device: Device, small: bool) -> list[Source]:
     """Every variant that is offered, and those that are offered for larger sizes only."""
-    return [*sources(kernel, device), *short_split(kernel), *walking(kernel)]
+    return [*sources(kernel, device), *(short_split(kernel) if small else ()), *(walking(kernel) if small else ())]
 
 
 def _run(

@@ -132,12 +132,12 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
         context.free(place)
 
 
-def check(case: Kernel, memory: Memory, names: Sequence[str] = ()) -> None:
+def check(case: Kernel, memory: Memory, names: Sequence[str] = (), most: int = 99) -> None:
     target = cuda.resolve("cuda", Options())
     context = _C.CudaContext(0)
     want = answer(case, memory)
     coarsest = max((ROOMS[p.buffer.dtype] for p in case.parameters if p.buffer.dtype in ROOMS), default=(0.0, 0.0))
-    for source in (*sources(case, target.device, names), *short_split(case), *walking(case)):
+    for source in (*sources(case, target.device, names, most), *short_split(case), *walking(case)):
         binary = target.compile(source)
         assert isinstance(binary, Binary), binary
         got = copy(memory)
