@@ -1,7 +1,8 @@
 """Template "scan": nests with scans, fused with what comes before and after them, reductions included.
 
 Variants: vectors along the row (a scan of the lanes, or lane by lane) or along a parallel axis; rows shared by threads, or
-each row cut in parts that are scanned for their totals first: one part per thread, or as many as fit a cache.
+each row cut in parts: one per thread or as many as fit a cache, scanned for their totals first and then again, or scanned
+and then added to.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sympy
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.kernel_text import Frame
 from mkwrap.codegen.cpp.reduction_plan import Plan
-from mkwrap.codegen.cpp.scan_loops import COSTLY, ScanLoops, prepared
+from mkwrap.codegen.cpp.scan_loops import COSTLY, ScanLoops, prepared, stored_scan
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
@@ -26,6 +27,8 @@ _PART_BYTES = 256 << 10
 """What a part should hold at most, so that its second walk finds it in the second cache."""
 _STREAM_BYTES = 4 << 20
 """Results from which on they are stored past the caches, too."""
+_HOPELESS = 4
+"""How many times the best axis' cost rules out another."""
 _COLUMNS = 4
 """Vectors side by side where they lie across rows."""
 
@@ -39,6 +42,7 @@ class _Choice:
     threads: int
     parts: int = 0
     serial: bool = False
+    add: bool = False
     stream: bool = False
 
     def params(self) -> Params:
@@ -57,7 +61,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     costs = {name: _cost(_values(nest, kernel, device, name), name) for name in (row, *columns)}
     best = sorted(costs, key=lambda name: costs[name])
     # Whatever the best axis is, the row itself and one axis across rows are tried.
-    names = dict.fromkeys((best[0], row, *[name for name in best if name != row][:1]))
+    across = [name for name in best if name != row and costs[name] < _HOPELESS * costs[best[0]]]
+    names = dict.fromkeys((best[0], row, *across[:1]))
     return tuple(dict.fromkeys(c.params() for name in names for c in _choices(nest, kernel, device, name)))
 
 
@@ -90,6 +95,7 @@ def _loops(values: Values, choice: _Choice) -> ScanLoops:
         parts=choice.parts,
         threads=choice.threads,
         serial=choice.serial,
+        add=choice.add,
         streaming=choice.stream,
     )
 
@@ -159,4 +165,8 @@ def _cut(values: Values, base: _Choice) -> list[_Choice]:
     size = row * estimate.traffic(values) * (1 if base.axis[0] == "r" else values.lanes * base.width)
     rounds = -(-size // (_PART_BYTES * base.threads))
     counts = dict.fromkeys((base.threads, min(base.threads * rounds, outermost)))
-    return [_Choice(base.axis, base.width, base.threads, parts=count) for count in counts]
+    found = [_Choice(base.axis, base.width, base.threads, parts=count) for count in counts]
+    plan = Plan(values)
+    if all(stored_scan(plan, store) is not None for store in plan.element_stores):
+        found.append(replace(found[0], add=True))
+    return found

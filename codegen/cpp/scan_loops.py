@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 
 import sympy
@@ -12,13 +13,14 @@ import sympy
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
+from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.spelling import CTYPES, literal, spell
-from mkwrap.codegen.cpp.statements import Accumulator
+from mkwrap.codegen.cpp.statements import Accumulator, Rename
 from mkwrap.codegen.cpp.two_pass import two_pass
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import defined, scans
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Combine, Compute, Constant, Expr, Instruction, Nest, Scan
+from mkwrap.ir.nodes import Combine, Compute, Constant, Expr, Instruction, Load, Nest, Scan, Store
 from mkwrap.ir.ops import ASSOCIATIVE
 
 _STATE_FIELD_BYTES = 8
@@ -54,17 +56,26 @@ def prepared(nest: Nest) -> Nest:
     return two_pass(widened(narrowed(nest)))
 
 
+class Walk(Enum):
+    """What one walk over a part does."""
+
+    TOTAL = "scans, and stores nothing"
+    SCAN = "scans from a given state, and stores the results"
+    ADD = "puts a given state in front of stored results"
+
+
 @dataclass(frozen=True)
 class ScanLoops(ReductionLoops):
     """A plan with scans in C++.
 
-    `parts` > 0: the row is cut in so many; each thread first scans one part for its total alone, and once all totals of a
-    round are known, again from where the parts before end. `serial`: along a row, lane by lane.
+    `parts` > 0: the row is cut in so many, and each thread walks a part twice. The first walk is for its total alone, the second,
+    once all totals of a round are known, scans from where the parts before end; with `add`, the first one stores results, and
+    the second puts what comes before in front of them. `serial`: along a row, lane by lane.
     """
 
     serial: bool = False
-    totals: bool = False
-    """Whether this is the first of the two walks over a part, which stores nothing."""
+    add: bool = False
+    walk: Walk = Walk.SCAN
 
     @cached_property
     def _scans(self) -> tuple[Scan, ...]:
@@ -153,15 +164,17 @@ class ScanLoops(ReductionLoops):
             writer.line(f"const mkw::Share range = mkw::share({extent}, {grain}, part, {self.parts});")
             cut = ("range.begin", "range.end")
             with writer.block(f"if (part < {self.parts})"):
-                replace(self, totals=True)._write_walk(writer, loop, (), cut)
+                first = self if self.add else replace(self, walk=Walk.TOTAL)
+                first._write_walk(writer, loop, (), cut)
                 self._each_state(writer, loop, "{part}part[part{index}] = {state};")
             writer.line("#pragma omp barrier")
-            with writer.block(f"if (part < {self.parts})"):
+            with writer.block(f"if ({'0 < part && ' if self.add else ''}part < {self.parts})"):
                 self._declare_states(writer, loop)
                 self._each_state(
                     writer, loop, "for (int64_t p = 0; p < part; ++p) {state}.merge({part}part[p{index}]);"
                 )
-                self._write_inner(writer, loop, accumulators, 0, cut)
+                second = replace(self, walk=Walk.ADD) if self.add else self
+                second._write_inner(writer, loop, accumulators, 0, cut)
 
     def _each_state(self, writer: Writer, loop: int, line: str) -> None:
         """Write a line for every state of every scan: `{state}`, and its place among the parts' states."""
@@ -175,17 +188,49 @@ class ScanLoops(ReductionLoops):
                 writer.line(line.format(state=state, part=f"{name}_", index=index))
 
     def _write_element(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str) -> None:
-        if not self.totals:
+        if self.walk is Walk.SCAN:
             super()._write_element(writer, loop, accumulators, which)
+            return
+        if self.walk is Walk.ADD:
+            self._write_add(writer, loop, which)
             return
         needed = {name for i in self._before_totals for name in defined(i)}
         for i in self.plan.element_instructions(loop):
             if needed.intersection(defined(i)) and self.plan.values.varies(defined(i)[0]):
                 self.write_value(writer, i, loop, which)
 
+    def _write_add(self, writer: Writer, loop: int, which: str) -> None:
+        for k, store in enumerate(self.plan.element_stores):
+            scan = stored_scan(self.plan, store)
+            assert scan is not None
+            held, made = self.plan.values.dtypes[store.arg], scan.dtypes[0]
+            flat = self.plan.values.flat(store)
+            local = self.statements.plain_load(Load(f"local{k}", held, store.buffer, store.index), flat)
+            state = f"{scan.dests[0]}_scan{loop}" + ("" if self.plan.by_rows else f"[{which}]")
+            whole = f"mkw::get<0>(mkw::after({state}, mkw::together({_cast(local, held, made)})))"
+            there = replace(self.statements, ref=_always(_cast(whole, made, held)))
+            writer.line(there.store(store, vector=True))
+
     @cached_property
     def _before_totals(self) -> tuple[Instruction, ...]:
         return (*self.plan.values.needed(self._scans, frozenset()), *self._scans)
+
+
+def _cast(text: str, source: DType, dtype: DType) -> str:
+    return text if source is dtype else spell("cast", source, dtype, [text])
+
+
+def _always(text: str) -> Rename:
+    return lambda _name: text
+
+
+def stored_scan(plan: Plan, store: Store) -> Scan | None:
+    """Return the scan of which a store keeps all that is needed to put something in front of it later, if it does."""
+    makers = {name: i for i in plan.values.nest.body for name in defined(i)}
+    maker = makers[store.arg]
+    if isinstance(maker, Compute) and maker.op == "cast" and maker.dtype is DType.FLOAT32:
+        maker = makers[maker.args[0]]
+    return maker if isinstance(maker, Scan) and maker.op in _WIDE else None
 
 
 def _operation(scan: Scan) -> str:

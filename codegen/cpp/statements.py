@@ -122,12 +122,13 @@ class Statements:
             return text if i.mask is None else f"{self.ref(i.mask)} ? {text} : {ctype}{{}}"
         if i.mask is not None and values.varies(i.mask):
             return self._masked_load(i, flat)
-        text = self._plain_load(i, flat)
+        text = self.plain_load(i, flat)
         if i.mask is None:
             return text
         return f"{self.ref(i.mask)} ? {text} : mkw::splat<{values.lanes}>({ctype}{{}})"
 
-    def _plain_load(self, i: Load, flat: Expr) -> str:
+    def plain_load(self, i: Load, flat: Expr) -> str:
+        """Spell a load of a vector without a mask, at `flat` elements from the buffer's first."""
         step = self.values.step(flat)
         if step == 1:
             return f"mkw::load({self.lanes}, {i.buffer} + ({self.index(flat)}))"

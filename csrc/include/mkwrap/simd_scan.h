@@ -219,6 +219,19 @@ struct ScanState {
   }
 };
 
+/// What x, scanned from where its part begins, is after what a state of one row has taken in.
+template <class Op, class... Ts, int N>
+MKW_INLINE Together<Vec<Ts, N>...> after(const ScanState<Op, Together<Ts...>>& before,
+                                         Together<Vec<Ts, N>...> x) {
+  return before.started ? Op{}(before.carry.map(detail::Splat<N>{}), x) : x;
+}
+/// The same for as many rows as there are lanes.
+template <class Op, class... Ts, int N>
+MKW_INLINE Together<Vec<Ts, N>...> after(const ScanState<Op, Together<Vec<Ts, N>...>>& before,
+                                         Together<Vec<Ts, N>...> x) {
+  return before.started ? Op{}(before.carry, x) : x;
+}
+
 /// Scans a row, N elements of types Ts at a time. Serial: lane by lane, for costly operations.
 template <int N, bool Serial, class Op, class... Ts>
 struct RowScan : ScanState<Op, Together<Ts...>> {

@@ -14,7 +14,7 @@ import sympy
 from mkwrap.fuse.domain import AxisMap, by_access, by_position, by_row_major, strides_through
 from mkwrap.fuse.graph import nest_graph, ordered, reads, writes
 from mkwrap.fuse.inline import is_dot, masked, surely
-from mkwrap.ir.analysis import loads, reduces, stores
+from mkwrap.ir.analysis import loads, reduces, scans, sorts, stores
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import axis_ranges, contiguous_strides
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Role, Store
@@ -25,6 +25,10 @@ _MAX_BUFFERS = 20
 _MAX_INSTRUCTIONS = 500
 _SMALL_POINTS = 1 << 16
 """Independent nests of at most this many points are joined even if they share no input: a launch costs more."""
+
+
+_LONG_ROW, _FEW_ROWS = 1 << 14, 64
+"""Rows so long and so few are worth cutting into parts that run at once."""
 
 
 class _IllegalMergeError(Exception):
@@ -82,7 +86,12 @@ def _find_horizontal(nests: tuple[Nest, ...], buffers: Mapping[str, Buffer]) -> 
 
 
 def _alike(first: Nest, second: Nest) -> bool:
-    """Whether independent nests are worth one launch: equal axes, and a shared input or little work."""
+    """Whether independent nests are worth one launch: equal axes, and a shared input or little work.
+
+    A sort is best alone: it takes far longer than reading its row again, and few templates write it.
+    """
+    if sorts(first) or sorts(second):
+        return False
     if [a.extent for a in first.axes] != [a.extent for a in second.axes]:
         return False
     if [a.extent for a in first.reduction_axes] != [a.extent for a in second.reduction_axes]:
@@ -99,8 +108,22 @@ def _may_join(first: Nest, second: Nest, buffers: Mapping[str, Buffer]) -> bool:
     touched = reads(first) | writes(first) | reads(second) | writes(second)
     if len(touched) > _MAX_BUFFERS:
         return False
+    if _binds_rows(first, second):
+        return False
     overwrites = any(buffers[name].role is Role.INPUT for name in writes(first) | writes(second))
     return not (overwrites and (first.reduction_axes or second.reduction_axes))
+
+
+def _binds_rows(first: Nest, second: Nest) -> bool:
+    """Whether joining would keep a scan's few long rows in one piece: beside a reduction, or fed by a scan, they are not cut."""
+    if not (scans(first) or scans(second)):
+        return False
+    chained = bool(scans(first) and scans(second) and reads(second) & writes(first))
+    if not (chained or reduces(first) or reduces(second)):
+        return False
+    nest = first if scans(first) else second
+    rows, length = (sympy.Mul(*[a.extent for a in axes]) for axes in (nest.axes, nest.reduction_axes))
+    return surely(rows <= _FEW_ROWS) and surely(length >= _LONG_ROW)
 
 
 def merge_pair(first: Nest, second: Nest, buffers: Mapping[str, Buffer]) -> Merged | None:

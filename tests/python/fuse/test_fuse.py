@@ -37,6 +37,18 @@ def test_layer_norm_with_residual_and_activation_is_one_kernel() -> None:
     check(layer_norm_block, *args)
 
 
+@pytest.mark.parametrize(("rows", "length", "count"), [(4, 200, 1), (1, 20_000, 2), (200, 20_000, 1)])
+def test_few_long_rows_of_a_scan_stay_free_of_reductions(rows: int, length: int, count: int) -> None:
+    """They can be cut into parts; what is pointwise stays with them."""
+
+    def share(x: torch.Tensor) -> torch.Tensor:
+        return (x.sigmoid() + 1).cumsum(1) / x.sum(1, keepdim=True)
+
+    schedule, _ = schedule_of(share, (torch.randn(rows, length),))
+    assert len(schedule.steps) == count
+    assert any(kernel.startswith("scan") for kernel in schedule.kernels)
+
+
 def test_softmax_is_one_kernel() -> None:
     assert kernel_kinds(lambda x: torch.softmax(x * 2, -1), torch.randn(5, 33)) == ["reduction"]
     check(lambda x: torch.softmax(x * 2, -1), torch.randn(5, 33))
