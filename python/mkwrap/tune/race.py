@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from mkwrap.artifact import Blob, EmbeddedConstant, Race
 from mkwrap.errors import LibraryFormatError
@@ -19,6 +19,7 @@ from mkwrap.stages import Binary, Kernel, Packing, Schedule
 from mkwrap.tune.bind import Binder
 from mkwrap.tune.contest import (
     Accuracy,
+    Argument,
     Call,
     Candidate,
     Contest,
@@ -26,8 +27,6 @@ from mkwrap.tune.contest import (
     Limits,
     Memory,
     MemoryArgument,
-    NumberArgument,
-    ScratchArgument,
 )
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import memories
@@ -38,8 +37,7 @@ Located: TypeAlias = Callable[[Call], Call]
 """From a call whose image is a digest to the same call with the image itself."""
 
 _TYPES: Mapping[str, type] = {
-    made.__name__: made
-    for made in (Accuracy, Call, Candidate, Contest, Limits, Memory, MemoryArgument, NumberArgument, ScratchArgument)
+    made.__name__: made for made in (Accuracy, Call, Candidate, Contest, Limits, Memory, *get_args(Argument))
 }
 _ENUMS: Mapping[str, type[Enum]] = {"DType": DType, "Fill": Fill}
 # Right results travel where they are small; of larger ones the default's are the measure.
