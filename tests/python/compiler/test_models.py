@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tests.python.models import blocks
+from tests.python.models import BertEncoder, blocks
 
 import mkwrap
 from mkwrap import Options
@@ -38,6 +38,37 @@ def test_block_compiles_for_a_gpu_without_one(name: str, dtype: torch.dtype, qui
     manifest = model.manifest
     assert manifest["target"]["arch"] == "sm_90"
     assert all(kernel["winner"] for kernel in manifest["kernels"]), json.dumps(manifest["kernels"])
+
+
+def bert_base(dtype: torch.dtype) -> tuple[BertEncoder, tuple[torch.Tensor, torch.Tensor]]:
+    """Return BERT-base's encoder at its real size, and one padded sequence of 64 embeddings."""
+    torch.manual_seed(0)
+    mask = torch.ones(1, 64, dtype=torch.bool)
+    mask[0, 50:] = False
+    return BertEncoder(12, 768, 12, 3072).to(dtype).eval(), (torch.randn(1, 64, 768).to(dtype), mask)
+
+
+@pytest.mark.toolchain
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+def test_bert_base_equals_eager_on_the_cpu(dtype: torch.dtype, quick: Options) -> None:
+    module, inputs = bert_base(dtype)
+    with torch.no_grad():
+        expected = module(*inputs)
+    model = mkwrap.compile(module, inputs, target="cpu", options=quick)
+    difference = (model(*inputs).double() - expected.double()).norm() / expected.double().norm()
+    assert difference <= (1e-5 if dtype is torch.float32 else 3e-2)
+    kernels = model.manifest["kernels"]
+    assert len(kernels) <= 12, "twelve equal layers share their kernels"
+
+
+@pytest.mark.toolchain
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+def test_bert_base_compiles_for_a_gpu_without_one(dtype: torch.dtype, quick: Options) -> None:
+    module, inputs = bert_base(dtype)
+    model = mkwrap.compile(module, inputs, target="cuda:sm_90", options=quick)
+    assert len(model.manifest["kernels"]) <= 12
 
 
 @pytest.mark.cuda
