@@ -29,10 +29,14 @@ _STACK_BYTES = 64 << 10
 _STREAM_BYTES = 4 << 20
 _AHEAD_BYTES = 16 << 10
 """How far ahead rows are fetched: beyond the latency of memory, and little enough to stay in the first cache."""
-_WIDE_COLUMNS, _MANY_COLUMNS = 128, 8
-"""Vectors side by side: as wide a strip of each row as possible where it is read once; few, so that what lies between
-the loops stays in cache, where there are several loops."""
+_REGISTERS = 16
+"""Vectors of accumulators that stay in registers beside what the loop computes with."""
+_WIDE_COLUMNS, _MANY_COLUMNS = 64, 8
+"""Vectors side by side: long strips of each row where it is read once; few, so that what lies between the loops stays in
+cache, where there are several loops."""
 _MAX_VARIANTS = 8
+_FIELDS = {"argmax": 2, "argmin": 2, "welford": 3}
+"""Vectors of one accumulator, where they are more than one."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Cho
     if may_split and not base.split:
         found.append(_with(base, split=True))
     found.extend(_with(first, threads=count, split=False) for count in threads[1:])
-    found.append(_with(first, width=_other_width(width, name)))
+    found.extend(_with(first, width=other) for other in _other_widths(values, width, name))
     return found
 
 
@@ -210,16 +214,25 @@ def _width(values: Values, name: str, threads: int) -> int:
     extent = estimate.number(axes[int(name[1:])].extent)
     vectors = max(1, -(-extent // values.lanes))
     if name[0] == "p":
-        most = _WIDE_COLUMNS if Plan(values).loops == 1 else _MANY_COLUMNS
+        most = _columns_in_registers(values) if Plan(values).loops == 1 else _MANY_COLUMNS
         return min(most, max(1, -(-vectors // threads))) if vectors > 8 else min(4, vectors)
     weight = arithmetic_cost(values.nest)
     return min(4 if weight <= 16 else 2, vectors)
 
 
-def _other_width(width: int, name: str) -> int:
-    if name[0] == "p":
-        return 4 if width != 4 else 8
-    return 1 if width > 1 else 4
+def _columns_in_registers(values: Values) -> int:
+    """Return how many vectors side by side have their accumulators in registers."""
+    fields = sum(_FIELDS.get(r.op, 1) for r in reduces(values.nest))
+    return max(1, _REGISTERS // max(1, fields))
+
+
+def _other_widths(values: Values, width: int, name: str) -> tuple[int, ...]:
+    if name[0] == "r":
+        return (1 if width > 1 else 4,)
+    if Plan(values).loops > 1:
+        return (4 if width != 4 else 8,)
+    vectors = -(-estimate.number(Plan(values).vector.extent) // values.lanes)
+    return tuple(w for w in (max(1, width // 2), _WIDE_COLUMNS) if w != width and w <= vectors)
 
 
 def _element_bytes(values: Values) -> int:

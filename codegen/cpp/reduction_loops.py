@@ -360,7 +360,7 @@ class ReductionLoops:
                     full = f"mkw::Full<{self.lanes}>{{}}"
                     writer.line(f"mkw::store({full}, {name}_kept + {self._kept_at()}, {name});")
         for a in accumulators:
-            writer.line(a.step(self.statements, f"{_name(a)}_acc[{which}]", plan.position))
+            writer.line(a.step(self.statements, f"{_name(a)}_acc[{which}]", plan.position, plan.ascending))
         if loop == plan.loops - 1:
             writer.lines(self.statements.store(s, vector=True) for s in plan.element_stores)
 

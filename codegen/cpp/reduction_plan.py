@@ -65,6 +65,11 @@ class Plan:
         return linearize([a.symbol for a in axes], [a.extent for a in axes])
 
     @cached_property
+    def ascending(self) -> bool:
+        """Whether a loop meets the positions of a lane in their order."""
+        return not self.by_rows or self.vector == self.values.nest.reduction_axes[-1]
+
+    @cached_property
     def loops(self) -> int:
         """Number of loops over the reduction axes."""
         last = [self._loop(r) for r in reduces(self.values.nest)]

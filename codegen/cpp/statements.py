@@ -188,8 +188,11 @@ class Accumulator:
         """Whether positions are accumulated, too."""
         return self.reduce.op in ("argmax", "argmin")
 
-    def step(self, statements: Statements, target: str, position: Expr) -> str:
-        """Spell taking the reduce's argument into `target`; `position` is the place in the reduced row."""
+    def step(self, statements: Statements, target: str, position: Expr, ascending: bool) -> str:
+        """Spell taking the reduce's argument into `target`.
+
+        `position` is the place in the reduced row; `ascending`: one accumulator meets ever higher ones.
+        """
         arg = self.reduce.args[0]
         text = statements.ref(arg)
         if self.values.dtypes[arg] is not self.dtype:
@@ -202,7 +205,7 @@ class Accumulator:
         ctype = CTYPES[self.positions]
         move = statements.index(self.values.step(position) or sympy.Integer(0))
         at = f"mkw::ramp<{lanes}>(({ctype})({statements.index(position)}), ({ctype})({move}))"
-        return f"{target}.step({statements.lanes}, {text}, {at});"
+        return f"{target}.{'next' if ascending else 'step'}({statements.lanes}, {text}, {at});"
 
     def results(self, source: str) -> tuple[str, ...]:
         """Spell the reduce's results from the finished accumulator, in the dtypes it promises."""

@@ -77,13 +77,22 @@ MKW_FOLD(Minimum, highest<element_of<V>>(), minimum)
 #undef MKW_FOLD
 // NOLINTEND(bugprone-macro-parentheses)
 
+MKW_INLINE bool not_at_most(float a, float b) { return !(a <= b); }
+MKW_INLINE bool not_at_most(double a, double b) { return !(a <= b); }
+template <class T, int N>
+MKW_INLINE Vec<bool, N> not_at_most(Vec<T, N> a, Vec<T, N> b) {
+  return as_mask<N>(~(a.v <= b.v));
+}
+
 /// The first NaN, else the largest (smallest) value, with its position: ties go to the lowest
 /// position. P is the integer type of positions, as wide as the value's lanes where that suffices.
+/// Position 0 to begin with is right: where nothing beats the lowest value, all of the row equals
+/// it.
 template <class V, class P, bool Largest>
 struct ArgBest {
   using Positions = rebind<V, P>;
   V value = broadcast<V>(Largest ? lowest<element_of<V>>() : highest<element_of<V>>());
-  Positions position = broadcast<Positions>(highest<P>());
+  Positions position = broadcast<Positions>((P)0);
 
   /// Whether (x, at) comes before what is held.
   [[nodiscard]] MKW_INLINE auto beats(V x, Positions at) const {
@@ -96,6 +105,14 @@ struct ArgBest {
     } else {
       return either(better, tie);
     }
+  }
+  /// Whether x comes before what is held, all of which lies at lower positions.
+  [[nodiscard]] MKW_INLINE auto beats_earlier(V x) const {
+    if constexpr (is_float<element_of<V>>)
+      // Not at most, rather than greater: that holds for NaN, too.
+      return both(eq(value, value), Largest ? not_at_most(x, value) : not_at_most(value, x));
+    else
+      return Largest ? gt(x, value) : lt(x, value);
   }
   template <class M>
   MKW_INLINE void take(M takes, V x, Positions at) {
@@ -111,6 +128,15 @@ struct ArgBest {
     take(both(beats(x, at), active(lanes)), x, at);
   }
   MKW_INLINE void step(V x, Positions at) { take(beats(x, at), x, at); }
+  /// Steps whose positions grow from one to the next.
+  template <int N>
+  MKW_INLINE void next(Full<N>, V x, Positions at) {
+    take(beats_earlier(x), x, at);
+  }
+  template <int N>
+  MKW_INLINE void next(Part<N> lanes, V x, Positions at) {
+    take(both(beats_earlier(x), active(lanes)), x, at);
+  }
   MKW_INLINE void merge(const ArgBest& later) { step(later.value, later.position); }
   template <class G>
   [[nodiscard]] MKW_INLINE auto map(G g) const {
