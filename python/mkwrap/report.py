@@ -54,6 +54,8 @@ class KernelRow:
     target: int
     arch: str
     """The target's, where the library has several."""
+    is_open: bool
+    """Whether the choice is still to be made on the target machine."""
     uses: int
     origins: tuple[str, ...]
     reason: str
@@ -199,6 +201,7 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         name=str(kernel["name"]),
         target=int(str(kernel["target"])),
         arch=archs[int(str(kernel["target"]))] if len(archs) > 1 else "",
+        is_open="open" in kernel,
         uses=int(str(kernel["uses"])),
         origins=tuple(str(origin) for origin in _list(kernel["origins"])),
         reason=str(kernel["reason"]),

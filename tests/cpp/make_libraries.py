@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import sympy
 from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, cuda_image
 
+from mkwrap.artifact import Open, OpenSelection, Race
 from mkwrap.codegen.wrapper import Description, wrap
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import size_symbol
@@ -31,7 +33,11 @@ from mkwrap.stages import (
     WorkspaceArgument,
 )
 from mkwrap.toolchain.link import link
-from mkwrap.toolchain.seal import TRAILER_BYTES, seal
+from mkwrap.toolchain.relink import LinkedLibrary
+from mkwrap.toolchain.seal import TRAILER_BYTES, publish
+from mkwrap.tune.closing import closed_kernel, closed_library
+from mkwrap.tune.here import Here
+from mkwrap.tune.recall import Decision
 
 READ, WRITE = Access.READ, Access.WRITE
 
@@ -147,8 +153,57 @@ def drop_image(library: Path, image: bytes) -> None:
     place = content.index(image, start)
     entry = struct.pack("<QQ", place - start, len(image))
     assert content.count(entry) == 1
-    library.write_bytes(content.replace(entry, bytes(len(entry))))
-    seal(library)
+    publish(content.replace(entry, bytes(len(entry))), library)
+
+
+H100 = Description(Device("cuda", "sm_90", name="NVIDIA H100"), (), "0.0.test", {})
+
+
+def alternatives(ptxas: Path, arch: str) -> tuple[Binary, Binary]:
+    """Make y = x + 1 in one launch of five blocks, and in two through a workspace."""
+    whole, partial, final = (cuda_image(f"{name}_{arch}", ptxas, arch=arch) for name in ("whole", "partial", "final"))
+    one = Launch(whole.entry, (BufferArgument(0), BufferArgument(1)), (5, 1, 1))
+    two = (
+        Launch(partial.entry, (BufferArgument(0), WorkspaceArgument(256))),
+        Launch(final.entry, (WorkspaceArgument(256), BufferArgument(1)), (2, 3, 1)),
+    )
+    return (
+        Binary(Source(Variant("add", "one"), "triton", "", (one,)), (whole,)),
+        Binary(Source(Variant("add", "two"), "triton", "", two, 1000, zero_workspace=True), (partial, final)),
+    )
+
+
+def opened(hand: Hand, binaries: tuple[Binary, ...]) -> OpenSelection:
+    """Leave the choice of the only kernel open."""
+    closed = hand.selection()
+    (name,) = closed.winners
+    reasons = {name: "open: no device"}
+    return OpenSelection(closed.schedule, {name: Open(binaries, Race("{}", ()))}, {}, {}, reasons)
+
+
+def make_open(ptxas: Path, output: Path) -> None:
+    """Write a library with an open choice, what becomes of it by either choice, and one for two architectures."""
+    hand = Hand()
+    hand.input("x", 128)
+    hand.output("y", 128)
+    binaries = {arch: alternatives(ptxas, arch) for arch in ("sm_80", "sm_90")}
+    hand.kernel("add", (READ, WRITE), binaries["sm_90"][0])
+    hand.step("add", "x", "y")
+    selection = opened(hand, binaries["sm_90"])
+    program = selection.schedule.program
+    path = output / "cuda_open.so"
+    link(wrap(selection, H100), program, "g++", path)
+    library = LinkedLibrary(path)
+    (kernel,) = library.manifest["kernels"]
+    for label in ("one", "two"):
+        decided = {"add": closed_kernel(kernel, Decision(Variant("add", label), "measured"), "full")}
+        here = Here(0, "cuda", H100.device)
+        publish(closed_library(library, here, decided), output / f"cuda_closed_{label}.so")
+    older = Device("cuda", "sm_80", name="NVIDIA A100")
+    further = replace(selection, choices={"add": Open(binaries["sm_90"], Race("{}", ()))})
+    first = replace(selection, choices={"add": Open(binaries["sm_80"], Race("{}", ()))})
+    description = Description(older, (), "0.0.test", {}, (H100.device,))
+    link(wrap(first, description, (further,)), program, "g++", output / "cuda_both.so")
 
 
 def main() -> None:
@@ -163,9 +218,8 @@ def main() -> None:
         "dynamic": (dynamic(), cpu_description()),
     }
     if len(sys.argv) > 2:
-        device = Device("cuda", "sm_90", name="NVIDIA H100")
-        made["cuda"] = (cuda_add_one(Path(sys.argv[2])), Description(device, (), "0.0.test", {}))
-        made["cuda_checked"] = (cuda_checked(Path(sys.argv[2])), Description(device, (), "0.0.test", {}))
+        made["cuda"] = (cuda_add_one(Path(sys.argv[2])), H100)
+        made["cuda_checked"] = (cuda_checked(Path(sys.argv[2])), H100)
     for name, (hand, description) in made.items():
         selection = hand.selection()
         link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")
@@ -173,6 +227,7 @@ def main() -> None:
         incomplete = output / "cuda_without_image.so"
         incomplete.write_bytes((output / "cuda_checked.so").read_bytes())
         drop_image(incomplete, made["cuda_checked"][0].binaries["checked"].images[0].blob)
+        make_open(Path(sys.argv[2]), output)
 
 
 main()

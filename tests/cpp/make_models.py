@@ -17,7 +17,7 @@ from tests.python.wrapper.selections import Hand, cpu_binary, cpu_description, c
 from mkwrap.codegen.wrapper import Description, wrap
 from mkwrap.stages import Access, Binary, BufferArgument, Device, Launch, Source, Variant
 from mkwrap.toolchain.link import link
-from mkwrap.toolchain.seal import TRAILER_BYTES, seal
+from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 
 OPERATIONS = {"add": "x[i] + w[i]", "sub": "x[i] - w[i]", "mul": "x[i] * w[i]", "max": "x[i] > w[i] ? x[i] : w[i]"}
 MODELS = 10
@@ -57,8 +57,7 @@ def with_constant(library: bytes, constant: npt.NDArray[np.float32], path: Path)
     """Write a linked library with another constant."""
     image = library[:-TRAILER_BYTES]
     assert image.count(PLACEHOLDER.tobytes()) == 1
-    path.write_bytes(image.replace(PLACEHOLDER.tobytes(), constant.tobytes()))
-    seal(path)
+    publish(image.replace(PLACEHOLDER.tobytes(), constant.tobytes()), path)
 
 
 def main() -> None:

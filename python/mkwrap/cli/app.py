@@ -15,6 +15,7 @@ from mkwrap.cli.doctor import doctor
 from mkwrap.cli.inspect import inspect_command
 from mkwrap.cli.output import print_error, print_json, print_lines
 from mkwrap.cli.record import record_app
+from mkwrap.cli.tune import tune_command
 from mkwrap.errors import InternalError, MkwrapError, ToolchainError, UserError
 from mkwrap.toolchain.cache import package_version
 from mkwrap.toolchain.headers import cmake_dir, include_dir
@@ -25,6 +26,7 @@ USER_FAULT, TOOLCHAIN_FAULT, INTERNAL_FAULT = 2, 3, 4
 _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("compile", compile_command),
     ("inspect", inspect_command),
+    ("tune", tune_command),
     ("bench", bench),
     ("doctor", doctor),
 )

@@ -34,12 +34,16 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     program: Annotated[str, typer.Argument(help="model.pt2, module:function or file.py:function.", show_default=False)],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The library; default: NAME.so.")] = None,
     target: Annotated[
-        str | None,
-        typer.Option(help='"cpu", "cpu:x86-64-v3", "cuda", "cuda:sm_90", …; default: where the inputs live.'),
+        list[str] | None,
+        typer.Option(
+            help='"cpu", "cpu:x86-64-v3", "cuda", "cuda:sm_90", …; once per GPU architecture; default: where the inputs live.'
+        ),
     ] = None,
     specs: Annotated[list[str] | None, typer.Option("--input", help=_INPUT)] = None,
     maker: Annotated[str | None, typer.Option("--inputs", help=_INPUTS)] = None,
-    tune: Annotated[str, typer.Option(help="full, quick (a second per kernel) or off (default variants).")] = "full",
+    tune: Annotated[
+        str, typer.Option(help="full, quick (a second per kernel), later (left to `mkwrap tune`) or off.")
+    ] = "full",
     force: Annotated[list[str] | None, typer.Option(help="KERNEL=VARIANT: take that variant, unmeasured.")] = None,
     tuning: Annotated[Path | None, typer.Option(help="A tuning record whose rows decide, unmeasured.")] = None,
     require_tuning: Annotated[
@@ -74,7 +78,9 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     )
     # Programs are torch's: importing it is put off until there is one.
     named = cast(_Programs, import_module("mkwrap.cli.programs")).load_program(program, specs or [], maker)
-    model = mkwrap.compile(named.callee, named.args, example_kwargs=named.kwargs, target=target, options=options)
+    model = mkwrap.compile(
+        named.callee, named.args, example_kwargs=named.kwargs, target=target or None, options=options
+    )
     path = output if output is not None else Path(f"{named.stem}.so")
     try:
         model.save(path)

@@ -46,7 +46,9 @@ def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance
     with Referee(here.kind) as referee:
         for done, kernel in enumerate(todo):
             advance("tune", done, len(todo))
-            decided[kernel["name"]] = _closed(kernel, _raced(library, kernel, here, options, referee), options.tune)
+            decided[kernel["name"]] = closed_kernel(
+                kernel, _raced(library, kernel, here, options, referee), options.tune
+            )
     advance("tune", len(todo), len(todo))
     return closed_library(library, here, decided)
 
@@ -109,7 +111,7 @@ def _entrants(kernel: KernelEntry) -> Entrants:
     return Entrants(Kernel(name, Nest(name, (), (), (), origins), ()), binaries, (), tuple(variants))
 
 
-def _closed(kernel: KernelEntry, decision: Decision, mode: str) -> KernelEntry:
+def closed_kernel(kernel: KernelEntry, decision: Decision, mode: str) -> KernelEntry:
     """Return what the manifest says of a kernel after its choice."""
     label = decision.winner.label
     winner = next(a for a in kernel["open"]["alternatives"] if a["variant"] == label)

@@ -1,0 +1,56 @@
+"""`mkwrap tune`: the choices that a library was compiled without, made on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.text import Text
+
+import mkwrap
+from mkwrap.cli.output import AsJson, print_json, show
+from mkwrap.options import Options, TuneMode
+from mkwrap.report import spell_bytes
+
+
+def tune_command(
+    library: Annotated[Path, typer.Argument(help="The library, its choice left open.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The winners' library, which may be the same; default: that.")
+    ] = None,
+    tune: Annotated[str, typer.Option(help="full or quick (a second per kernel).")] = "full",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU: threads the library was compiled for; default: all.")
+    ] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Another cache directory than the default.")] = None,
+    save_tuning: Annotated[Path | None, typer.Option(help="Write the library's tuning record here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a library's variants on this machine and write the library of the winners.
+
+    Neither a compiler nor a linker nor Triton is needed. Of several architectures this machine's is decided; the others stay
+    open. What is decided already stays as it is.
+    """
+    given = {"threads": threads, "cache_dir": cache_dir}
+    options = Options(
+        tune=cast(TuneMode, tune),
+        progress=False if as_json else None,
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+    )
+    before = library.stat().st_size if library.exists() else 0
+    path = output if output is not None else library
+    model = mkwrap.tune_library(library, path, options)
+    after = path.stat().st_size
+    rows = model.save_tuning(save_tuning) if save_tuning is not None else 0
+    still_open = sorted({kernel.arch for kernel in model.report.kernels if kernel.is_open})
+    if as_json:
+        winners = {kernel.name: kernel.winner for kernel in model.report.kernels if not kernel.is_open}
+        print_json({"path": str(path), "bytes": after, "bytes_before": before, "winners": winners, "open": still_open})
+        return
+    show(model.report, Text())
+    show(Text(f"{path}: {spell_bytes(after)}, before {spell_bytes(before)}", style="bold"))
+    if still_open:
+        show(Text(f"open still: {', '.join(still_open)}"))
+    if save_tuning is not None:
+        show(Text(f"{save_tuning}: {rows} rows"))
