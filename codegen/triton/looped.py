@@ -107,9 +107,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 
 
 def ahead(params: Mapping[str, int | str | bool]) -> str:
-    """Options of a loop: how many blocks ahead loads are issued, and how many rounds are written out at once."""
-    stages, unroll = int(params.get("stages", 1)), int(params.get("unroll", 1))
-    return (f", num_stages={stages}" if stages > 1 else "") + (f", loop_unroll_factor={unroll}" if unroll > 1 else "")
+    """Options of a loop: how many blocks ahead loads are issued."""
+    stages = int(params.get("stages", 1))
+    return f", num_stages={stages}" if stages > 1 else ""
 
 
 def _start_scans(body: Body, rows: Rows, loop: Loop) -> None:

@@ -121,10 +121,10 @@ def short_split(kernel: Kernel) -> Iterator[Source]:
         yield from _short_scans(kernel, params)
         return
     loops = cut(rows.nest).loops
-    ways: list[Params] = [params, (*params, ("stages", 2), ("unroll", 2))]
+    ways: list[Params] = [params, (*params, ("stages", 2))]
     if len(loops) == 1 and loops[0].reduces:
         ways.append((*params, ("single", True)))
-    for way in (*dict.fromkeys((*ways, *ways_to_walk(rows, (params,)))),):
+    for way in dict.fromkeys([*ways, *ways_to_walk(rows, (params,))]):
         yield SPLIT.render(kernel, Variant(kernel.name, "split", way), H100)
 
 
