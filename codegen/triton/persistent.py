@@ -13,6 +13,7 @@ from mkwrap.codegen.triton.rows import (
     lifted,
     row_blocks,
     rows_of,
+    streams,
     write_collapsed,
     write_elements,
     write_program,
@@ -45,7 +46,9 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
         return ()
     length = power_of_two(rows.length)
     sorted_rows = bool(sorts(rows.nest))
-    shapes = _sort_shapes(length) if sorted_rows else _inner_shapes(length) if rows.inner else _outer_shapes(length)
+    shapes = _sort_shapes(length) if sorted_rows else _inner_shapes(length)
+    if not sorted_rows and not rows.inner:
+        shapes = _outer_scan_shapes(length, rows.heavy) if scans(rows.nest) else _outer_shapes(length)
     if len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1 and not sorted_rows:
         # Several tiles at hand at once: more warps first, fewer registers for each thread.
         shapes = (shapes[1], shapes[0], *shapes[2:])
@@ -57,19 +60,12 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     found = list(dict.fromkeys(found))
     if sorted_rows:
         return tuple(found)
-    streamed = [(*params, ("stream", True)) for params in found[:2]] if _streams(kernel, device) else []
+    streamed = [(*params, ("stream", True)) for params in found[:2]] if streams(kernel, device) else []
     walking: list[Params] = []
     if rows.inner and _walks(rows, found[0], device):
         warps = int(dict(found[0])["num_warps"])
         walking.append((*found[0], ("blocks", max(_WALKING_WARPS // warps, 1)), ("stages", 2)))
     return (*found[:2], *streamed, *found[2:], *walking)
-
-
-def _streams(kernel: Kernel, device: Device) -> bool:
-    """Whether a kernel's data pass the L2 cache anyway, so that nobody loses what it does not keep there."""
-    sizes = [p.buffer.storage_elements * p.buffer.dtype.itemsize for p in kernel.parameters]
-    nbytes = sympy.Add(*sizes)
-    return bool(nbytes.is_Integer and int(nbytes) > 2 * device.l2_bytes)
 
 
 def _walks(rows: Rows, params: Params, device: Device) -> bool:
@@ -95,6 +91,14 @@ def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
         warps = min(max(length // 1024, 2), 16)
         return ((1, warps), (1, 2 * warps), (1, min(4 * warps, 32)))
     return ((2048 // length, 4), (1024 // length, 1), (max(512 // length, 1), max(length // 256, 1)))
+
+
+def _outer_scan_shapes(length: int, heavy: bool) -> tuple[tuple[int, int], ...]:
+    """(rows, warps) for scans across rows: 32 elements per thread, 8 where states are large or dear to combine."""
+    share = 256 if heavy else 1024
+    return tuple((x, min(max(x * length // share, 1), 16)) for x in (32, 64, 16) if x * length <= 16 * share) or (
+        (16, 16),
+    )
 
 
 def _sort_shapes(length: int) -> tuple[tuple[int, int], ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import sympy
+
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.body import Body, needs_int64
 from mkwrap.codegen.triton.folds import Fold, fold_of
@@ -16,7 +18,7 @@ from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, scans, sorts, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce, Scan
-from mkwrap.stages import Kernel
+from mkwrap.stages import Device, Kernel
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,10 @@ def write_collapsed(body: Body, rows: Rows, reduce: Reduce, parts: tuple[str, ..
 def row_blocks(rows: Rows, x_block: int) -> int | None:
     """Number of tiles that cover the rows, where it is known."""
     return None if rows.rows is None else int(ceil_div(rows.rows, x_block))
+
+
+def streams(kernel: Kernel, device: Device) -> bool:
+    """Whether a kernel's data pass the L2 cache anyway, so that nobody loses what it does not keep there."""
+    sizes = [p.buffer.storage_elements * p.buffer.dtype.itemsize for p in kernel.parameters]
+    nbytes = sympy.Add(*sizes)
+    return bool(nbytes.is_Integer and int(nbytes) > 2 * device.l2_bytes)

@@ -27,12 +27,14 @@ _LEAST_OUTER = (512, 64)
 _LEAST_CHUNKS = 4
 _MOST_CHUNKS = 2048
 _ALIGNMENT = 64
+# Triton 3.6 cannot scan fewer lanes than a warp has with several warps.
+_LEAST_LANES = 32
 
 # (rows, elements, warps, blocks per multiprocessor)
 _INNER = ((1, 4096, 8, 4), (1, 8192, 8, 4), (1, 2048, 4, 8), (1, 4096, 8, 8))
-_INNER_HEAVY = ((1, 2048, 8, 4), (1, 1024, 4, 8), (1, 4096, 8, 4))
-_OUTER = ((64, 64, 8, 4), (128, 32, 8, 4), (32, 64, 4, 8))
-_OUTER_HEAVY = ((64, 32, 8, 4), (32, 32, 4, 8))
+_INNER_HEAVY = ((1, 1024, 4, 8), (1, 2048, 8, 4))
+_OUTER = ((32, 64, 4, 8), (64, 64, 8, 4), (32, 128, 8, 4))
+_OUTER_HEAVY = ((32, 32, 4, 8), (64, 32, 8, 4))
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _write_place(body: Body, chunks: int) -> None:
 
 def _write_carry(body: Body, plan: Plan, scan: Scan) -> None:
     """Combine the totals of the chunks before this one, the latest in the last lane."""
-    form, stem, lanes = plan.rows.form(scan), scan.dests[0], power_of_two(plan.chunks - 1)
+    form, stem, lanes = plan.rows.form(scan), scan.dests[0], max(power_of_two(plan.chunks - 1), _LEAST_LANES)
     body.needs.update(form.needs)
     line = body.writer.line
     line(f"{stem}_before = chunk - {lanes} + tl.arange(0, {lanes})[None, :]")

@@ -109,7 +109,8 @@ def form_of(scan: Scan, sources: Sequence[DType], wide: bool) -> Form:
     parts = (value,)
     if scan.op in _POSITIONED:
         parts = (value, Part(DType.INT64 if wide else DType.INT32, "-1"))
-    function = _FUNCTIONS[scan.op]
+    double = "_double" if scan.op == "logaddexp" and value.dtype is DType.FLOAT64 else ""
+    function = _FUNCTIONS[scan.op] + double
     commutes = scan.op not in _POSITIONED
     return Form(scan.op, tuple(sources), parts, scan.dtypes, function, frozenset({function, "add"}), commutes)
 
