@@ -5,6 +5,7 @@ Where a kernel has several alternatives (its choice is open, or differs by targe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -190,6 +191,12 @@ def _write_step(writer: Writer, contents: Contents, launcher: Launcher, layout: 
                 writer.line("break;")
 
 
+def _program_digest(text: str, contents: Contents) -> str:
+    """Return a digest of all that a library is but for its constants' values, given the text up to its table."""
+    images = [i.digest for found in contents.kernels.values() for a in found for i in a.binary.images]
+    return hashlib.sha256(repr((text, images)).encode()).hexdigest()
+
+
 def _write_api(
     writer: Writer, contents: Contents, launcher: Launcher, layout: Layout, sizes: tuple[int, int, int]
 ) -> None:
@@ -199,6 +206,7 @@ def _write_api(
     constants = sum(c.size for c in layout.parts.constants.placed)
     parts, manifest, traffic = sizes
     at = manifest_offset(parts, len(layout.rows), len(contents.kernels))
+    digest = _program_digest(writer.text(), contents)
     writer.line()
     writer.line("}  // namespace")
     writer.line()
@@ -208,7 +216,9 @@ def _write_api(
         writer.line(f"{tables}, mkw_parts + {at}, {manifest}, {constants}, {traffic},")
         writer.line("runtime::model_create<kPlan>, runtime::model_destroy, runtime::context_create,")
         writer.line("runtime::context_destroy, run, runtime::last_error, output_shapes,")
-        writer.line("runtime::workspace_bytes, runtime::synchronize,")
+        writer.line(f'runtime::workspace_bytes, runtime::synchronize, "{digest}", mkw_parts,')
+        weights = f"runtime::weights_create<mkw_api_table, {len(layout.parts.constants.placed)}>"
+        writer.line(f"{weights}, runtime::weights_destroy, runtime::context_create_with,")
     writer.line()
     with writer.block('extern "C" [[gnu::visibility("default")]] const mkw_api* mkw_get_api(uint32_t version)'):
         writer.line("return version == MKW_ABI_VERSION ? &mkw_api_table : nullptr;")

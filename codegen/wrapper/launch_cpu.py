@@ -12,7 +12,7 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.stages import Binary, Device, Program, SizeArgument, SymbolSpec
 
-_CONSTANT = "const_cast<unsigned char*>(runtime::part_bytes(mkw_parts, {part}))"
+_CONSTANT = "const_cast<unsigned char*>(runtime::part_bytes(context->parts, {part}))"
 
 
 def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:

@@ -14,7 +14,7 @@ from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
 from mkwrap.stages import Binary, Device, Image, Launch, Program, SizeArgument, SymbolSpec
 
-_CONSTANT = "model.constants + {offset}"
+_CONSTANT = "context->constants + {offset}"
 _ALIGNMENT = 256
 _SIZE_TYPES = {DType.INT64: "int64_t", DType.INT32: "int32_t"}
 

@@ -64,33 +64,54 @@ class LoadedModel {
     }
   };
 
-  // Take a context that no other call uses; throws StatusError. Work of a CUDA run is still in
-  // flight when the run returns, so a context that was used on one stream is only given out for the
-  // same stream again, and one whose address is part of a captured graph never again outside that
-  // capture. Memory cannot be allocated during a capture: it adopts any idle context, whose work is
-  // done, as the device must be idle when a capture begins.
+  // Take a context that no other call uses, with the weights in use now; throws StatusError. Work
+  // of a CUDA run is still in flight when the run returns, so a context that was used on one stream
+  // is only given out for the same stream again, and one whose address is part of a captured graph
+  // never again outside that capture. Memory cannot be allocated during a capture: it adopts any
+  // idle context, whose work is done, as the device must be idle when a capture begins.
   mkw_context* acquire(Order order);
   void release(mkw_context* context, Order order);
 
+  // Let all runs that begin from now on use the constants of `source`, a library of the same
+  // program. Runs under way, and captured graphs, keep theirs. Throws StatusError, also what
+  // `synchronize` would; weights are in use then nevertheless.
+  void use_weights(std::shared_ptr<const Library> source);
+
   // Wait for the device and report, once, what earlier runs on any context met; throws StatusError.
-  void synchronize() const;
+  void synchronize();
 
   int device() const { return device_; }
   std::int64_t workspace_bytes() const;
   std::size_t contexts() const;
 
  private:
-  struct Idle {
-    mkw_context* context;
-    Order order;
+  // Weights, and the library that must stay loaded with them.
+  struct Weights {
+    std::shared_ptr<const Library> source;
+    std::shared_ptr<mkw_weights> handle;
   };
-  mkw_context* take_idle(Order order);
+  struct Held {
+    mkw_context* context;
+    Weights weights;
+    Order order;  // of its last run
+    bool idle;
+  };
+
+  [[nodiscard]] bool current(const Held& held) const {
+    return held.weights.handle == weights_.handle;
+  }
+  Held* take_idle(Order order);
+  // Take out the contexts that no run will use any more; the caller destroys them.
+  std::vector<Held> take_outdated();
+  void destroy(const std::vector<Held>& contexts) const;
+
   std::shared_ptr<const Library> library_;
   int device_;
   mkw_model* model_ = nullptr;
+  std::mutex waiting_;  // held while contexts are waited for, which others must not destroy
   mutable std::mutex mutex_;
-  std::vector<Idle> idle_;
-  std::vector<mkw_context*> all_;
+  Weights weights_;
+  std::vector<Held> contexts_;
 };
 
 }  // namespace mkwrap::binding

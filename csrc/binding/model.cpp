@@ -143,6 +143,24 @@ bool create_model(ModelState& state, int device) {
   return state.loaded != nullptr;
 }
 
+bool use_weights(ModelState& state, const ModelState& source) {
+  if (!state.loaded) {
+    PyErr_SetString(
+        PyExc_ValueError,
+        "the model is on no device yet: call it, or create(ordinal), before its weights "
+        "are swapped");
+    return false;
+  }
+  try {
+    const pybind11::gil_scoped_release release;
+    state.loaded->use_weights(source.library);
+  } catch (const StatusError& error) {
+    set_status_error(error.error);
+    return false;
+  }
+  return true;
+}
+
 bool synchronize(ModelState& state) {
   if (!state.loaded) return true;
   try {

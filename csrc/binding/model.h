@@ -34,6 +34,10 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
 // Create the model on a device; false with a Python exception set.
 bool create_model(ModelState& state, int device);
 
+// Let the calls to come use the constants of another library of the same program; false with a
+// Python exception set.
+bool use_weights(ModelState& state, const ModelState& source);
+
 // Wait for the device and report what earlier calls met; false with a Python exception set.
 bool synchronize(ModelState& state);
 

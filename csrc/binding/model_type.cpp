@@ -134,6 +134,21 @@ PyObject* method_run_into(PyObject* self, PyObject* const* args, Py_ssize_t coun
   Py_RETURN_NONE;
 }
 
+PyObject* method_use_weights(PyObject* self, PyObject* source) {
+  // The method was found in the type that defines it, or in one derived from that.
+  PyTypeObject* type = Py_TYPE(self);
+  while (type->tp_dealloc != &destroy) type = type->tp_base;
+  ModelState* state = state_of(self);
+  if (state == nullptr) return nullptr;
+  if (PyObject_TypeCheck(source, type) == 0) {
+    PyErr_Format(PyExc_TypeError, "expected a model, got a %s", Py_TYPE(source)->tp_name);
+    return nullptr;
+  }
+  const ModelState* other = state_of(source);
+  if (other == nullptr || !use_weights(*state, *other)) return nullptr;
+  Py_RETURN_NONE;
+}
+
 PyObject* method_synchronize(PyObject* self, PyObject* /*none*/) {
   ModelState* state = state_of(self);
   if (state == nullptr || !synchronize(*state)) return nullptr;
@@ -254,6 +269,8 @@ PyMethodDef kMethods[] = {
     {"run", &method_run, METH_O, "Run on a tuple of inputs; returns a tuple of new tensors."},
     {"run_into", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&method_run_into)),
      METH_FASTCALL, "Run on a tuple of inputs, into a tuple of outputs."},
+    {"use_weights", &method_use_weights, METH_O,
+     "Let the calls to come use another model's constants."},
     {"synchronize", &method_synchronize, METH_NOARGS,
      "Wait for the device, then raise what earlier calls met."},
     {nullptr, nullptr, 0, nullptr}};

@@ -11,6 +11,8 @@ const char* error_class(mkw_status status) {
       return "InputError";
     case MKW_ERROR_ALIASING:
       return "AliasingError";
+    case MKW_ERROR_WEIGHTS:
+      return "WeightsError";
     case MKW_ERROR_INDEX_RANGE:
       return "IndexRangeError";
     case MKW_ERROR_DRIVER:

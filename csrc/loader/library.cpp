@@ -57,7 +57,25 @@ std::int64_t Model::workspace_bytes() const {
   return bytes;
 }
 
-Context::Context(const Model& model) : context_(nullptr, Destroy{model.library()}) {
+Weights::Weights(const Model& model, const Library& source) : model_(model), source_(source) {
+  mkw_weights* made = nullptr;
+  mkw_error error = {};
+  throw_if(model.library().api().weights_create(model.get(), &source.api(), &made, &error), error);
+  weights_ = std::shared_ptr<mkw_weights>(made, [library = model.library()](mkw_weights* weights) {
+    library.api().weights_destroy(weights);
+  });
+}
+
+Context::Context(const Weights& weights)
+    : context_(nullptr, Destroy{weights.model().library(), weights.source_}) {
+  mkw_context* made = nullptr;
+  mkw_error error = {};
+  throw_if(api().context_create_with(weights.model().get(), weights.get(), &made, &error), error);
+  context_.reset(made);
+}
+
+Context::Context(const Model& model)
+    : context_(nullptr, Destroy{model.library(), model.library()}) {
   mkw_context* made = nullptr;
   mkw_error error = {};
   throw_if(api().context_create(model.get(), &made, &error), error);

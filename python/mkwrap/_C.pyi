@@ -45,6 +45,14 @@ class Model:
         """Run on the library's inputs in order; returns its output buffers as new tensors."""
     def run_into(self, tensors: tuple[object, ...], outputs: tuple[object, ...]) -> None:
         """Run on the library's inputs in order, writing into the caller's output tensors."""
+    def use_weights(self, source: Model) -> None:
+        """Let every call that begins from now on use the constants of `source`, a model of the same program.
+
+        The same function, compiled for the same example inputs and with the same choices, but with other parameters.
+        Calls under way keep the weights they began with, and so do captured CUDA graphs; no call waits, and none sees a
+        mixture. May be called while other threads call the model, not while a stream is captured. Raises `WeightsError`
+        for another program, `DriverError`, and what `synchronize` raises (the new weights are in use then).
+        """
     def synchronize(self) -> None:
         """Wait until the device has done all work given to it, then raise, once, what earlier calls of this model met.
 

@@ -94,6 +94,10 @@ class IndexRangeError(UserError, IndexError):
     """A data-dependent index (gather, embedding, index) was out of range during a run."""
 
 
+class WeightsError(UserError, ValueError):
+    """Weights were offered to a model of another program, or of other choices of kernels."""
+
+
 class LibrarySizeError(UserError):
     """The constants of a program are larger than one library can hold."""
 

@@ -1,7 +1,8 @@
-# R3, R6: the C++ side built with a sanitizer: loader, tests and the host code of the models they load.
+# R3, R6, R8: the C++ side built with a sanitizer: loader, tests and the host code of the models they load.
 include(CheckCXXSourceRuns)
 
-# sanitized(<name> <flags>): defines the tests <name>_…, unless programs with the sanitizer do not run on this machine.
+# sanitized(<name> <flags> <test>…): defines the tests <name>_<test>, and those that use fifty models, unless programs with the
+# sanitizer do not run on this machine.
 function(sanitized name flags)
   set(CMAKE_REQUIRED_FLAGS "${flags}")
   check_cxx_source_runs("#include <thread>\nint main() { std::thread([] {}).join(); }" MKWRAP_RUNS_${name})
@@ -24,18 +25,17 @@ function(sanitized name flags)
   target_link_options(loader_${name} PUBLIC ${flags})
   target_include_directories(loader_${name} PUBLIC "${PROJECT_SOURCE_DIR}/csrc" "${PROJECT_SOURCE_DIR}/csrc/include")
   target_link_libraries(loader_${name} PUBLIC CUDADriver::headers Threads::Threads ${CMAKE_DL_LIBS})
-  foreach(test IN LISTS ARGN)
+  foreach(test IN LISTS ARGN ITEMS many_models_test weights_test)
     add_executable(${name}_${test} ${test}.cpp)
     target_link_libraries(${name}_${test} PRIVATE loader_${name})
     add_dependencies(${name}_${test} test_libraries models_${name} fake_driver)
-    add_test(NAME ${name}_${test} COMMAND ${name}_${test} "${LIBRARIES}")
+    if(test IN_LIST ARGN)
+      add_test(NAME ${name}_${test} COMMAND ${name}_${test} "${LIBRARIES}")
+    else()
+      add_test(NAME ${name}_${test} COMMAND ${name}_${test} "${models}")
+    endif()
     set_tests_properties(${name}_${test} PROPERTIES TIMEOUT 120 ENVIRONMENT "LD_LIBRARY_PATH=${FAKE}")
   endforeach()
-  add_executable(${name}_many_models_test many_models_test.cpp)
-  target_link_libraries(${name}_many_models_test PRIVATE loader_${name})
-  add_dependencies(${name}_many_models_test models_${name} fake_driver)
-  add_test(NAME ${name}_many_models_test COMMAND ${name}_many_models_test "${models}")
-  set_tests_properties(${name}_many_models_test PROPERTIES TIMEOUT 120 ENVIRONMENT "LD_LIBRARY_PATH=${FAKE}")
 endfunction()
 
 sanitized(address -fsanitize=address,undefined dlopen_test launch_test faults_test shared_models_test)

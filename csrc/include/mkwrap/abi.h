@@ -1,9 +1,9 @@
 // The C ABI of a compiled model (C11 and C++17). A library exports one symbol, `mkw_get_api`.
 //
-// Objects: a *model* is immutable after creation (weights, loaded kernels; one device) and may be
-// used by any number of contexts. A *context* owns the scratch memory of one call in flight; calls
-// on one context must not overlap, calls on different contexts may. `run` takes no lock and
-// allocates nothing.
+// Objects: a *model* is immutable after creation (constants, loaded kernels; one device) and may be
+// used by any number of contexts. *Weights* are another library's constants, to stand in for the
+// model's own. A *context* owns the scratch memory of one call in flight; calls on one context must
+// not overlap, calls on different contexts may. `run` takes no lock and allocates nothing.
 //
 // Compatibility: fields are only ever appended to `mkw_api`; a change of meaning raises
 // MKW_ABI_VERSION.
@@ -50,7 +50,9 @@ enum {
   // An input that the run writes to shares memory with another input.
   MKW_ERROR_ALIASING = 10,
   // A file is no library, is damaged or cannot be loaded (reported by mkwrap.hpp).
-  MKW_ERROR_FILE = 11
+  MKW_ERROR_FILE = 11,
+  // Weights of a library that holds another program, or other choices of kernels.
+  MKW_ERROR_WEIGHTS = 12
 };
 
 // Device types and dtype codes are DLPack's.
@@ -103,8 +105,11 @@ typedef struct mkw_error {
 
 typedef struct mkw_model mkw_model;
 typedef struct mkw_context mkw_context;
+typedef struct mkw_weights mkw_weights;
 
-typedef struct mkw_api {
+typedef struct mkw_api mkw_api;
+
+struct mkw_api {
   uint32_t version;     // MKW_ABI_VERSION of the library
   uint32_t size;        // sizeof(mkw_api) of the library
   int32_t device_type;  // MKW_DEVICE_CPU or MKW_DEVICE_CUDA
@@ -158,7 +163,24 @@ typedef struct mkw_api {
   // met meanwhile: MKW_ERROR_INDEX_RANGE or MKW_ERROR_DRIVER. May be called while the context is in
   // use. CPU: MKW_OK.
   mkw_status (*synchronize)(mkw_context* context, mkw_error* error);
-} mkw_api;
+
+  // Digest of all that the library is but for the values of its constants.
+  const char* program;
+  const char* parts;  // where the constants lie; see mkwrap/parts.h
+
+  // Make weights of the constants of `source`, the table of a library with an equal `program`.
+  // CUDA: copied to the model's device. CPU: not copied, so that `source` must stay loaded until
+  // the weights and all contexts with them are destroyed. On failure *weights is NULL.
+  mkw_status (*weights_create)(mkw_model* model, const mkw_api* source, mkw_weights** weights,
+                               mkw_error* error);
+  // Give up the caller's reference; weights live on until their last context is destroyed. NULL is
+  // allowed.
+  void (*weights_destroy)(mkw_weights* weights);
+  // As context_create, with weights in the place of the library's own constants. A context keeps
+  // its weights: to swap them under load, give contexts with the new ones to the calls to come.
+  mkw_status (*context_create_with)(mkw_model* model, mkw_weights* weights, mkw_context** context,
+                                    mkw_error* error);
+};
 
 // Return the library's table, or NULL if it does not speak `version`. The table lives as long as
 // the library is loaded.

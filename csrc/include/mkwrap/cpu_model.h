@@ -14,10 +14,18 @@ struct mkw_model {
   int32_t references;       // the caller's, and one per context
   const uint32_t* choices;  // per kernel the alternative that runs
   size_t scratch_bytes;     // of a context
+  const char* parts;        // the library's own
+};
+
+struct mkw_weights {
+  int32_t references;  // the caller's, and one per context
+  const char* parts;   // of the library they are from
 };
 
 struct mkw_context {
   mkw_model* model;
+  mkw_weights* weights;    // null: the library's own
+  const char* parts;       // where the constants lie
   unsigned char* scratch;  // arena, then the workspace that the steps share
   mkw_error error;
 };
@@ -61,6 +69,7 @@ inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** 
   made->references = 1;
   const Row chosen = plan.parts != nullptr ? row(plan.parts, 0) : Row{};
   made->choices = chosen.choices;
+  made->parts = plan.parts;
   made->scratch_bytes = static_cast<size_t>(plan.arena_bytes) + chosen.workspace_bytes;
   *model = made;
   return MKW_OK;
@@ -71,7 +80,19 @@ inline void release(mkw_model* model) {
     free(model);
 }
 
-inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_error* error) {
+inline mkw_status fill_weights(mkw_weights& weights, mkw_model*, const char* parts, mkw_error*) {
+  weights.parts = parts;
+  return MKW_OK;
+}
+
+inline void release_weights(mkw_weights* weights) {
+  if (weights != nullptr && __atomic_sub_fetch(&weights->references, 1, __ATOMIC_ACQ_REL) == 0)
+    free(weights);
+}
+
+// `weights` null: the library's own constants.
+inline mkw_status create_context(mkw_model* model, mkw_weights* weights, mkw_context** context,
+                                 mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
@@ -85,23 +106,27 @@ inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_er
   }
   made->scratch = static_cast<unsigned char*>(scratch);
   made->model = model;
+  made->parts = weights != nullptr ? weights->parts : model->parts;
+  made->weights = weights;
   made->error.argument = -1;
   __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
+  if (weights != nullptr) __atomic_add_fetch(&weights->references, 1, __ATOMIC_RELAXED);
   *context = made;
   return MKW_OK;
 }
 
 inline void destroy_context(mkw_context* context) {
   if (context == nullptr) return;
+  release_weights(context->weights);
   release(context->model);
   free(context->scratch);
   free(context);
 }
 
+inline mkw_device device_of(const mkw_model&) { return kHost; }
+
 // A run on the CPU is complete on return, and has reported all it met.
 inline mkw_status wait_for(const mkw_context&, mkw_error*) { return MKW_OK; }
-
-inline mkw_device device_of(const mkw_model&) { return kHost; }
 
 }  // namespace mkwrap::runtime
 

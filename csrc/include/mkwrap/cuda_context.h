@@ -7,6 +7,37 @@
 
 namespace mkwrap::runtime {
 
+inline void free_constants(const mkw_model& model, CUdeviceptr constants) {
+  if (constants == 0) return;
+  const CurrentContext current = CurrentContext::for_release(model.driver, model.context);
+  model.driver.cuMemFree_(constants);
+}
+
+// Weights hold a reference to their model.
+inline mkw_status fill_weights(mkw_weights& weights, mkw_model* model, const char* parts,
+                               mkw_error* error) {
+  const auto upload = [&] {
+    const CurrentContext current(model->driver, model->context);
+    if (const mkw_status status = current.status(error)) return status;
+    return upload_constants(*model, parts, &weights.constants, error);
+  };
+  if (const mkw_status status = upload()) {
+    free_constants(*model, weights.constants);
+    return status;
+  }
+  weights.model = model;
+  retain(model);
+  return MKW_OK;
+}
+
+inline void release_weights(mkw_weights* weights) {
+  if (weights == nullptr || __atomic_sub_fetch(&weights->references, 1, __ATOMIC_ACQ_REL) != 0)
+    return;
+  free_constants(*weights->model, weights->constants);
+  release(weights->model);
+  free(weights);
+}
+
 // Free what a context holds, also one that is half made.
 inline void free_context(const mkw_model& model, mkw_context* context) {
   if (context->scratch != 0 || context->faults != nullptr) {
@@ -36,7 +67,9 @@ inline mkw_status fill_context(const mkw_model& model, mkw_context& context, mkw
   return MKW_OK;
 }
 
-inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_error* error) {
+// `weights` null: the library's own constants.
+inline mkw_status create_context(mkw_model* model, mkw_weights* weights, mkw_context** context,
+                                 mkw_error* error) {
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
@@ -47,8 +80,11 @@ inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_er
     return status;
   }
   made->model = model;
+  made->constants = weights != nullptr ? weights->constants : model->constants;
+  made->weights = weights;
   made->error.argument = -1;
   retain(model);
+  if (weights != nullptr) __atomic_add_fetch(&weights->references, 1, __ATOMIC_RELAXED);
   *context = made;
   return MKW_OK;
 }
@@ -56,7 +92,9 @@ inline mkw_status create_context(mkw_model* model, mkw_context** context, mkw_er
 inline void destroy_context(mkw_context* context) {
   if (context == nullptr) return;
   mkw_model* model = context->model;
+  mkw_weights* weights = context->weights;
   free_context(*model, context);
+  release_weights(weights);
   release(model);
 }
 

@@ -80,9 +80,17 @@ struct mkw_model {
   CUfunction* functions;
 };
 
+struct mkw_weights {
+  int32_t references;  // the caller's, and one per context
+  mkw_model* model;
+  CUdeviceptr constants;
+};
+
 struct mkw_context {
   mkw_model* model;
-  CUdeviceptr scratch;  // arena, then the workspace that the steps share
+  mkw_weights* weights;   // null: the library's own
+  CUdeviceptr constants;  // theirs
+  CUdeviceptr scratch;    // arena, then the workspace that the steps share
   // A word per checked step, set by its kernel where an index is out of range: host memory that the
   // device can write, so that looking takes neither a copy nor waiting. Null where there are none.
   int32_t* faults;
@@ -186,29 +194,31 @@ inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error*
   return MKW_OK;
 }
 
-inline mkw_status copy_constants(const mkw_model& model, const CudaPlan& plan, CUstream stream,
-                                 mkw_error* error) {
+inline mkw_status copy_constants(const mkw_model& model, const char* parts, CUdeviceptr to,
+                                 CUstream stream, mkw_error* error) {
   const Driver& driver = model.driver;
-  for (int32_t i = 0; i < plan.constant_count; ++i) {
-    const CudaConstant& constant = plan.constants[i];
-    if (const uint64_t size = part(plan.parts, constant.part).size)
-      MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync,
-                      model.constants + constant.offset, part_bytes(plan.parts, constant.part),
-                      size, stream);
+  for (int32_t i = 0; i < model.plan->constant_count; ++i) {
+    const CudaConstant& constant = model.plan->constants[i];
+    if (const uint64_t size = part(parts, constant.part).size)
+      MKW_DRIVER_CALL(driver, error, "constants", cuMemcpyHtoDAsync, to + constant.offset,
+                      part_bytes(parts, constant.part), size, stream);
   }
   MKW_DRIVER_CALL(driver, error, "constants", cuStreamSynchronize, stream);
   return MKW_OK;
 }
 
-inline mkw_status upload_constants(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
-  if (plan.constant_bytes == 0) return MKW_OK;
+// Copy the constants of a library's parts to device memory of their own; *to is freed by the
+// caller, also after a failure. The model's CUDA context is current.
+inline mkw_status upload_constants(const mkw_model& model, const char* parts, CUdeviceptr* to,
+                                   mkw_error* error) {
+  if (model.plan->constant_bytes == 0) return MKW_OK;
   const Driver& driver = model.driver;
-  MKW_DRIVER_CALL(driver, error, "constants", cuMemAlloc, &model.constants, plan.constant_bytes);
+  MKW_DRIVER_CALL(driver, error, "constants", cuMemAlloc, to, model.plan->constant_bytes);
   // A stream of its own: a copy on the default stream would wait for, and hold up, every other
   // model's work.
   CUstream stream = nullptr;
   MKW_DRIVER_CALL(driver, error, "constants", cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
-  const mkw_status status = copy_constants(model, plan, stream, error);
+  const mkw_status status = copy_constants(model, parts, *to, stream, error);
   const CUresult closed = driver.cuStreamDestroy_(stream);
   if (status == MKW_OK && closed != CUDA_SUCCESS)
     return driver_error(driver, closed, "cuStreamDestroy", "constants", error);
@@ -239,7 +249,7 @@ inline mkw_status fill_model(mkw_model& model, const CudaPlan& plan, mkw_error* 
   const CurrentContext current(model.driver, model.context);
   if (const mkw_status status = current.status(error)) return status;
   if (const mkw_status status = load_images(model, plan, error)) return status;
-  return upload_constants(model, plan, error);
+  return upload_constants(model, plan.parts, &model.constants, error);
 }
 
 inline mkw_status make_model(const CudaPlan& plan, int32_t device, mkw_model** model,

@@ -131,11 +131,31 @@ class Model {
   std::shared_ptr<mkw_model> model_;
 };
 
+// The constants of another library of the same program, for contexts to run with. Copies share
+// them.
+class Weights {
+ public:
+  // Throws Error: MKW_ERROR_WEIGHTS, MKW_ERROR_MEMORY, MKW_ERROR_DRIVER.
+  Weights(const Model& model, const Library& source);
+
+  [[nodiscard]] const Model& model() const { return model_; }
+  [[nodiscard]] mkw_weights* get() const { return weights_.get(); }
+
+ private:
+  friend class Context;
+
+  Model model_;
+  Library source_;
+  std::shared_ptr<mkw_weights> weights_;
+};
+
 // The scratch memory of one call in flight. Not for use by two threads at once.
 class Context {
  public:
   // Throws Error: MKW_ERROR_MEMORY, MKW_ERROR_DRIVER.
   explicit Context(const Model& model);
+  // With weights in the place of the library's own.
+  explicit Context(const Weights& weights);
 
   // Run once; see mkw_api.run. Throws Error: MKW_ERROR_INPUT, MKW_ERROR_INDEX_RANGE,
   // MKW_ERROR_DRIVER.
@@ -150,6 +170,7 @@ class Context {
  private:
   struct Destroy {
     Library library;
+    Library weights;  // the library that the weights are from
     void operator()(mkw_context* context) const { library.api().context_destroy(context); }
   };
 

@@ -13,8 +13,35 @@ mkw_status model_create(int32_t device, mkw_model** model, mkw_error* error) {
 inline void model_destroy(mkw_model* model) { release(model); }
 
 inline mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {
-  return create_context(model, context, error);
+  return create_context(model, nullptr, context, error);
 }
+
+inline mkw_status context_create_with(mkw_model* model, mkw_weights* weights, mkw_context** context,
+                                      mkw_error* error) {
+  if (weights == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create_with: `weights` is a null pointer");
+  return create_context(model, weights, context, error);
+}
+
+template <const mkw_api& kApi, uint32_t kConstantCount>
+mkw_status weights_create(mkw_model* model, const mkw_api* source, mkw_weights** weights,
+                          mkw_error* error) {
+  if (model == nullptr || source == nullptr || weights == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "weights_create: a null pointer was given");
+  *weights = nullptr;
+  if (const mkw_status status = check_weights(kApi, *source, kConstantCount, error)) return status;
+  auto* made = static_cast<mkw_weights*>(calloc(1, sizeof(mkw_weights)));
+  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "weights_create: out of memory");
+  made->references = 1;
+  if (const mkw_status status = fill_weights(*made, model, source->parts, error)) {
+    free(made);
+    return status;
+  }
+  *weights = made;
+  return MKW_OK;
+}
+
+inline void weights_destroy(mkw_weights* weights) { release_weights(weights); }
 
 inline void context_destroy(mkw_context* context) { destroy_context(context); }
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "mkwrap/error.h"
+
 // Define `mkw_parts` as the bytes of `file`. Before it stand, for whoever rewrites the library, the
 // distances to it, to the table of functions and to the kernels' code (`MKW_PARTS_CODE(entry)`
 // each). The assembler finds the file through its -I folders. At namespace scope.
@@ -76,6 +78,22 @@ inline Row row(const char* parts, int32_t number) {
   memcpy(&found.workspace_bytes, at, sizeof(found.workspace_bytes));
   found.choices = reinterpret_cast<const uint32_t*>(at + sizeof(found.workspace_bytes));
   return found;
+}
+
+// Check that the constants of `source`, parts 1 to `constant_count`, can stand in for those of
+// `own`.
+inline mkw_status check_weights(const mkw_api& own, const mkw_api& source, uint32_t constant_count,
+                                mkw_error* error) {
+  if (source.size < sizeof(mkw_api) || strcmp(source.program, own.program) != 0)
+    return fail(error, MKW_ERROR_WEIGHTS, -1,
+                "the weights are of another program: compile it from the same function, example "
+                "inputs and choices, with other parameters");
+  for (uint32_t i = 1; i <= constant_count; ++i)
+    if (part(own.parts, i).size != part(source.parts, i).size)
+      return fail(error, MKW_ERROR_WEIGHTS, -1,
+                  "the weights are laid out for other kernels: tune one library and compile the "
+                  "other by its record");
+  return MKW_OK;
 }
 
 }  // namespace mkwrap::runtime

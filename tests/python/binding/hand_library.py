@@ -94,7 +94,7 @@ mkw_status model_create(int32_t device, mkw_model** model, mkw_error* error) {{
   return create_model(k_plan, device, model, error);
 }}
 mkw_status context_create(mkw_model* model, mkw_context** context, mkw_error* error) {{
-  return create_context(model, context, error);
+  return create_context(model, nullptr, context, error);
 }}
 mkw_status run(mkw_context* c, const mkw_tensor* inputs, const mkw_tensor* outputs, void*) {{
   if (mkw_status s = check(inputs, k_inputs, {len(library.inputs)}, 0, kHost, &c->error)) return s;
@@ -118,7 +118,8 @@ mkw_status synchronize(mkw_context* context, mkw_error* error) {{ return wait_fo
 const mkw_api k_api = {{
     {library.version}, sizeof(mkw_api), MKW_DEVICE_CPU, {len(library.inputs)}, {len(library.outputs)}, k_inputs,
     k_outputs, k_manifest, sizeof k_manifest - 1, 0, {library.traffic}, model_create, release, context_create,
-    destroy_context, run, last_error, nullptr, workspace_bytes, synchronize}};
+    destroy_context, run, last_error, nullptr, workspace_bytes, synchronize,
+    "by hand", nullptr, nullptr, nullptr, nullptr}};
 }}  // namespace
 extern "C" __attribute__((visibility("default"))) const mkw_api* mkw_get_api(uint32_t version) {{
   return version == k_api.version ? &k_api : nullptr;
