@@ -48,15 +48,17 @@ def measured(target: Target, options: Options) -> bool:
 def started_early(target: Target, options: Options) -> Iterator[Early]:
     """Start compiling and measuring processes, which import what they need; end them on leaving.
 
-    One processor is left to this process; none is started where all is said to be recorded.
+    One processor is left to this process. No measuring process is started where all is said to be recorded, and one
+    compiling process where first variants are enough.
     """
     expected = measured(target, options) and options.tuning is None
+    every = options.tune != "off" and not options.deterministic and options.tuning is None
     spare = options.jobs - 1
     with Children() as children, Referee(target.kind) as referee:
         # What cannot be started now is asked for again when it is needed.
         with suppress(ProcessError):
             if target.warm_up is not None:
-                children.start(min(spare, _MOST if expected else 1), target.compile, target.warm_up)
+                children.start(min(spare, _MOST if every else 1), target.compile, target.warm_up)
             if spare > 0 and expected:
                 referee.start()
         yield Early(children, referee)

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -167,3 +168,34 @@ def test_a_system_that_refuses_processes(tmp_path: Path, monkeypatch: pytest.Mon
     selection = choose(candidates, binaries, target_of(), options_in(tmp_path))
     assert _winner(selection) == "slow"
     assert selection.reasons["kernel0"].startswith("not measured: cannot start a Python process")
+
+
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+import mkwrap
+from mkwrap.errors import ToolchainError
+x, outcomes = torch.randn(64, 64), []
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for limit in (8_000, 20_000, 60_000, hard):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    options = mkwrap.Options(cache_dir=Path(sys.argv[1]), tune="quick")
+    try:
+        model = mkwrap.compile(lambda x: torch.softmax(x, -1).sum(0), (x,), options=options)
+        torch.testing.assert_close(model(x), torch.softmax(x, -1).sum(0))
+        outcomes.append("right")
+    except ToolchainError:
+        outcomes.append("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(*outcomes)
+"""
+
+
+@pytest.mark.slow
+def test_files_that_cannot_grow_end_in_a_right_library_or_a_typed_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes = done.stdout.split()
+    assert (outcomes[0], outcomes[-1]) == ("refused", "right")
