@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mkwrap.artifact import OpenSelection
 from mkwrap.capture import Callee, capture
@@ -15,7 +16,7 @@ from mkwrap.fuse import fuse
 from mkwrap.journal import Journal, Value
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.model import Compilation, Model
+from mkwrap.model import Compilation, Model, load_kept
 from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
@@ -77,7 +78,8 @@ def compile(
         description = Description(device, targets[0].features, package_version(), call, tuple(further), versions)
         host = stage("wrap", lambda: wrap(selections[0], description, selections[1:]))
         library = stage("link", lambda: published(host, schedule.program, settings))
-        model = stage("load", lambda: Model(library.path))
+        anew = partial(published, host, schedule.program, settings, anew=True)
+        model = stage("load", lambda: load_kept(library.path, lambda: anew().path))
     model.compilation = Compilation(journal.seconds, selections[0].provenance)
     return model
 

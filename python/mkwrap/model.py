@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,6 +166,14 @@ def tune_library(
     """
     target = Path(output) if output is not None else None
     return Model(tuned(Path(path), target, options if options is not None else Options()))
+
+
+def load_kept(path: Path, anew: Callable[[], Path]) -> Model:
+    """Load a library of the cache; one that is damaged there, or was evicted just now, is what `anew` makes again."""
+    try:
+        return Model(path)
+    except LibraryFormatError:
+        return Model(anew())
 
 
 def _copy(source: int, destination: int) -> None:

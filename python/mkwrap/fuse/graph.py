@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
-from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Buffer, Nest, Role
 
 
 def reads(nest: Nest) -> frozenset[str]:
     """Names of the buffers a nest loads from."""
-    return frozenset(load.buffer for load in loads(nest))
+    return nest.reads
 
 
 def writes(nest: Nest) -> frozenset[str]:
     """Names of the buffers a nest stores to."""
-    return frozenset(store.buffer for store in stores(nest))
+    return nest.writes
 
 
 @dataclass(frozen=True)

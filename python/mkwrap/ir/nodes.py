@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TypeAlias
 
 import sympy
@@ -207,3 +208,13 @@ class Nest:
     reduction_axes: tuple[Axis, ...]
     body: tuple[Instruction, ...]
     origins: tuple[Origin, ...] = ()
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Names of the buffers the nest loads from."""
+        return frozenset(i.buffer for i in self.body if isinstance(i, Load))
+
+    @cached_property
+    def writes(self) -> frozenset[str]:
+        """Names of the buffers the nest stores to."""
+        return frozenset(i.buffer for i in self.body if isinstance(i, Store))

@@ -15,7 +15,7 @@ Rules of a nest, by the name an error gives:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sympy
@@ -46,11 +46,17 @@ from mkwrap.ir.ops import ASSOCIATIVE, OPS, REDUCTIONS, SCANS, SORT_LIMIT, Kind
 
 def verify(nest: Nest, buffers: Mapping[str, Buffer], sizes: Collection[sympy.Symbol] = ()) -> None:
     """Check one nest; `sizes` are known besides those in the buffers' shapes. Raises `VerifyError` naming the rule."""
+    verify_all((nest,), buffers, sizes)
+
+
+def verify_all(nests: Iterable[Nest], buffers: Mapping[str, Buffer], sizes: Collection[sympy.Symbol] = ()) -> None:
+    """Check nests over the same buffers, as `verify` does each of them."""
     known = set(sizes)
     for buffer in buffers.values():
         for expr in (*buffer.shape, *buffer.strides):
             known |= expr.free_symbols
-    _NestCheck(nest, buffers, known).run()
+    for nest in nests:
+        _NestCheck(nest, buffers, known).run()
 
 
 @dataclass

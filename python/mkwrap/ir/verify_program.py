@@ -17,7 +17,7 @@ import sympy
 from mkwrap.errors import VerifyError
 from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Buffer, Nest, Role
-from mkwrap.ir.verify import verify
+from mkwrap.ir.verify import verify_all
 
 
 class _Input(Protocol):
@@ -70,8 +70,7 @@ class ProgramView(Protocol):
 def verify_program(program: ProgramView) -> None:
     """Check every nest of a program and how they fit together. Raises `VerifyError` naming the rule."""
     sizes = {spec.symbol for spec in program.symbols}
-    for nest in program.nests:
-        verify(nest, program.buffers, sizes)
+    verify_all(program.nests, program.buffers, sizes)
     _check_names(program)
     _check_writers(program)
     _check_order(program)

@@ -15,9 +15,10 @@ from mkwrap.toolchain.link import HOST_FLAGS, LINK_FLAGS, link
 from mkwrap.toolchain.seal import verify
 
 
-def published(host: HostCode, program: Program, options: Options) -> Library:
+def published(host: HostCode, program: Program, options: Options, *, anew: bool = False) -> Library:
     """Return the library of this host code from the cache, linking it there first where it is missing.
 
+    A library that is there is not verified: who loads it does. If that fails, `anew` links it again.
     The manifest holds the digests of constants and kernels, so it and the text name the content. Raises `CompilerError`,
     `LibrarySizeError`, or `CacheError` where the cache directory cannot be written.
     """
@@ -32,7 +33,7 @@ def published(host: HostCode, program: Program, options: Options) -> Library:
     ]
     cache = Cache(options.cache_dir)
     path = cache.library(digest(*parts))
-    if is_whole(path):
+    if not anew and path.exists():
         cache.touch(path)
         return Library(path, host.manifest)
     try:

@@ -12,9 +12,10 @@ import torch
 from tests.python.compiler.forced import kernels_of
 
 import mkwrap
-from mkwrap import Model, Options
+from mkwrap import Model, Options, compiler
+from mkwrap.artifact import HostCode, Library
 from mkwrap.errors import MissingTuningError, OptionError, TuningRecordError
-from mkwrap.stages import Binary, Provenance, Rejected, Source
+from mkwrap.stages import Binary, Program, Provenance, Rejected, Source
 from mkwrap.targets import cuda
 from mkwrap.targets.cuda import LiveDevice
 from mkwrap.toolchain import pool
@@ -230,3 +231,23 @@ def test_c44_without_the_device_the_record_s_winners_are_built(
     again = mkwrap.compile(twice, (y,), target="cuda:sm_90", options=given(tmp_path / "more.jsonl", tmp_path / "here"))
     assert built == [kernel["winner"]]
     assert content(again, tmp_path / "a.so") == content(tuned, tmp_path / "b.so")
+
+
+def test_a_library_that_is_evicted_before_it_is_loaded_is_linked_anew(
+    x: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(tune="off", cache_dir=tmp_path, threads=2, progress=False)
+    first = mkwrap.compile(fn, (x,), target="cpu", options=options)
+    publish = compiler.published
+
+    def evicting(host: HostCode, program: Program, options: Options, *, anew: bool = False) -> Library:
+        library = publish(host, program, options, anew=anew)
+        if not anew:
+            library.path.unlink()
+        return library
+
+    monkeypatch.setattr(compiler, "published", evicting)
+    again = mkwrap.compile(fn, (x,), target="cpu", options=options)
+    # The model whose file is gone lives on.
+    torch.testing.assert_close(first(x), fn(x))
+    assert content(again, tmp_path / "a.so") == content(first, tmp_path / "b.so")
