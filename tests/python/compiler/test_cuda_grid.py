@@ -1,4 +1,4 @@
-"""Issue 3, must hold 2, on a real GPU: every forced variant of a grid of reductions equals eager."""
+"""Issue 3, must hold 2, on a real GPU: every forced variant of a grid of reductions and scans equals eager."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.python.compiler.forced import candidates_of
-from tests.python.triton.grid import INTEGERS, VIEWS, Point, check_point, points
+from tests.python.triton.grid import INTEGER_SCANS, INTEGERS, SCANS, VIEWS, Point, check_point, points
 
 import mkwrap
 from mkwrap import _C, Options
@@ -26,7 +26,10 @@ pytestmark = [
 ]
 
 SIZES = (1, 7, 10, 100, 1000, 1023, 10_000, 65_537, 100_000, 1_000_000, 1 << 24)
-POINTS = tuple(points(SIZES, 1 << 24))
+POINTS = (
+    *points(SIZES, 1 << 24),
+    *points((1, 10, 1000, 65_537, 1 << 24), 1 << 24, SCANS, INTEGER_SCANS),
+)
 PER_TEST = 6
 
 

@@ -13,7 +13,7 @@ from mkwrap import Options
 
 pytestmark = pytest.mark.cuda
 
-SHAPES = [(1, 1), (64, 1001), (300, 20_000), (2, 300_001), (1, 2**24)]
+SHAPES = [(300, 20_000), (2, 300_001)]
 DTYPES = [torch.float32, torch.bfloat16, torch.int64]
 
 

@@ -1,4 +1,4 @@
-"""A grid of reductions: rows and columns by decades, three axes, three dtypes, every operation in turn."""
+"""A grid of reductions and scans: rows and columns by decades, three axes, three dtypes, every operation in turn."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ INTEGERS: Mapping[str, Function] = {
     "argmin": lambda x, dim: x.argmin(dim),
     "amin and amax": lambda x, dim: (x.amin(dim), x.amax(dim)),
 }
+SCANS: Mapping[str, Function] = {
+    "cumsum": lambda x, dim: x.cumsum(dim),
+    "cummax": lambda x, dim: x.cummax(dim),
+    "logcumsumexp": lambda x, dim: torch.logcumsumexp(x * 4, dim),
+    "cummin": lambda x, dim: x.cummin(dim),
+    "share so far": lambda x, dim: torch.softmax(x * 4, dim).cumsum(dim),
+}
+INTEGER_SCANS: Mapping[str, Function] = {
+    "cumsum": lambda x, dim: x.cumsum(dim),
+    "cummax": lambda x, dim: x.cummax(dim),
+    "cumprod": lambda x, dim: x.cumprod(dim),
+    "cummin": lambda x, dim: x.cummin(dim),
+}
 VIEWS: Mapping[str, Function] = {
     "every other column": lambda x, dim: x[:, ::2].sum(dim),
     "transposed": lambda x, dim: x.t().amax(dim),
@@ -52,7 +65,7 @@ AXES = ("inner", "outer", "middle")
 
 @dataclass(frozen=True)
 class Point:
-    """A reduction of dimension `dim` of an array of a shape."""
+    """A reduction or scan of dimension `dim` of an array of a shape."""
 
     name: str
     function: Function
@@ -73,7 +86,12 @@ class Point:
         return torch.randint(0, 1 << 14, self.shape, generator=generator, device=device).to(self.dtype) / (1 << 14)
 
 
-def points(sizes: Sequence[int], most: int) -> Iterator[Point]:
+def points(
+    sizes: Sequence[int],
+    most: int,
+    floats: Mapping[str, Function] = FLOATS,
+    integers: Mapping[str, Function] = INTEGERS,
+) -> Iterator[Point]:
     """Every axis of every pair of sizes whose product is at most `most`; operations and dtypes take turns."""
     turn = 0
     for rows in sizes:
@@ -82,7 +100,7 @@ def points(sizes: Sequence[int], most: int) -> Iterator[Point]:
                 continue
             for axis in AXES:
                 dtype = DTYPES[turn % 3]
-                table = INTEGERS if dtype is torch.int64 else FLOATS
+                table = integers if dtype is torch.int64 else floats
                 name = tuple(table)[turn // 3 % len(table)]
                 yield Point(name, table[name], *_shape(axis, rows, length), dtype)
                 turn += 1

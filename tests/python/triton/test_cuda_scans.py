@@ -41,9 +41,9 @@ CASES: dict[str, Callable[[], Kernel]] = {
     "sum_3_700_000": lambda: scan("sum", 1, 3_700_000),
     "sum_2^26": lambda: scan("sum", 1, 2**26, I64),
     "cummax_2^24": lambda: scan("cummax", 1, 2**24),
-    **{
-        f"sort_{n}_{dtype.value}": partial(sort, 300, n, dtype, n > 100) for n in (17, 1000) for dtype in (F32, F64, I8)
-    },
+    **{f"sort_{n}_{dtype.value}": partial(sort, 300, n, dtype, n > 100) for n in (17, 300) for dtype in (F32, F64, I8)},
+    "scan_small": lambda: scan("sum", 2, 20_001),
+    "scan_small_columns": lambda: scan("cummax", 40, 700, outer=True),
     "sort_4096": lambda: sort(100, 4096),
     "sort_columns": lambda: sort(300, 500, outer=True),
     "linear": lambda: associative(2, 100_000),

@@ -1,4 +1,4 @@
-"""Issue 3, must hold 2, small sizes: every forced variant of a grid of reductions equals eager, interpreted."""
+"""Issue 3, must hold 2, small sizes: every forced variant of a grid of reductions and scans equals eager, interpreted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.python.triton.emulate import run
-from tests.python.triton.grid import VIEWS, Point, check_point, points
+from tests.python.triton.grid import INTEGER_SCANS, SCANS, VIEWS, Point, check_point, points
 from tests.python.triton.nests import H100
 
-POINTS = tuple(points((1, 5, 67), 600))
+POINTS = (*points((1, 5, 67), 600), *points((1, 4, 67), 300, SCANS, INTEGER_SCANS))
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)

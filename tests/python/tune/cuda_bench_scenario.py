@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import gc
+import math
 
 from mkwrap import _C
 from mkwrap.ir.dtypes import DType
@@ -21,6 +23,7 @@ from mkwrap.tune.contest import (
     MemoryArgument,
     NumberArgument,
     Samples,
+    ScratchArgument,
 )
 from mkwrap.tune.cuda_bench import CudaBench
 from mkwrap.tune.worker import hold
@@ -49,8 +52,28 @@ def held(contest: Contest) -> tuple[dict[int, str], dict[int, tuple[float, ...]]
     return faults, {answer.number: answer.values for answer in answers if isinstance(answer, Samples)}
 
 
+def workspaces() -> None:
+    """C14: after poisoned starts and many timed runs, a cleared workspace has counted one run, one that is not none."""
+    for cleared in (True, False):
+        count = Call(
+            "add", b"\x7fELF", (ScratchArgument(0), NumberArgument(1, "i32"), NumberArgument(1, "i64")), threads=32
+        )
+        counting = Candidate((count, *adding(3).calls), workspace_bytes=64, zero_workspace=cleared)
+        memory = Memory(DType.FLOAT32, 64, Fill.NORMAL, written=True, accuracy=Accuracy(DType.FLOAT32))
+        read = Memory(DType.FLOAT32, 64, Fill.NORMAL)
+        limits = Limits(budget=0.5, rounds=4, batch_us=1e5)
+        contest = Contest("cuda", (memory, read), (adding(3), counting), limits, cache_bytes=CACHE)
+        bench = CudaBench(contest)
+        hold(contest, bench, lambda _: None)
+        word = array.array("f", [0.0])
+        bench._context.download(bench._scratch, word)
+        assert (word[0] == 1.0) if cleared else math.isnan(word[0]), word
+
+
 def main() -> None:
     """Check, time and give back."""
+    workspaces()
+    gc.collect()
     anchor = _C.CudaContext(0)
     before = DRIVER.stub_alive()
     limits = Limits(budget=0.5, rounds=4, batch_us=1e6)

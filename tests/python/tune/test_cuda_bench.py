@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.toolchain
-def test_c37_a_contest_holds_one_kernels_memory_and_gives_it_back(tmp_path: Path) -> None:
+def test_c14_c37_a_contest_clears_workspaces_holds_one_kernels_memory_and_gives_it_back(tmp_path: Path) -> None:
     stub = ROOT / "tests" / "python" / "binding" / "stub_driver.cpp"
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"]
     subprocess.run(["g++", *flags, str(stub), "-o", str(tmp_path / "libcuda.so.1")], check=True, timeout=120)
