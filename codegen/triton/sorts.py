@@ -52,8 +52,9 @@ class Key:
         """Expression of the value of a key."""
         own = TYPES[self.source]
         if self.source.is_float:
-            value = f"({key} ^ (({key} >> {self._sign}) & {self.largest})).to({own}, bitcast=True)"
-            return f"tl.where({negative_zero} != 0, -0.0, {value})"
+            # The sign is a bit here: Triton before 3.9 writes the literal -0.0 as 0.0.
+            sign = f"({negative_zero}.to({self.type}) << {self._sign})"
+            return f"(({key} ^ (({key} >> {self._sign}) & {self.largest})) | {sign}).to({own}, bitcast=True)"
         if self.source in (DType.UINT32, DType.UINT64):
             return f"({key} ^ {-self.largest - 1}).to({own}, bitcast=True)"
         return key if own == self.type else f"{key}.to({own})"

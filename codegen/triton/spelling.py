@@ -62,6 +62,10 @@ def constant(value: bool | int | float, dtype: DType) -> str:
         return f"tl.full([], {bool(value)}, tl.int1)"
     if not dtype.is_float:
         return f"tl.full([], {int(value)}, {TYPES[dtype]})"
+    if value == 0 and math.copysign(1, value) < 0:
+        # Triton before 3.9 writes the literal -0.0 as 0.0, and negates by subtracting from 0.0.
+        bits = 8 * dtype.itemsize
+        return f"tl.full([], {-(1 << (bits - 1))}, tl.int{bits}).to({TYPES[dtype]}, bitcast=True)"
     return f"tl.full([], {float_literal(float(value))}, {TYPES[dtype]})"
 
 

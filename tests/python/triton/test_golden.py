@@ -1,12 +1,8 @@
-"""Generated Triton as text: what a change of a template changes is seen in review.
-
-`python -m tests.python.triton.test_golden` writes the files anew.
-"""
+"""Generated Triton as text: what a change of a template changes is seen in review; `--update-golden` writes it anew."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -27,8 +23,6 @@ from tests.python.triton.nests import (
     transpose,
 )
 from tests.python.triton.oracle import sources
-
-FOLDER = Path(__file__).parents[2] / "golden" / "triton"
 
 CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
     "plane_transpose": ("plane", lambda: transpose(512, 700, BF16)),
@@ -60,11 +54,5 @@ def rendered(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_text_is_the_golden_one(name: str) -> None:
-    assert rendered(name) == (FOLDER / f"{name}.py.txt").read_text()
-
-
-if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
-        (FOLDER / f"{case}.py.txt").write_text(rendered(case))
+def test_text_is_the_golden_one(name: str, golden: Callable[[str, str], None]) -> None:
+    golden(f"triton/{name}.py.txt", rendered(name))

@@ -87,6 +87,18 @@ def test_constants_are_typed(value: float, dtype: DType, text: str) -> None:
     assert constant(value, dtype) == text
 
 
+@pytest.mark.parametrize("dtype", [F32, F64, DType.FLOAT16, DType.BFLOAT16])
+def test_a_negative_zero_keeps_its_sign(dtype: DType, tmp_path: Path) -> None:
+    body = BodyBuilder()
+    body.store("arg0", (I0,), body.constant(-0.0, dtype))
+    case = kernel(Nest("zeros", axes((I0, 5)), (), body.body()), [], [buffer("arg0", dtype, [5])])
+    memory = fill(case)
+    for source in sources(case, H100, most=1):
+        run(source, memory, tmp_path)
+        assert bool(torch.signbit(memory[0]).all())
+        assert isinstance(compile_source(source, H100), Binary)
+
+
 def test_casts_truncate_and_test_against_zero() -> None:
     assert cast("x", F32, DType.BOOL) == "(x != 0)"
     assert cast("x", F32, DType.INT8) == "x.to(tl.int64).to(tl.int8)"
