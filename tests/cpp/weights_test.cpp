@@ -25,7 +25,7 @@ mkwrap::Library library(const std::string& folder, int number, const char* opera
 // The constant of x + constant, by a run on zeros; all elements must agree.
 float constant_of(mkwrap::Context& context) {
   alignas(64) float x[8] = {};
-  alignas(64) float y[8];
+  alignas(64) float y[8] = {};
   context.run({mkwrap::Tensor(x, {8})}, {mkwrap::Tensor(y, {8})});
   for (const float value : y) CHECK(value == y[0]);
   return y[0];
