@@ -1,7 +1,7 @@
 """How good the choice is: the tuner's winner beside every other variant, measured anew and longer. Writes JSON and a picture.
 
     python -m benchmarks.choice [--device cpu|cuda] [--tune full|quick] [--only TEXT …] [--part K/N]
-                                [--json FILE] [--picture FILE]
+                                [--images FOLDER [--build TARGET]] [--json FILE] [--picture FILE]
 
 Each case is compiled cold. As soon as the tuner has decided a kernel, the same candidates race again, on the same inputs and in
 the same process, in many more interleaved rounds: that is taken for the truth. The regret of a choice is its time over that of
@@ -11,6 +11,10 @@ geometric mean of both and may lie below 1. "entry 0" is what a fixed heuristic 
 
 With `--json`, cases that the file already has and this run leaves out are kept: a machine can be measured in pieces. Variants
 that the cost model prunes are not timed; their number is in the file.
+
+`--build cuda:sm_90 --images FOLDER` compiles every variant on a machine that need not have the device and measures nothing; a run
+with `--images FOLDER` on one that has it (same Triton) then spends its time on measuring. Its compile times are left out, being
+not cold.
 """
 
 from __future__ import annotations
@@ -43,9 +47,9 @@ from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.options import Options
 from mkwrap.pytree import encode_call
-from mkwrap.stages import Selection
+from mkwrap.stages import Candidates, CapturedGraph, Selection
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.build import build_all
+from mkwrap.toolchain.build import Built, build_all
 from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
@@ -54,7 +58,7 @@ from mkwrap.tune.contest import Contest
 from mkwrap.tune.cost import hopeful
 from mkwrap.tune.early import Means
 from mkwrap.tune.measure import Outcome, Referee
-from mkwrap.tune.recall import recall
+from mkwrap.tune.recall import Recalled, recall
 from mkwrap.tune.tuner import tune
 from mkwrap.variants import render, variants
 
@@ -110,21 +114,29 @@ def main() -> None:
     parser.add_argument("--tune", default="full", choices=("full", "quick"))
     parser.add_argument("--only", nargs="*", default=[""], help="run the cases whose name contains one of these")
     parser.add_argument("--part", default="1/1", help="K/N: every N-th case, from the K-th")
+    parser.add_argument("--images", type=Path, help="a folder to keep compiled kernels in, or to find them")
+    parser.add_argument(
+        "--build", default="", metavar="TARGET", help="compile for this target into --images, measure nothing"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png or .svg of all cases in the result (needs matplotlib)")
     options = parser.parse_args()
     part, parts = (int(number) for number in options.part.split("/"))
     found = [c for c in cases(options.device) if any(text in c.name for text in options.only)][part - 1 :: parts]
+    if options.build:
+        _build(found, options.build, options.images)
+        return
     result = _earlier(options.json)
     result |= {"machine": describe(), "device": options.device, "tune": options.tune}
     for case in found:
-        result["cases"][case.name] = row = _measured(case, options.device, options.tune)
+        result["cases"][case.name] = row = _measured(case, options.device, options.tune, options.images)
         print(_line(case.name, row), flush=True)
-    result["summary"] = summary = _summary(result["cases"])
-    print("\n" + "\n".join(f"{name:<32}{value}" for name, value in summary.items()))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        # Written after every case: what is measured is not lost if the time on a machine ends.
+        result["summary"] = _summary(result["cases"])
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print("\n" + "\n".join(f"{name:<32}{value}" for name, value in _summary(result["cases"]).items()))
     if options.picture:
         draw(result, options.picture)
 
@@ -134,13 +146,25 @@ def _earlier(path: Path | None) -> dict[str, Any]:
     return earlier
 
 
-def _measured(case: Case, device: Literal["cpu", "cuda"], mode: str) -> dict[str, Any]:
-    """Compile a case cold and race its variants; returns the case's row of the result."""
+def _build(found: Iterable[Case], name: str, images: Path) -> None:
+    """Compile every variant of the cases into a cache, for a device that need not be there."""
+    settings = Options(cache_dir=images, progress=False)
+    target = targets.resolve(name, settings)
+    for case in found:
+        torch.manual_seed(0)
+        fn, inputs = case.make("cpu")
+        *_, binaries = _built(fn, inputs, target, settings)
+        print(f"{case.name:<52}{sum(map(len, binaries.values())):3d} variants", flush=True)
+
+
+def _measured(case: Case, device: Literal["cpu", "cuda"], mode: str, images: Path | None) -> dict[str, Any]:
+    """Compile a case, cold unless its images are there, and race its variants; returns the case's row of the result."""
     torch.manual_seed(0)
     fn, inputs = case.make(device)
     referee = Repeating(device)
     with tempfile.TemporaryDirectory(prefix="mkwrap-choice-") as folder, referee:
-        settings = Options(tune="quick" if mode == "quick" else "full", cache_dir=Path(folder), progress=False)
+        cache_dir = Path(folder) if images is None else images
+        settings = Options(tune="quick" if mode == "quick" else "full", cache_dir=cache_dir, progress=False)
         target = targets.resolve(device, settings)
         referee.start()
         begin = time.monotonic()
@@ -150,20 +174,17 @@ def _measured(case: Case, device: Literal["cpu", "cuda"], mode: str) -> dict[str
             return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         seconds = time.monotonic() - begin - referee.repeating_s
     out = sum(len(rejected) for rejected in selection.rejected.values())
-    return _row(_races(selection, referee), seconds, referee.tuning_s) | {"rejected_or_pruned": out}
+    row = _row(_races(selection, referee)) | {"rejected_or_pruned": out}
+    if images is None:
+        row |= {"compile_s": round(seconds, 3), "tuning_s": round(referee.tuning_s, 3)}
+    return row
 
 
 def _compiled(
     fn: Callable[..., object], inputs: tuple[torch.Tensor, ...], target: Target, options: Options, referee: Referee
 ) -> Selection:
     """Run the stages of `mkwrap.compile` up to the library, with a referee of our own."""
-    cache = Cache(options.cache_dir)
-    compiler = Compiler(target.compile, f"{target.toolchain} {headers_digest()}", options.jobs, cache)
-    captured = capture(fn, inputs, {}, None, RULES)
-    candidates = variants(fuse(lower(captured)), target)
-    sources = hopeful(render(candidates, target), candidates.schedule, target.device, {})
-    recalled = recall(candidates, sources, target, options)
-    binaries = build_all(sources, lambda _kernel: None, compiler, silent)
+    captured, candidates, recalled, binaries = _built(fn, inputs, target, options)
     means = Means(referee=referee, read=reader(captured.samples))
     selection = tune(candidates, binaries, recalled, target, options, means)
     # Only a choice for a device that is not here stays open.
@@ -172,6 +193,21 @@ def _compiled(
     description = Description(target.device, target.features, package_version(), call)
     published(wrap(selection, description), selection.schedule.program, options)
     return selection
+
+
+def _built(
+    fn: Callable[..., object], inputs: tuple[torch.Tensor, ...], target: Target, options: Options
+) -> tuple[CapturedGraph, Candidates, Recalled, Built]:
+    """Run the stages up to the binaries of every variant that may win."""
+    compiler = Compiler(
+        target.compile, f"{target.toolchain} {headers_digest()}", options.jobs, Cache(options.cache_dir)
+    )
+    captured = capture(fn, inputs, {}, None, RULES)
+    candidates = variants(fuse(lower(captured)), target)
+    sources = hopeful(render(candidates, target), candidates.schedule, target.device, {})
+    # Without a cache or a record nothing is recalled: every choice is made anew.
+    recalled = recall(candidates, sources, target, options)
+    return captured, candidates, recalled, build_all(sources, lambda _kernel: None, compiler, silent)
 
 
 def _races(selection: Selection, referee: Repeating) -> list[Race]:
@@ -189,11 +225,9 @@ def _races(selection: Selection, referee: Repeating) -> list[Race]:
     return races
 
 
-def _row(races: Sequence[Race], seconds: float, tuning: float) -> dict[str, Any]:
+def _row(races: Sequence[Race]) -> dict[str, Any]:
     """Return a case's row; of several kernels, the losses are weighted by their time."""
     row: dict[str, Any] = {
-        "compile_s": round(seconds, 3),
-        "tuning_s": round(tuning, 3),
         "kernels": {
             race.kernel: {
                 "elected": race.labels[race.elected],
@@ -217,7 +251,7 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
     if "failed" in row:
         return f"{name:<52}failed: {row['failed']}"
     count = sum(len(kernel["truth_us"]) for kernel in row["kernels"].values())
-    share = f"tuning {row['tuning_s']:.1f} of {row['compile_s']:.1f} s"
+    share = f"tuning {row['tuning_s']:.1f} of {row['compile_s']:.1f} s" if "compile_s" in row else "built before"
     if "regret" not in row:
         return f"{name:<52}one variant; {share}"
     return f"{name:<52}{count:3d} variants   regret {row['regret']:.3f}   entry 0 {row['entry_0']:.3f}   {share}"
@@ -229,7 +263,8 @@ def _summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if not raced:
         return {"cases": 0}
     worst = max(raced, key=lambda name: raced[name]["regret"])
-    seconds = sum(row["compile_s"] for row in rows.values() if "failed" not in row)
+    cold = [row for row in raced.values() if "compile_s" in row]
+    share = sum(row["tuning_s"] for row in cold) / sum(row["compile_s"] for row in cold) if cold else None
     return {
         "cases": len(raced),
         "variants": sum(len(kernel["truth_us"]) for row in raced.values() for kernel in row["kernels"].values()),
@@ -238,7 +273,7 @@ def _summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "worst case": worst,
         "entry 0, geometric mean": round(_mean(row["entry_0"] for row in raced.values()), 4),
         "entry 0, worst": max(row["entry_0"] for row in raced.values()),
-        "tuning, share of compile time": round(sum(row["tuning_s"] for row in raced.values()) / seconds, 3),
+        "tuning, share of compile time": None if share is None else round(share, 3),
         "failed": [name for name, row in rows.items() if "failed" in row],
     }
 

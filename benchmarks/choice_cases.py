@@ -21,6 +21,7 @@ _ROWS: dict[str, Fn] = {
     "softmax": lambda x: torch.softmax(x, -1),
     "layer norm": lambda x: F.layer_norm(x, x.shape[-1:]),
     "rms norm": lambda x: x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6),
+    "cumsum": lambda x: x.cumsum(-1),
     "logsumexp of gelu": lambda x: torch.logsumexp(F.gelu(x), -1),
 }
 _COLUMNS: dict[str, Fn] = {
