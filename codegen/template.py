@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mkwrap.ir.nodes import Instruction, Scan, Sort
+from mkwrap.ir.nodes import Instruction, Nest, Scan, Sort
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 Space: TypeAlias = Callable[[Kernel, Device], tuple[Params, ...]]
@@ -30,6 +30,10 @@ class Template:
     render: Render
     also: frozenset[type[Instruction]] = frozenset()
     """Of `WHOLE_ROW`, the instructions that it can write; a kernel with others is not offered to it."""
+
+    def takes(self, nest: Nest) -> bool:
+        """Whether it can write every instruction of a nest."""
+        return {type(i) for i in nest.body} & WHOLE_ROW <= self.also
 
 
 @dataclass(frozen=True)

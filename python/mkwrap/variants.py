@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mkwrap.codegen.template import WHOLE_ROW, Template
+from mkwrap.codegen.template import WHOLE_ROW
 from mkwrap.errors import InternalError, MkwrapError, OptionError, UnsupportedOpError, UnsupportedUse
 from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
@@ -40,13 +40,12 @@ def _check_force(candidates: Candidates, force: Mapping[str, str]) -> None:
 def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:
     spaces = [
         [Variant(kernel.name, template.name, params) for params in dict.fromkeys(template.space(kernel, target.device))]
-        for template in _templates(kernel, target)
+        for template in target.language.templates
+        if template.takes(kernel.nest)
     ]
     every = [variant for space in spaces for variant in space]
     if not every:
-        names = ", ".join(template.name for template in target.language.templates)
-        ops = ", ".join(dict.fromkeys(origin.op for origin in kernel.nest.origins)) or "no known operation"
-        raise InternalError(f"no template of {target.name} ({names}) fits kernel {kernel.name} ({ops})")
+        raise _unwritten(kernel, target)
     best = {space[0] for space in spaces if space}
     spare = MOST - len(best)
     kept = []
@@ -59,15 +58,16 @@ def _variants(kernel: Kernel, target: Target) -> tuple[Variant, ...]:
     return tuple(kept)
 
 
-def _templates(kernel: Kernel, target: Target) -> list[Template]:
-    """Return the templates that can write every instruction of a kernel."""
+def _unwritten(kernel: Kernel, target: Target) -> MkwrapError:
+    """Say that no template writes a kernel: a program asks for too much at once, or we lack one that should be there."""
     asked = {type(i) for i in kernel.nest.body} & WHOLE_ROW
-    able = [template for template in target.language.templates if asked <= template.also]
-    if not able:
+    if asked:
         words = " and a ".join(sorted(kind.__name__.lower() for kind in asked))
         reason = f"the {target.name} target has no kernel for a {words} as it stands here, fused with what surrounds it"
-        raise UnsupportedOpError([UnsupportedUse(o.op, reason, o.location) for o in kernel.nest.origins])
-    return able
+        return UnsupportedOpError([UnsupportedUse(o.op, reason, o.location) for o in kernel.nest.origins])
+    names = ", ".join(template.name for template in target.language.templates)
+    ops = ", ".join(dict.fromkeys(origin.op for origin in kernel.nest.origins)) or "no known operation"
+    return InternalError(f"no template of {target.name} ({names}) fits kernel {kernel.name} ({ops})")
 
 
 def render(candidates: Candidates, target: Target) -> Mapping[str, tuple[Source | Rejected, ...]]:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import sympy
 import torch
+from torch._higher_order_ops.associative_scan import associative_scan_op
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.lower.combine import combine_of
@@ -130,5 +131,5 @@ RULES: Mapping[torch._ops.OperatorBase, Rule] = {
     aten.cummax.default: _extremum("cummax"),
     aten.cummin.default: _extremum("cummin"),
     aten.logcumsumexp.default: _logcumsumexp,
-    torch.ops.higher_order.associative_scan: _associative_scan,
+    associative_scan_op: _associative_scan,
 }

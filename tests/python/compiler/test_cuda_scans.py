@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._higher_order_ops.associative_scan import associative_scan
 
 import mkwrap
 from mkwrap import Options
@@ -88,3 +89,24 @@ def test_c15_two_streams_and_a_thousand_runs(quick: Options) -> None:
     for stream in streams:
         stream.synchronize()
     assert torch.equal(y, expected)
+
+
+def test_an_associative_scan_of_torchs_front_equals_one_after_another(quick: Options) -> None:
+    """`combine_mode="pointwise"`, which torch has for CUDA tensors alone: along a middle dim, from either end."""
+
+    def linear(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return a[0] * b[0], a[1] * b[0] + b[1]
+
+    def fn(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        slope, shift = associative_scan(linear, (x, y), 1)
+        return slope, shift, associative_scan(torch.maximum, y, 1, reverse=True)
+
+    torch.manual_seed(0)
+    x, y = torch.rand(5, 700, 3, device="cuda"), torch.randn(5, 700, 3, device="cuda")
+    rows = [(x[:, 0].double(), y[:, 0].double())]
+    for k in range(1, 700):
+        rows.append(linear(rows[-1], (x[:, k].double(), y[:, k].double())))
+    expected = [*(torch.stack(part, 1) for part in zip(*rows, strict=True)), y.flip(1).cummax(1)[0].flip(1)]
+    results = mkwrap.compile(fn, (x, y), options=replace(quick, tune="quick"))(x, y)
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted.float(), rtol=1e-4, atol=1e-5)

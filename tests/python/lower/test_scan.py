@@ -236,7 +236,7 @@ def test_a_function_with_tensors_from_outside_is_refused() -> None:
     """Torch hands such tensors to the operator beside the values that are scanned."""
     graph = torch.fx.symbolic_trace(lambda a, b, y: [a * b * y])
     with pytest.raises(Unsupported, match="reads tensors from outside"):
-        RULES[torch.ops.higher_order.associative_scan](Lowering(), graph, [], [torch.randn(4)])
+        RULES[associative_scan_op](Lowering(), graph, [], [torch.randn(4)])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -251,7 +251,7 @@ def test_a_pointwise_associative_scan_on_the_gpu_becomes_one_scan() -> None:
 
     exported = torch.export.export(_Called(fn), (x,), strict=False)
     nodes = [n for n in exported.run_decompositions().graph.nodes if n.op == "call_function"]
-    assert sum(node.target is torch.ops.higher_order.associative_scan for node in nodes) == 2
+    assert sum(node.target is associative_scan_op for node in nodes) == 2
     assert {n.target for n in nodes if isinstance(n.target, torch._ops.OperatorBase)} <= RULES.keys()
 
 

@@ -60,7 +60,9 @@ def execute(
             memory[name] = storage(buffer)
     for step in schedule.steps:
         kernel = schedule.kernels[step.kernel]
-        offered = [(t, params) for t in LANGUAGE.templates for params in t.space(kernel, H100)[:1]]
+        offered = [
+            (t, params) for t in LANGUAGE.templates if t.takes(kernel.nest) for params in t.space(kernel, H100)[:1]
+        ]
         template, params = choose(offered)
         source = template.render(kernel, Variant(kernel.name, template.name, params), H100)
         run(source, {k: memory[name] for k, name in enumerate(step.buffers)}, folder)
