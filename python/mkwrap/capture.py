@@ -132,6 +132,10 @@ def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.e
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             exported = torch.export.export(module, tuple(samples), strict=False)
+            for node in exported.graph.find_nodes(op="placeholder"):
+                # Where dynamo took part (the function of an associative scan), its own notes here differ from one trace to
+                # the next, which the decomposition takes for a defect. An argument has no line of its own to lose.
+                node.meta.pop("custom", None)
             decomposed: torch.export.ExportedProgram = exported.run_decompositions(decompositions())
             return decomposed
     except Exception as error:

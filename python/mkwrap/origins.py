@@ -18,7 +18,8 @@ from torch.fx import traceback
 from torch.overrides import TorchFunctionMode
 
 _KEY = "mkwrap_location"
-_INNER = tuple(f"{Path(file).parent}{os.sep}" for file in (str(torch.__file__), __file__))
+_MADE_BY_TORCH = "<eval_with_key>"
+_INNER = (*(f"{Path(file).parent}{os.sep}" for file in (str(torch.__file__), __file__)), _MADE_BY_TORCH)
 UNKNOWN = "(no source line known)"
 
 
@@ -34,6 +35,9 @@ class SourceLines(TorchFunctionMode):
     ) -> object:
         """Run one torch function under its line."""
         del types
+        if torch.compiler.is_dynamo_compiling():
+            # An op of higher order has its function traced by dynamo, which cannot follow frames; it is marked when it runs.
+            return func(*args, **(kwargs or {}))
         with traceback.annotate({_KEY: _users_line(sys._getframe(1))}):
             return func(*args, **(kwargs or {}))
 

@@ -6,21 +6,25 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
+import sympy
 import torch
 from tests.python.lower.differential import check, interpreted, lowered, same
 from tests.python.lower.single_op import check_op, run_op
 from torch._higher_order_ops.associative_scan import associative_scan, associative_scan_op
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mkwrap.capture import capture
+from mkwrap.capture import _export, _FlatModule, _refuse_unsupported, capture
 from mkwrap.errors import CaptureError, UnsupportedOpError
 from mkwrap.fuse import fuse
 from mkwrap.ir.analysis import scans
+from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Scan, Sort
 from mkwrap.ir.ops import SORT_LIMIT
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.lower.lowering import Lowering, Unsupported
+from mkwrap.lower.tensor import whole
+from mkwrap.origins import source_location
 
 aten = torch.ops.aten
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -239,29 +243,26 @@ def test_a_function_with_tensors_from_outside_is_refused() -> None:
         RULES[associative_scan_op](Lowering(), graph, [], [torch.randn(4)])
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_pointwise_associative_scan_on_the_gpu_becomes_one_scan() -> None:
-    """Torch's front yields the operator for CUDA tensors; they need no device to be captured."""
+def test_a_pointwise_associative_scan_on_the_gpu_is_captured_as_one_scan() -> None:
+    """Torch's front yields the operator for CUDA tensors, by way of dynamo; fake ones are captured without a device."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(3, 8, device="cuda")
 
-    def fn(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def fn(x: torch.Tensor) -> list[torch.Tensor]:
         product, shift = associative_scan(lambda a, b: tuple(linear(a, b)), (x, x + 1), 1)
-        return product, shift, associative_scan(torch.add, x, -1, reverse=True)
+        return [product, shift, associative_scan(torch.add, x, -1, reverse=True)]
 
-    exported = torch.export.export(_Called(fn), (x,), strict=False)
-    nodes = [n for n in exported.run_decompositions().graph.nodes if n.op == "call_function"]
-    assert sum(node.target is associative_scan_op for node in nodes) == 2
-    assert {n.target for n in nodes if isinstance(n.target, torch._ops.OperatorBase)} <= RULES.keys()
-
-
-class _Called(torch.nn.Module):
-    def __init__(self, fn: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.fn(x)
+    exported = _export(_FlatModule(fn, lambda fn, tensors: fn(*tensors)), [x])  # type: ignore[arg-type, return-value]
+    nodes = exported.graph.find_nodes(op="call_function", target=associative_scan_op)
+    assert ["associative_scan(" in source_location(node) for node in nodes] == [True, True]
+    assert all("test_scan.py" in source_location(node) for node in nodes)
+    _refuse_unsupported(exported.graph_module, RULES.keys())
+    low = Lowering(rules=RULES)
+    for node in nodes:
+        graph = getattr(exported.graph_module, node.args[0].target)
+        shape = [sympy.Integer(n) for n in node.args[1][0].meta["val"].shape]
+        RULES[associative_scan_op](low, graph, [whole(low.temporary(DType.FLOAT32, shape)) for _ in node.args[1]], ())
+    assert [len(scan.dests) for nest in low.nests for scan in scans(nest)] == [2, 1]
 
 
 def test_a_generic_associative_scan_is_what_torch_makes_of_it() -> None:
