@@ -11,4 +11,5 @@ from mkwrap.codegen.triton.pointwise import PLANE, POINTWISE
 from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
 from mkwrap.codegen.triton.split import SPLIT
 
-LANGUAGE = Language("triton", (PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, SCAN_CHUNKS, SPLIT_SCAN, LOOPED))
+LANGUAGE = Language("triton", (PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, SCAN_CHUNKS, LOOPED, SPLIT_SCAN))
+"""`SPLIT_SCAN` comes last: in which order it adds floats depends on what runs when, so it must not be a default."""

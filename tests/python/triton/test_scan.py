@@ -184,6 +184,15 @@ def test_c16_a_long_scan_races_block_sizes_look_back_and_chunks_and_is_never_per
         assert int(source.launches[-1].grid[0]) >= H100.units
 
 
+@pytest.mark.parametrize("outer", [False, True], ids=["rows", "columns"])
+@pytest.mark.parametrize("op", ["sum", "cummax"])
+def test_c39_the_default_is_never_the_look_back_whose_sums_depend_on_what_runs_when(op: str, outer: bool) -> None:
+    for rows in (1, 3, 17, 132, 3000, 200_000):
+        for length in (1, 300, 700, 5000, 20_000, 100_000):
+            found = next(sources(scan(op, rows, length, outer=outer), H100))
+            assert found.variant.template != "split_scan", (rows, length)
+
+
 def test_c29_millions_of_rows_stay_on_grid_x() -> None:
     seen = set()
     for case in (scan("sum", 3_000_000, 40), scan("sum", 70_000, 9000), scan("sum", 200_000, 1024, outer=True)):
