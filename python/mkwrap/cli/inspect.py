@@ -102,7 +102,7 @@ def _extracted(file: LibraryFile, folder: Path) -> list[Path]:
         for label, text in variants.items():
             contents[f"{name}-{_plain(label)}{_ENDINGS[kind]}"] = text.encode()
     for kernel in _objects(file.manifest["kernels"]):
-        for launch in _objects(kernel["launches"]):
+        for launch in _all_launches(kernel):
             part = launch["part"]
             if isinstance(part, int):
                 arch = _objects(file.manifest["targets"])[int(str(kernel["target"]))]["arch"]
@@ -114,6 +114,13 @@ def _extracted(file: LibraryFile, folder: Path) -> list[Path]:
     except OSError as error:
         raise CacheError(f"cannot write to {folder}: {error.strerror}") from error
     return [folder / name for name in contents]
+
+
+def _all_launches(kernel: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the launches of every variant of a kernel that is in the library: several where the choice is open."""
+    choice = kernel.get("open")
+    variants = _objects(choice["alternatives"]) if isinstance(choice, Mapping) else [kernel]
+    return [launch for variant in variants for launch in _objects(variant["launches"])]
 
 
 def _target_kind(manifest: Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from tests.python.wrapper.fakes import has_cuda_header, run_on_fake
 
 import mkwrap
 from mkwrap import Model, Options, errors
+from mkwrap.cli.app import main
 from mkwrap.targets import cuda
 from mkwrap.targets.cuda import LiveDevice
 from mkwrap.toolchain.relink import KernelEntry, LinkedLibrary
@@ -112,6 +113,12 @@ def test_without_a_gpu_the_library_is_open_and_can_be_inspected(
     with pytest.raises(errors.DriverError, match="no CUDA device"):
         mkwrap.tune_library(opened.path, tmp_path / "tuned.so")
     assert not (tmp_path / "tuned.so").exists()
+
+
+def test_inspect_extracts_the_images_of_every_variant(opened: Model, tmp_path: Path) -> None:
+    assert main(["inspect", str(opened.path), "--extract", str(tmp_path / "out")]) == 0
+    extracted = {path.read_bytes() for path in (tmp_path / "out").glob("*.cubin")}
+    assert extracted == set(cubins(opened.path).values())
 
 
 def test_an_open_library_runs_its_defaults(opened: Model, runner: Path) -> None:
