@@ -5,7 +5,14 @@ from __future__ import annotations
 from mkwrap.stages import Rejected, Variant
 
 # What g++, ptxas, Triton and the system print where the same text compiles another time.
-_TROUBLE = ("No space left on device", "annot allocate memory", "out of memory", "Killed signal", "died of SIGKILL")
+_TROUBLE = (
+    "No space left on device",
+    "File too large",
+    "annot allocate memory",
+    "out of memory",
+    "Killed signal",
+    "died of SIGKILL",
+)
 
 
 def rejection(variant: Variant, reason: str, *, transient: bool = False) -> Rejected:

@@ -251,3 +251,25 @@ def test_a_library_that_is_evicted_before_it_is_loaded_is_linked_anew(
     # The model whose file is gone lives on.
     torch.testing.assert_close(first(x), fn(x))
     assert content(again, tmp_path / "a.so") == content(first, tmp_path / "b.so")
+
+
+@pytest.mark.cuda
+def test_c44_on_the_gpu_a_rebuild_has_the_same_bytes_with_and_without_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(64, 1024, device="cuda")
+    options = Options(tune="quick", cache_dir=tmp_path / "cache", progress=False)
+    model = mkwrap.compile(fn, (x,), options=options)
+    record = tmp_path / "record.jsonl"
+    assert model.save_tuning(record) > 0
+    assert {row.device.driver for row in read_record(record)} != {""}
+    monkeypatch.setattr(Referee, "hold", lambda *_: pytest.fail("measured"))
+    assert choices(mkwrap.compile(fn, (x,), options=options)) == {Provenance.CACHE}
+    here = mkwrap.compile(fn, (x,), options=given(record, tmp_path / "here"))
+    torch.testing.assert_close(here(x), fn(x))
+    target = "cuda:sm_{}{}".format(*torch.cuda.get_device_capability())
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(cuda, "live_devices", lambda: ())
+        absent = mkwrap.compile(fn, (x,), target=target, options=given(record, tmp_path / "absent"))
+    contents = {content(each, tmp_path / "m.so") for each in (model, here, absent)}
+    assert len(contents) == 1
