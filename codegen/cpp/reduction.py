@@ -138,11 +138,11 @@ def _ranked_axes(nest: Nest, kernel: Kernel, device: Device) -> list[str]:
 def _cost(values: Values, name: str) -> float:
     axes = values.nest.axes if name[0] == "p" else values.nest.reduction_axes
     extent = max(1, estimate.number(axes[int(name[1:])].extent))
-    empty = -(-extent // values.lanes) * values.lanes / extent
+    vectors = -(-extent // values.lanes) / extent
     work = arithmetic_cost(values.nest) + len(values.nest.body)
     # Along a row, lanes are merged at the end of each: some 20 instructions.
-    ending = 20 * values.lanes / extent if name[0] == "r" else 0
-    return (work + 2 * values.lanes * estimate.irregularity(values)) * empty + ending - 0.01 * int(name[1:])
+    ending = 20 / extent if name[0] == "r" else 0
+    return (work + 2 * values.lanes * estimate.irregularity(values)) * vectors + ending - 0.001 * int(name[1:])
 
 
 def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Choice]:

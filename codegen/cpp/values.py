@@ -91,7 +91,11 @@ class Values:
 
     @cached_property
     def lanes(self) -> int:
-        """Lanes of every vector: as many as the widest element type of the inner loop leaves room for."""
+        """Lanes of every vector: as many as the widest element type of the inner loop leaves room for.
+
+        Along an axis of a reduction that is shorter, no more than it takes: whole vectors are read and written faster than
+        the first lanes of wide ones.
+        """
         if self.axis is None:
             return 1
         widths = [self.dtypes[n].itemsize for n in self.dtypes if self._in_inner_loop(n) and self.varies(n)]
@@ -100,7 +104,12 @@ class Values:
                 widths.append(self.buffers[i.buffer].dtype.itemsize)
             elif isinstance(i, Reduce):
                 widths.append(self._accumulator_bytes(i))
-        return max(2, self.vector_bytes // max(widths, default=self.vector_bytes))
+        room = max(2, self.vector_bytes // max(widths, default=self.vector_bytes))
+        axes = (*self.nest.axes, *self.nest.reduction_axes)
+        extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
+        if not self.nest.reduction_axes or not extent.is_Integer:
+            return room
+        return min(room, max(2, 1 << (int(extent) - 1).bit_length()))
 
     def _in_inner_loop(self, name: str) -> bool:
         return not self.nest.reduction_axes or name in self.element
