@@ -114,14 +114,14 @@ def _values(nest: Nest, kernel: Kernel, device: Device, name: str) -> Values:
 def _cost(values: Values, name: str) -> float:
     """Weight of an element's work: along the row, every scan takes log₂ lanes steps on all lanes, or a step a lane."""
     extent = max(1, estimate.number(_axis(values.nest, name).extent))
-    empty = -(-extent // values.lanes) * values.lanes / extent
+    vectors = -(-extent // values.lanes) / extent
     work = arithmetic_cost(values.nest) + len(values.nest.body)
     for scan in scans(values.nest):
         weight = 20 if scan.op in COSTLY else 1
         work += weight * values.lanes if scan.op in COSTLY and name[0] == "r" else weight
         if name[0] == "r" and scan.op not in COSTLY:
             work += 3 * (values.lanes.bit_length() - 1)
-    return (work + 2 * values.lanes * estimate.irregularity(values)) * empty - 0.01 * int(name[1:])
+    return (work + 2 * values.lanes * estimate.irregularity(values)) * vectors - 0.001 * int(name[1:])
 
 
 def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Choice]:
