@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 CODEGEN_MAY_IMPORT = {"ir", "stages", "artifact", "errors", "codegen"}
 FILE_LINES = 400
 FUNCTION_LINES = 60
-SPINE_LINES = 60
+SPINE_LINES = 120  # a third of it imports every stage (docs/plan.md)
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -123,7 +123,7 @@ def test_file_sizes() -> None:
     paths = tracked("python/*.py", "codegen/*.py", "csrc/*", "scripts/*", "examples/*", "benchmarks/*.py", "tests/*")
     long = {str(p.relative_to(ROOT)): n for p in paths if (n := len(p.read_text().splitlines())) > FILE_LINES}
     assert long == {}
-    assert len((PACKAGE / "compiler.py").read_text().splitlines()) <= 2 * SPINE_LINES
+    assert len((PACKAGE / "compiler.py").read_text().splitlines()) <= SPINE_LINES
 
 
 def test_function_sizes() -> None:
