@@ -11,6 +11,10 @@ from mkwrap.tune.spread import standard_error
 
 # Between two runs of the same binary medians differ by a percent or so, whatever the spread within a run says.
 FLOOR = 0.02
+# A spread needs three samples. Single runs of one binary were seen to differ by some percent, so a median of fewer
+# tells nothing finer than this part of itself.
+FEW = 3
+COARSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ def select(timings: Sequence[Timing], default: int | None = 0) -> Verdict:
     """Choose by median: the lowest wins; of those that noise cannot tell from it, the first.
 
     The default (position `default`; None if it is not among the timings) gives way only to a gap above the noise
-    floor: the noise of both medians, and `FLOOR` of its own. Raises ValueError for no timings.
+    floor: the noise of both medians, and `FLOOR` of its own. A median of fewer than `FEW` runs has a noise of at least
+    `COARSE` of itself, whatever its spread. Raises ValueError for no timings.
     """
     best = min(range(len(timings)), key=lambda i: timings[i].median_us)
     winner = next(
@@ -45,4 +50,10 @@ def _gap(a: Timing, b: Timing) -> float:
 
 def _noise(a: Timing, b: Timing) -> float:
     """Return two standard errors of the difference of two medians."""
-    return 2 * math.hypot(standard_error(a.spread_us, a.runs), standard_error(b.spread_us, b.runs))
+    return 2 * math.hypot(_error(a), _error(b))
+
+
+def _error(timing: Timing) -> float:
+    """Return a median's standard error; of fewer than `FEW` runs half of `COARSE` of it at the least."""
+    error = standard_error(timing.spread_us, timing.runs)
+    return error if timing.runs >= FEW else max(error, COARSE / 2 * timing.median_us)

@@ -36,6 +36,15 @@ def test_c3_a_gap_under_the_noise_floor_keeps_entry_0() -> None:
     assert select(_timings(10.0, 9.0, spread=0.1)).winner == 1
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_c3_one_sample_is_not_exact(runs: int) -> None:
+    verdict = select(_timings(103_000.0, 100_000.0, runs=runs))
+    assert (verdict.winner, verdict.reason) == (0, "within noise of the default")
+    assert select(_timings(103_000.0, 100_000.0, runs=3)).winner == 1
+    assert select(_timings(112_000.0, 100_000.0, runs=runs)).winner == 1
+    assert select(_timings(200_000.0, 103_000.0, 100_000.0, runs=runs)).winner == 1
+
+
 def test_more_runs_tell_smaller_gaps_apart() -> None:
     assert select(_timings(10.0, 9.0, spread=1.0, runs=5)).winner == 0
     assert select(_timings(10.0, 9.0, spread=1.0, runs=100)).winner == 1
