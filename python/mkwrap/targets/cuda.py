@@ -87,7 +87,8 @@ def resolve(
     arch = wanted or "sm_{}{}".format(*devices[0].capability)
     if arch not in DEVICES:
         raise TargetError(f"unknown CUDA target {name!r} ({arch}); known: {', '.join(_names())}")
-    here = next((device for device in devices if runs(arch, device.capability)), None)
+    # The driver's first device is the one that is measured on, and the one a model takes unless told otherwise.
+    here = devices[0] if devices and runs(arch, devices[0].capability) else None
     device = stand_in(DEVICES[arch], measured) if here is None else measured_device(DEVICES[arch], here)
     return Target(
         name=f"cuda:{arch}",

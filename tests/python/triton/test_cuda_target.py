@@ -40,6 +40,13 @@ def test_another_architecture_keeps_the_table() -> None:
     assert target.device == DEVICES["sm_100"]
 
 
+def test_only_the_first_device_is_measured_on() -> None:
+    target = cuda.resolve("cuda:sm_90", Options(), live=(A10, H200))
+    assert not target.present
+    assert target.device == DEVICES["sm_90"]
+    assert cuda.resolve("cuda:sm_90", Options(), live=(H200, A10)).present
+
+
 def test_later_minor_versions_run_earlier_cubins_up_to_8() -> None:
     assert cuda.resolve("cuda:sm_80", Options(), live=(A10,)).device.units == 72
     assert not runs("sm_89", (8, 6))
