@@ -20,8 +20,9 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
     """Return the file of a library whose open choices are made for this machine.
 
     A library with none open is itself the answer. Else it is written to `output`, or kept in the cache where that is None:
-    measured once per library, device and mode. Raises `ArchitectureError` and `DriverError` where this machine cannot run
-    the library, `LibraryFormatError` for a damaged file, `CacheError` where the result cannot be written.
+    measured once per library, device and mode; again where a variant was rejected for lack of memory, disk or time. Raises
+    `ArchitectureError` and `DriverError` where this machine cannot run the library, `LibraryFormatError` for a damaged file,
+    `CacheError` where the result cannot be written.
     """
     if options.tune not in ("full", "quick"):
         raise OptionError(f"Options.tune is {options.tune!r}; tuning a library takes 'full' or 'quick'")
@@ -35,7 +36,10 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
             if is_whole(found):
                 cache.touch(found)
             else:
-                _publish(close(library, place, options, advance), found)
+                closed = close(library, place, options, advance)
+                # What is not to be kept gets a name that no later call asks for.
+                found = found if closed.lasting else cache.library(digest(found.name, closed.image))
+                _publish(closed.image, found)
     if output is None:
         return found
     _publish(found.read_bytes()[:-TRAILER_BYTES], output)

@@ -9,6 +9,7 @@ from mkwrap.codegen.template import WHOLE_ROW
 from mkwrap.errors import InternalError, MkwrapError, OptionError, UnsupportedOpError, UnsupportedUse
 from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.rejection import rejection
 
 MOST = 16
 """Variants of a kernel that are built; templates come best first, so that what lies beyond is unlikely to win."""
@@ -82,6 +83,6 @@ def render(candidates: Candidates, target: Target) -> Mapping[str, tuple[Source 
             except InternalError:
                 raise
             except MkwrapError as error:
-                written.append(Rejected(variant, str(error)))
+                written.append(rejection(variant, str(error)))
         sources[name] = tuple(written)
     return sources

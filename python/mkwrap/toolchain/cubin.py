@@ -51,7 +51,7 @@ def compile_source(source: Source, device: Device) -> Binary | Rejected:
     for image in images:
         if image.shared_bytes > device.shared_bytes:
             reason = f"needs {image.shared_bytes} bytes of shared memory, the device has {device.shared_bytes}"
-            return Rejected(source.variant, reason)
+            return rejection(source.variant, reason)
     return Binary(source, images)
 
 

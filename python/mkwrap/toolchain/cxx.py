@@ -69,7 +69,7 @@ def compile_source(source: Source, cxx: str, flags: tuple[str, ...], include: Pa
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return rejection(source.variant, f"{cxx} ran for more than {_TIMEOUT_S} s", transient=True)
+            return rejection(source.variant, f"{cxx} ran for more than {_TIMEOUT_S} s")
         except OSError as error:
             raise CompilerError(f"cannot start the C++ compiler {cxx!r}: {error.strerror}") from error
         if done.returncode != 0:

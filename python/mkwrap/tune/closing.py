@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from mkwrap.artifact import Row
 from mkwrap.codegen.wrapper.host import LAUNCHERS
@@ -11,10 +11,12 @@ from mkwrap.codegen.wrapper.sizes import round_up
 from mkwrap.errors import MeasureError
 from mkwrap.ir.nodes import Nest, Origin
 from mkwrap.options import Options
-from mkwrap.stages import Binary, Kernel, Source, Variant
+from mkwrap.stages import Binary, Kernel, Rejected, Source, Variant
 from mkwrap.toolchain.pool import Advance
+from mkwrap.toolchain.rejection import rejection, settled
 from mkwrap.toolchain.relink import (
     AlternativeEntry,
+    BuiltEntry,
     KernelEntry,
     LinkedLibrary,
     Manifest,
@@ -35,7 +37,16 @@ def open_kernels(manifest: Manifest, target: int) -> list[KernelEntry]:
     return [kernel for kernel in manifest["kernels"] if kernel["target"] == target and "open" in kernel]
 
 
-def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance) -> bytes:
+@dataclass(frozen=True)
+class Closed:
+    """A library whose choices on one target are made."""
+
+    image: bytes
+    lasting: bool
+    """Whether every choice made may be kept: none was made beside a rejection that may be gone another time."""
+
+
+def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance) -> Closed:
     """Measure every open kernel of this machine's target; return the library of the winners.
 
     Other targets of the library stay as they are. Raises `NoVariantError` for a kernel of which no variant gives the right
@@ -50,7 +61,8 @@ def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance
                 kernel, _raced(library, kernel, here, options, referee), options.tune
             )
     advance("tune", len(todo), len(todo))
-    return closed_library(library, here, decided)
+    lasting = all(kernel["tuned"] is not None for kernel in decided.values())
+    return Closed(closed_library(library, here, decided), lasting)
 
 
 def closed_library(library: LinkedLibrary, here: Here, decided: Mapping[str, KernelEntry]) -> bytes:
@@ -111,6 +123,11 @@ def _entrants(kernel: KernelEntry) -> Entrants:
     return Entrants(Kernel(name, Nest(name, (), (), (), origins), ()), binaries, (), tuple(variants))
 
 
+def _rejected(kernel: KernelEntry) -> list[Rejected]:
+    """Return the variants that were rejected where the library was built; their reasons tell which may be gone."""
+    return [rejection(Variant(kernel["name"], entry["variant"]), entry["reason"]) for entry in kernel["rejected"]]
+
+
 def closed_kernel(kernel: KernelEntry, decision: Decision, mode: str) -> KernelEntry:
     """Return what the manifest says of a kernel after its choice."""
     label = decision.winner.label
@@ -123,18 +140,14 @@ def closed_kernel(kernel: KernelEntry, decision: Decision, mode: str) -> KernelE
         {"variant": t.variant.label, "median_us": t.median_us, "spread_us": t.spread_us, "runs": t.runs}
         for t in decision.timings
     ]
-    closed["rejected"] = [
-        *kernel["rejected"],
-        *(RejectedEntry(variant=entry.variant.label, reason=entry.reason) for entry in decision.rejected),
+    rejected = (*_rejected(kernel), *decision.rejected)
+    closed["rejected"] = [RejectedEntry(variant=entry.variant.label, reason=entry.reason) for entry in rejected]
+    images = [
+        BuiltEntry(variant=a["variant"], images=[launch["digest"] for launch in a["launches"]])
+        for a in kernel["open"]["alternatives"]
     ]
-    closed["tuned"] = {
-        "mode": mode,
-        "measured_at": now(),
-        "images": [
-            {"variant": a["variant"], "images": [launch["digest"] for launch in a["launches"]]}
-            for a in kernel["open"]["alternatives"]
-        ],
-    }
+    # Beside a rejection that may be gone another time the choice is this library's alone: no row of a record.
+    closed["tuned"] = {"mode": mode, "measured_at": now(), "images": images} if settled(rejected) else None
     closed["alternative"] = winner["alternative"]
     closed["workspace_bytes"] = winner["workspace_bytes"]
     closed["scratch_bytes"] = winner["scratch_bytes"]

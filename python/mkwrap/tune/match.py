@@ -14,7 +14,7 @@ from mkwrap.errors import NoVariantError, ProcessError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.rejection import rejection
+from mkwrap.toolchain.rejection import rejection, settled
 from mkwrap.tune.bind import Binder, link_objects
 from mkwrap.tune.contest import OUT_OF_RANGE, Contest, Limits
 from mkwrap.tune.cost import prune
@@ -140,7 +140,7 @@ class Matches:
         )
         provenance = Provenance.MEASURED if decision.timings else Provenance.NONE
         decision = replace(decision, rejected=tuple(rejected), provenance=provenance)
-        if not lasting or any(entry.transient for entry in rejected):
+        if not lasting or not settled(rejected):
             return decision
         decision = replace(decision, tuned=Tuned(self._options.tune, now(), images_of(entrants.binaries)))
         if self._cache is not None:
@@ -190,7 +190,7 @@ class Matches:
         if self._target.kind != "cpu":
             return blob
         place = self._objects[image]
-        return str(place) if isinstance(place, Path) else Rejected(variant, place)
+        return str(place) if isinstance(place, Path) else rejection(variant, place)
 
 
 def now() -> str:
@@ -208,10 +208,13 @@ def decide(
 ) -> tuple[Decision, bool]:
     """Return a decision, and whether it is worth keeping."""
     first = entrants.variants[0]
-    if racers and all(outcome.faults.get(i) == OUT_OF_RANGE for i in range(len(racers))):
-        return Decision(racers[0], "not measured: no valid index values are known", (), tuple(out)), True
-    rejected = (*out, *(rejection(racers[i], reason) for i, reason in sorted(outcome.faults.items())))
     survivors = [variant for i, variant in enumerate(racers) if i not in outcome.faults]
+    unjudged = [] if survivors else [i for i, reason in sorted(outcome.faults.items()) if reason == OUT_OF_RANGE]
+    faults = {i: reason for i, reason in sorted(outcome.faults.items()) if i not in unjudged}
+    rejected = (*out, *(rejection(racers[i], reason) for i, reason in faults.items()))
+    if unjudged:
+        # The inputs are at fault, not these variants: any of them is as good as the first.
+        return Decision(racers[unjudged[0]], "not measured: no valid index values are known", (), rejected), True
     if not survivors:
         raise no_variant(entrants.kernel, (*entrants.rejected, *rejected))
     if outcome.remark:

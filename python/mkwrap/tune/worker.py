@@ -16,6 +16,7 @@ import numpy as np
 from mkwrap import _C
 from mkwrap.errors import DriverError
 from mkwrap.toolchain.channel import Channel
+from mkwrap.toolchain.rejection import LATE
 from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Prepare, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
@@ -27,7 +28,6 @@ _BATCHES = 4
 _SLOW_S = 0.02
 # A candidate whose first run took so many times the fastest's, and long enough to trust the clock, is not run again.
 _HOPELESS = 3.0
-_LATE = "not measured: checking the variants before it took too long"
 # Rounds go on, up to so many times the wanted number, while the best median's relative standard error is above this.
 _MOST_DISTURBED = 5
 _CERTAIN = 0.01
@@ -81,7 +81,7 @@ class _Race:
         deadline = time.monotonic() + self._limits.check
         for number in range(len(self._contest.candidates)):
             if len(survivors) > 1 and time.monotonic() > deadline:
-                self._send(Fault(number, _LATE))
+                self._send(Fault(number, LATE))
                 continue
             self._announce(number)
             seconds = self._bench.run(number)

@@ -18,6 +18,7 @@ from tests.python.compiler.test_artifact import SYSTEM, output, symbols
 
 import mkwrap
 from mkwrap import Model, Options, errors
+from mkwrap.toolchain.rejection import LATE
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 from mkwrap.tune.contest import Contest
@@ -282,3 +283,24 @@ def test_a_failed_measurement_leaves_nothing(opened: Model, cold: Options, monke
     with pytest.raises(errors.MeasureError, match="the measuring process was killed"):
         mkwrap.tune_library(opened.path, None, cold)
     assert not list(cold.cache_dir.rglob("*.so"))
+
+
+@pytest.mark.parametrize("trouble", [LATE, "died of SIGKILL", "cannot be linked: ld: x.so: No space left on device"])
+def test_a_choice_beside_a_transient_rejection_is_no_row_and_is_made_again(
+    opened: Model, cold: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    held: list[Contest] = []
+
+    def hold(self: Referee, contest: Contest) -> Outcome:
+        del self
+        held.append(contest)
+        return Outcome({0: (10.0,) * 9}, dict.fromkeys(range(1, len(contest.candidates)), trouble))
+
+    monkeypatch.setattr(Referee, "hold", hold)
+    closed = mkwrap.load(opened.path, tune=True, options=cold)
+    contests = len(held)
+    closed.save_tuning(tmp_path / "record.jsonl")
+    assert (tmp_path / "record.jsonl").read_text() == ""
+    assert all(kernel["tuned"] is None for kernel in LinkedLibrary(closed.path).manifest["kernels"])
+    mkwrap.load(opened.path, tune=True, options=cold)
+    assert len(held) == 2 * contests, "nothing was kept"
