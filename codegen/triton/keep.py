@@ -1,6 +1,7 @@
 """Keeping a value per element in memory between the loops over a row, instead of computing it anew from the inputs.
 
-The value goes where the nest stores it anyway, else into an output that a later loop overwrites, else into a workspace.
+The value goes where the nest stores it anyway, else into an output that is written no earlier than in the last loop
+that uses the value, else into a workspace.
 """
 
 from __future__ import annotations
@@ -92,17 +93,19 @@ def _narrowest(made: Mapping[str, Instruction], dtypes: Mapping[str, DType], nam
 
 
 def _placed(nest: Nest, loops: Loops, buffers: Mapping[str, Buffer], value: str, order: tuple[Axis, ...]) -> Kept:
-    """Choose the memory of a value: where it is stored anyway, an output written later, a workspace."""
+    """Choose the memory of a value: where it is stored anyway, an output not written before its last use, a workspace."""
     dtype = value_dtypes(nest)[value]
     symbols = {axis.symbol for axis in order if axis.extent != 1}
     loaded = {load.buffer for load in loads(nest)}
     written = [store.buffer for store in stores(nest)]
+    last = max(k for k, loop in enumerate(loops.loops) if any(value in defined(i) for i in loop.elements))
+    early = [store for loop in loops.loops[:last] for store in loop.stores]
     for store in sorted(stores(nest), key=lambda store: store.arg != value):
         whole = symbols <= {symbol for expr in store.index for symbol in expr.free_symbols}
         buffer = buffers[store.buffer]
         if whole and buffer.dtype is dtype and store.buffer not in loaded and written.count(store.buffer) == 1:
             stored = store.arg == value and store in loops.loops[0].stores
-            if stored or store not in loops.loops[0].stores:
+            if stored or store not in early:
                 return Kept(value, dtype, buffer, store.index, stored, workspace=False)
     shape = tuple(axis.extent for axis in order)
     strides = tuple(sympy.Mul(*shape[k + 1 :]) for k in range(len(shape)))

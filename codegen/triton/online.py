@@ -26,17 +26,21 @@ class _Pair:
 
 
 def online(nest: Nest) -> Nest | None:
-    """Merge each maximum with the sum of exp(x − maximum) over the same x; None where there is none.
+    """Merge each maximum with one sum of exp(x − maximum) over the same x; None where there is none.
 
-    Requires: a nest as lowered. Ensures: equal results, infinities and NaN included, with one loop fewer.
+    Requires: a nest as lowered. Ensures: equal results, infinities and NaN included; what needs the merged sum needs
+    one loop fewer, further sums below the same maximum stay as they are.
     """
     made = {name: instruction for instruction in nest.body for name in defined(instruction)}
     pairs = [pair for i in nest.body if isinstance(i, Reduce) and (pair := _pair(i, made)) is not None]
     if not pairs:
         return None
     fast = approximable(nest)
-    tops = {pair.top.dests[0]: pair for pair in pairs}
-    totals = {pair.total.dests[0]: pair for pair in pairs}
+    tops: dict[str, _Pair] = {}
+    # Softmax's sum is needed for every element, the shifted one of logsumexp once per row: it can wait for the next loop.
+    for pair in sorted(pairs, key=lambda pair: pair.shifted):
+        tops.setdefault(pair.top.dests[0], pair)
+    totals = {pair.total.dests[0]: pair for pair in tops.values()}
     body: list[Instruction] = []
     for instruction in nest.body:
         dest = instruction.dests[0] if isinstance(instruction, Reduce) else ""

@@ -107,6 +107,26 @@ def log_sum_exp(rows: int, length: int, outer: bool = False) -> Kernel:
     return kernel(nest, [matrix("arg0", F32, rows, length, outer)], [buffer("arg1", F32, [rows])])
 
 
+def softmax_and_logs(rows: int, length: int, logsumexp_first: bool = False) -> Kernel:
+    """softmax, log_softmax and logsumexp of a row: two sums of exponentials below one maximum."""
+    body = BodyBuilder()
+    x = body.load("arg0", F32, (I0, R0))
+    (top,) = body.reduce("maximum", x)
+    shift = body.compute("where", body.compute("isinf", top), body.constant(0, F32), top)
+    apart, shifted = body.compute("sub", x, top), body.compute("sub", x, shift)
+    e, e_shifted = body.compute("exp", apart), body.compute("exp", shifted)
+    if logsumexp_first:
+        (total_shifted,), (total,) = body.reduce("sum", e_shifted), body.reduce("sum", e)
+    else:
+        (total,), (total_shifted,) = body.reduce("sum", e), body.reduce("sum", e_shifted)
+    body.store("arg1", (I0, R0), body.compute("div", e, total))
+    body.store("arg2", (I0, R0), body.compute("sub", apart, body.compute("log", total)))
+    body.store("arg3", (I0,), body.compute("add", body.compute("log", total_shifted), shift))
+    nest = Nest("softmax_and_logs", axes((I0, rows)), axes((R0, length)), body.body())
+    writes = [matrix("arg1", F32, rows, length), matrix("arg2", F32, rows, length), buffer("arg3", F32, [rows])]
+    return kernel(nest, [matrix("arg0", F32, rows, length)], writes)
+
+
 def reduction(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
     body = BodyBuilder()
     results = body.reduce(op, body.load("arg0", dtype, (I0, R0)))
@@ -150,6 +170,33 @@ def normalized(rows: int, length: int, dtype: DType = F32) -> Kernel:
     body.store("arg1", (I0, R0), body.cast(y, dtype))
     nest = Nest("normalized", axes((I0, rows)), axes((R0, length)), body.body())
     return kernel(nest, [matrix("arg0", dtype, rows, length)], [matrix("arg1", dtype, rows, length)])
+
+
+def renormalized(rows: int, length: int, softmax_too: bool = True) -> Kernel:
+    """n = (v − mean) / √(variance + 1e-5) of v = sin(gelu(x)), then softmax(n), or Σ exp(n − max n): three loops and more.
+
+    v costs more than a load, and `arg1`, which n is stored to, is written before the last loop that needs v.
+    """
+    body = BodyBuilder()
+    x = body.load("arg0", F32, (I0, R0))
+    bell = body.compute("erf", body.compute("mul", x, body.constant(0.7071067811865476, F32)))
+    half = body.compute("mul", x, body.constant(0.5, F32))
+    v = body.compute("sin", body.compute("mul", half, body.compute("add", bell, body.constant(1, F32))))
+    mean, deviations = body.reduce("welford", v)
+    variance = body.compute("div", deviations, body.constant(length, F32))
+    scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
+    n = body.compute("mul", body.compute("sub", v, mean), scale)
+    body.store("arg1", (I0, R0), n)
+    (top,) = body.reduce("maximum", n)
+    e = body.compute("exp", body.compute("sub", n, top))
+    (total,) = body.reduce("sum", e)
+    if softmax_too:
+        body.store("arg2", (I0, R0), body.compute("div", e, total))
+    else:
+        body.store("arg2", (I0,), total)
+    nest = Nest("renormalized", axes((I0, rows)), axes((R0, length)), body.body())
+    last = matrix("arg2", F32, rows, length) if softmax_too else buffer("arg2", F32, [rows])
+    return kernel(nest, [matrix("arg0", F32, rows, length)], [matrix("arg1", F32, rows, length), last])
 
 
 def group_norm_sums(batch: int, groups: int, channels: int, pixels: int) -> Kernel:

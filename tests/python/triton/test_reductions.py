@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mkwrap.codegen.triton.looped import LOOPED
 from mkwrap.codegen.triton.loops import cut
+from mkwrap.codegen.triton.split import SPLIT
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Nest
-from mkwrap.stages import Kernel
+from mkwrap.stages import Kernel, Params, Variant
 from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
 from tests.python.triton.nests import (
@@ -29,7 +31,9 @@ from tests.python.triton.nests import (
     matrix,
     normalized,
     reduction,
+    renormalized,
     softmax,
+    softmax_and_logs,
     spread,
 )
 from tests.python.triton.oracle import Memory, answer, check, compare, copy, fill, short_split, sources, view, walking
@@ -150,6 +154,15 @@ def test_online_softmax_walks_a_row_once_less() -> None:
     assert len(split.launches) == 2
 
 
+@pytest.mark.parametrize("logsumexp_first", [False, True])
+def test_c31_sums_below_one_maximum_merge_once_and_the_others_stay_sums(logsumexp_first: bool, tmp_path: Path) -> None:
+    case = softmax_and_logs(6, 100, logsumexp_first)
+    best = next(sources(case, H100, ["looped"]))
+    assert "online=True" in best.variant.label
+    assert best.text.count("tl.range(") == 2
+    assert check(case, tmp_path, infinite_rows(case)) == ALL_TEMPLATES
+
+
 def test_online_softmax_loses_no_digits_over_long_rows(tmp_path: Path) -> None:
     case = softmax(2, 4096)
     memory = fill(case)
@@ -241,6 +254,28 @@ def test_c17_a_value_kept_between_launches_is_an_argument_of_those_that_touch_it
     (kept,) = (s for s in short_split(case) if "keep=True" in s.variant.label)
     assert len(kept.launches) == 3
     assert [("kept", "*fp32") in launch.signature for launch in kept.launches] == [True, True, False]
+
+
+# Without the softmax of n, the online walk needs v no more after the loop that stores n.
+@pytest.mark.parametrize(
+    ("softmax_too", "online", "place"),
+    [(True, False, "arg2"), (True, True, "arg2"), (False, False, "kept"), (False, True, "arg1")],
+)
+def test_c17_a_value_is_not_kept_in_an_output_overwritten_before_its_last_use(
+    softmax_too: bool, online: bool, place: str, tmp_path: Path
+) -> None:
+    case = renormalized(5, 100, softmax_too)
+    memory = fill(case)
+    want = answer(case, memory)
+    ways: Params = (("keep", True), ("online", online))
+    looped: Params = (("x", 2), ("r", 32), ("num_warps", 1), *ways)
+    split: Params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1), *ways)
+    for template, params in ((LOOPED, looped), (SPLIT, split)):
+        source = template.render(case, Variant(case.name, template.name, params), H100)
+        assert f"tl.store({place} + " in source.text
+        got = copy(memory)
+        run(source, got, tmp_path)
+        compare(case, got, want, 1e-4, 1e-4, source.variant.label)
 
 
 def test_nothing_is_kept_where_computing_anew_moves_as_few_bytes() -> None:
