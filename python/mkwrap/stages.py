@@ -286,6 +286,15 @@ class Rejected:
     """The reason may be gone another time (a compiler ran out of time or memory): no choice without it is kept."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pruned(Rejected):
+    """A variant that is not built because others promise to be faster; it is built after all if all of those are rejected."""
+
+    source: Source
+    rivals: tuple[Variant, ...]
+    """The variants that rule it out, at least one."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """What was measured of one variant, in microseconds."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
-from mkwrap.stages import Binary, Rejected, Source
+from mkwrap.stages import Binary, Pruned, Rejected, Source
 from mkwrap.toolchain.pool import Advance, Compiler, build
 
 Rendered: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
@@ -26,7 +26,8 @@ def build_all(
 
     A kernel that nobody will measure needs one binary; its further variants are built only where the first are rejected.
     `recorded` has, by kernel, the digests that the images of the wanted variant must have by an earlier choice: where
-    they differ, that choice was another, and all variants are built.
+    they differ, that choice was another, and all variants are built. A pruned variant is built once all its rivals are
+    rejected.
     """
     chosen = {name: _chosen(written, wanted(name)) for name, written in sources.items()}
     built: dict[str, tuple[Binary | Rejected, ...]] = dict.fromkeys(sources, ())
@@ -40,7 +41,17 @@ def build_all(
             if not any(isinstance(result, Binary) for result in built[name])
         }
     changed = {name: sources[name] for name, images in recorded.items() if not _has(built[name], images)}
-    return {**built, **_build(changed, compiler, advance)} if changed else built
+    if changed:
+        built = {**built, **_build(changed, compiler, advance)}
+    freed = {name: entries for name, results in built.items() if (entries := _freed(results))}
+    return {**built, **_build(freed, compiler, advance)} if freed else built
+
+
+def _freed(results: Sequence[Binary | Rejected]) -> tuple[Source | Binary | Rejected, ...]:
+    """Return results with the sources of pruned variants whose rivals were all rejected; nothing where there are none."""
+    out = {result.variant for result in results if isinstance(result, Rejected)}
+    free = [result for result in results if isinstance(result, Pruned) and out.issuperset(result.rivals)]
+    return tuple(r.source if isinstance(r, Pruned) and r in free else r for r in results) if free else ()
 
 
 def _has(built: Sequence[Binary | Rejected], digests: tuple[str, ...]) -> bool:
@@ -54,7 +65,7 @@ def _chosen(written: Sequence[Source | Rejected], label: str | None) -> Sequence
 
 
 def _build(
-    sources: Mapping[str, Sequence[Source | Rejected]], compiler: Compiler, advance: Advance
+    sources: Mapping[str, Sequence[Source | Binary | Rejected]], compiler: Compiler, advance: Advance
 ) -> Mapping[str, tuple[Binary | Rejected, ...]]:
     flat = [source for written in sources.values() for source in written if isinstance(source, Source)]
     results = iter(build(flat, compiler, advance))

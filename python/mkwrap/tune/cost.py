@@ -1,8 +1,10 @@
-"""What a CUDA variant takes at the least, told from its launches and images; variants that cannot win are pruned.
+"""What a CUDA variant takes at the least, told from its launches and images; variants that promise little are pruned.
 
 Pure. Every number is a bound from below: a variant is pruned where even so it takes more than `HOPELESS` times what the best
-takes at the least. Never pruned: entry 0 (the default), each template's first variant, and any variant of a kernel whose
-sizes are dynamic or whose architecture is not in the table.
+takes at the least. That is a heuristic, no proof: the best may take longer than its bound, by more than the factor. So
+never pruned are entry 0 (the default), each template's first variant, and any variant of a kernel whose sizes are dynamic
+or whose architecture is not in the table; and a variant pruned before the build returns where all that ruled it out fail to
+build.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mkwrap.ir.nodes import Expr, Load, Nest, Reduce, Store
-from mkwrap.stages import Binary, Device, Kernel, Rejected, Schedule, Source, Variant
+from mkwrap.stages import Binary, Device, Kernel, Pruned, Rejected, Schedule, Source, Variant
 
 HOPELESS = 2.0
-"""Beside the best estimate: what the bounds leave out is the same for all variants, or costs the best less than this."""
+"""Beside the best estimate: what the bounds leave out is taken to be alike for all variants, or to cost the best less."""
 
 _WARP = 32
 _MOST_REGISTERS = 255
@@ -130,7 +132,7 @@ def estimate(kernel: Kernel, entry: Source | Binary, device: Device) -> float | 
 
 
 def prune(kernel: Kernel, entries: Sequence[Entry], device: Device) -> tuple[tuple[Entry, ...], tuple[Rejected, ...]]:
-    """Return the variants that may win, in order, and those that cannot, with the reason "pruned: …"."""
+    """Return the variants to go on with, in order, and the others, with the reason "pruned: …"."""
     estimates = [estimate(kernel, entry, device) for entry in entries]
     known = [value for value in estimates if value is not None]
     first: set[str] = set()
@@ -156,7 +158,10 @@ def prune(kernel: Kernel, entries: Sequence[Entry], device: Device) -> tuple[tup
 def hopeful(
     sources: Mapping[str, Sequence[Source | Rejected]], schedule: Schedule, device: Device, force: Mapping[str, str]
 ) -> Mapping[str, tuple[Source | Rejected, ...]]:
-    """Reject the variants that cannot win before anybody builds them; kernels that are forced stay as they are."""
+    """Prune before anybody builds; kernels that are forced stay as they are.
+
+    What is pruned knows its rivals: which of them build is not known yet.
+    """
     return {
         name: tuple(written) if name in force else _hopeful(schedule.kernels[name], written, device)
         for name, written in sources.items()
@@ -164,9 +169,19 @@ def hopeful(
 
 
 def _hopeful(kernel: Kernel, written: Sequence[Source | Rejected], device: Device) -> tuple[Source | Rejected, ...]:
-    _, rejected = prune(kernel, [entry for entry in written if isinstance(entry, Source)], device)
-    reasons = {entry.variant: entry for entry in rejected}
-    return tuple(reasons.get(_variant(entry), entry) if isinstance(entry, Source) else entry for entry in written)
+    kept, rejected = prune(kernel, [entry for entry in written if isinstance(entry, Source)], device)
+    least = {source.variant: estimate(kernel, source, device) for source in kept}
+    reasons = {entry.variant: entry.reason for entry in rejected}
+
+    def ruled_out(source: Source) -> Pruned:
+        own = estimate(kernel, source, device)
+        assert own is not None
+        rivals = tuple(v for v, value in least.items() if value is not None and own > HOPELESS * value)
+        return Pruned(source.variant, reasons[source.variant], source=source, rivals=rivals)
+
+    return tuple(
+        ruled_out(entry) if isinstance(entry, Source) and entry.variant in reasons else entry for entry in written
+    )
 
 
 def _shapes(entry: Source | Binary) -> list[Shape]:

@@ -151,7 +151,7 @@ class Matches:
     def left_open(self, entrants: Entrants, reason: str) -> tuple[Decision, Open | None]:
         """Describe the race for another machine; nothing is to be decided there where one variant is left.
 
-        Variants that cannot win on the device they were written for do not travel.
+        Variants pruned for the device they were written for do not travel.
         """
         binaries, pruned = prune(entrants.kernel, entrants.binaries, self._target.device)
         rejected = (*entrants.rejected, *pruned)

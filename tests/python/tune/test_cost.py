@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import sympy
 from tests.python.tune.kernels import plus_one, schedule_of
 
 from mkwrap.ir.index import size_symbol
-from mkwrap.stages import Binary, Image, Launch, Rejected, Source, Variant
+from mkwrap.stages import Binary, Image, Launch, Pruned, Rejected, Source, Variant
 from mkwrap.targets.cuda import DEVICES
+from mkwrap.toolchain.build import build_all
+from mkwrap.toolchain.pool import Compiler, silent
 from mkwrap.tune.cost import CHIPS, Shape, estimate, hopeful, least_seconds, prune, resident_blocks
 
 H100 = DEVICES["sm_90"]
@@ -124,3 +127,42 @@ def test_estimates_are_below_what_was_measured(elements: int, microseconds: floa
     value = estimate(plus_one(elements), _source("a", 0, max(elements // 1024, 1)), H100)
     assert value is not None
     assert value < microseconds
+
+
+def _compiled_but(*broken: str) -> tuple[Compiler, list[str]]:
+    """Return a compiler that refuses some labels, and the list of the labels it is given."""
+    seen: list[str] = []
+
+    def compile_source(source: Source) -> Binary | Rejected:
+        seen.append(source.variant.label)
+        return Rejected(source.variant, "too large") if source.variant.label in broken else _binary(source)
+
+    return Compiler(compile_source, "none", 1), seen
+
+
+@pytest.mark.parametrize(
+    ("broken", "results"),
+    [
+        # At the least entry 0 takes dozens of times what "a[n=1]" takes, "a[n=2]" and "a[n=3]" more than twice as much.
+        ((), [Binary, Binary, Pruned, Pruned]),
+        (("a[n=0]",), [Rejected, Binary, Pruned, Pruned]),
+        (("a[n=1]",), [Binary, Rejected, Binary, Binary]),
+        (("a[n=0]", "a[n=1]", "a[n=2]"), [Rejected, Rejected, Rejected, Binary]),
+    ],
+)
+@pytest.mark.parametrize("wanted", [None, ""])
+def test_what_only_a_failed_variant_ruled_out_is_built_after_all(
+    broken: tuple[str, ...], results: list[type], wanted: str | None
+) -> None:
+    sources = [
+        replace(_source("a", n, blocks), language="cpp", text=str(n)) for n, blocks in enumerate((1, 8192, 16, 4))
+    ]
+    hoped = hopeful({"kernel0": sources}, schedule_of(LARGE), H100, {})
+    pruned = [entry for entry in hoped["kernel0"] if isinstance(entry, Pruned)]
+    assert [[rival.label for rival in entry.rivals] for entry in pruned] == [["a[n=1]"]] * 2
+    compiler, seen = _compiled_but(*broken)
+    built = build_all(hoped, lambda _: wanted, compiler, silent)["kernel0"]
+    assert len(seen) == len(set(seen)), "nothing is built twice"
+    assert [type(entry) for entry in built] == results[: len(built)]
+    assert any(isinstance(entry, Binary) for entry in built)
+    assert len(built) == 4 or wanted == ""
