@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
@@ -24,6 +25,10 @@ from mkwrap.stages import CapturedGraph, InputSpec
 Callee: TypeAlias = "Callable[..., object] | torch.nn.Module"
 PythonValue: TypeAlias = bool | int | float | str | None
 _PYTHON_VALUES = (bool, int, float, str, type(None))
+
+
+# torch traces with state of the whole process: two traces at once break each other.
+_TRACING = threading.Lock()
 
 
 def capture(
@@ -48,7 +53,8 @@ def capture(
     out_specs: list[pytree.TreeSpec] = []
     module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    program = _export(module, _apart(samples))
+    with _TRACING:
+        program = _export(module, _apart(samples))
     signature = program.graph_signature
     user_inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     mutations = tuple(_mutations(program))
@@ -59,7 +65,8 @@ def capture(
     _refuse_overlap(inputs, samples)
     graph_module = program.graph_module
     _drop_assertions(graph_module)
-    constants = fold_constants(graph_module, _constants(program))
+    with _TRACING:
+        constants = fold_constants(graph_module, _constants(program))
     _refuse_unsupported(graph_module, lowered_ops)
     return CapturedGraph(
         graph_module=graph_module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -190,3 +191,16 @@ def test_strided_inputs_of_other_strides_are_refused(quick: Options) -> None:
         model(random(33, 20))
     with pytest.raises(CaptureError):
         mkwrap.compile(mixed, random(20, 33), target="cpu", options=quick)  # type: ignore[arg-type]
+
+
+def test_threads_compile_side_by_side(quick: Options) -> None:
+    x = torch.randn(5, 40)
+
+    def compiled(factor: int) -> torch.Tensor:
+        result = mkwrap.compile(lambda x: torch.softmax(x * factor, -1), (x,), target="cpu", options=quick)(x)
+        assert isinstance(result, torch.Tensor)
+        return result
+
+    with ThreadPoolExecutor(4) as threads:
+        for factor, result in enumerate(threads.map(compiled, range(8))):
+            torch.testing.assert_close(result, torch.softmax(x * factor, -1))
