@@ -61,6 +61,7 @@ class Child:
                 raise ProcessError(f"cannot start a Python process for {module}: {error.strerror}") from error
             # It lives as long as the child.
             stack.pop_all()
+        self._busy = False
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
@@ -77,9 +78,20 @@ class Child:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def busy(self) -> bool:
+        """Whether it was sent a message since its last answer."""
+        return self._busy
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
     def send(self, message: object) -> None:
         """Send a message; if the child is dead, or takes nothing for a minute, the next `receive` says so."""
         assert self._process.stdin is not None
+        self._busy = True
         rest = memoryview(frame(message))
         poll = select.poll()
         poll.register(self._process.stdin.fileno(), select.POLLOUT)
@@ -98,7 +110,10 @@ class Child:
         if isinstance(header, Death):
             return header
         data = self._read(int.from_bytes(header, "little"), deadline)
-        return data if isinstance(data, Death) else pickle.loads(data)
+        if isinstance(data, Death):
+            return data
+        self._busy = False
+        return pickle.loads(data)
 
     def close(self) -> None:
         """End the child: it stops when its input closes, and is killed if it does not."""

@@ -19,8 +19,9 @@ def published(host: HostCode, program: Program, options: Options, *, anew: bool 
     """Return the library of this host code from the cache, linking it there first where it is missing.
 
     A library that is there is not verified: who loads it does. If that fails, `anew` links it again.
-    The manifest holds the digests of constants and kernels, so it and the text name the content. Raises `CompilerError`,
-    `LibrarySizeError`, or `CacheError` where the cache directory cannot be written.
+    The manifest holds the digests of constants and kernels; the other parts (an open choice's races, with example indices and
+    right results) go into the key themselves. Raises `CompilerError`, `LibrarySizeError`, or `CacheError` where the cache
+    directory cannot be written.
     """
     parts = [
         host.text,
@@ -30,6 +31,7 @@ def published(host: HostCode, program: Program, options: Options, *, anew: bool 
         *HOST_FLAGS,
         *LINK_FLAGS,
         *[image.digest for image in host.objects],
+        *[blob if isinstance(blob, bytes) else repr(blob) for blob in host.parts],
     ]
     cache = Cache(options.cache_dir)
     path = cache.library(digest(*parts))

@@ -72,11 +72,15 @@ class Children:
             self._idle.put(child)
 
     def take(self) -> Child:
-        """Return an idle process, or a new one."""
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            return Child(_WORKER)
+        """Return an idle process, or a new one; those that died since they were started are left out."""
+        while True:
+            try:
+                child = self._idle.get_nowait()
+            except queue.Empty:
+                return Child(_WORKER)
+            if not child.ended:
+                return child
+            child.close()
 
     def put(self, child: Child) -> None:
         """Take back a process that waits for work."""
@@ -167,8 +171,16 @@ class _Crew:
 
     def _in_child(self, source: Source) -> Binary | Rejected:
         child = self._children.take()
+        warming_up = child.busy
         child.send(Request(self._compile, source))
-        match child.receive(_TIMEOUT_S):
+        answer = child.receive(_TIMEOUT_S)
+        if warming_up and isinstance(answer, Death) and not answer.timeout:
+            # It may have died of what it warmed up with, which is not this source's fault.
+            child.close()
+            child = Child(_WORKER)
+            child.send(Request(self._compile, source))
+            answer = child.receive(_TIMEOUT_S)
+        match answer:
             case Death(reason=reason) as death:
                 child.close()
                 return rejection(source.variant, f"the compiling process {reason}", transient=death.timeout)

@@ -104,6 +104,22 @@ def test_an_open_library_runs_and_holds_every_variant(opened: Model, x: torch.Te
     assert entries(opened.path) == found
 
 
+def test_a_library_of_other_example_indices_is_another(later: Options) -> None:
+    def compiled(indices: list[int]) -> Model:
+        return mkwrap.compile(
+            lambda x, i: torch.softmax(x[i], -1), (torch.ones(8, 32), torch.tensor(indices)), target="cpu", options=later
+        )
+
+    first, second = compiled([0, 1]), compiled([7, 6])
+    given = []
+    for model in (first, second):
+        library = LinkedLibrary(model.path)
+        parts = {part for kernel in library.manifest["kernels"] for part in kernel["open"]["given"]}
+        given.append({bytes(library.parts.blobs[part]) for part in parts})
+    assert torch.tensor([7, 6]).numpy().tobytes() in given[1]
+    assert torch.tensor([7, 6]).numpy().tobytes() not in given[0]
+
+
 def test_measured_on_this_machine_it_equals_eager_and_is_as_good_as_any_library(
     opened: Model, x: torch.Tensor, cold: Options, tmp_path: Path
 ) -> None:

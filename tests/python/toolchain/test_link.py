@@ -82,6 +82,8 @@ def test_a_library_is_kept_by_all_that_decides_its_bytes(tmp_path: Path, monkeyp
     # A use changes the file's time, writing it anew would change the file.
     kept = first.path.stat().st_ino
     assert published(host, program, options).path.stat().st_ino == kept
+    other = published(replace(host, parts=(*host.parts, b"given to a race")), program, options)
+    assert other.path != first.path
     monkeypatch.setattr(libraries, "HOST_FLAGS", (*linking.HOST_FLAGS, "-g"))
     assert published(host, program, options).path != first.path
 

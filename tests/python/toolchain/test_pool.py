@@ -37,6 +37,13 @@ def compile_source(source):
     print("noise on standard output")
     if source.text == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if source.text.startswith("crash once "):
+        # The next process finds the mark.
+        try:
+            os.close(os.open(source.text.removeprefix("crash once "), os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGSEGV)
+        except FileExistsError:
+            pass
     if source.text == "exit":
         sys.exit("I leave")
     if source.text == "raise":
@@ -159,3 +166,26 @@ def test_processes_started_early_do_the_work_and_end_with_their_owner(child_comp
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_c35_a_child_that_died_of_its_warming_up_rejects_nothing(child_compiler: Compiler) -> None:
+    """Whether it is dead already when it is taken, or dies with the request in its pipe."""
+    for waits in (True, False):
+        with Children() as children:
+            children.start(1, child_compiler.compile, _source("crash", "triton"))
+            early = children.take()
+            children.put(early)
+            deadline = time.monotonic() + 10
+            while waits and not early.ended:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            compiler = replace(child_compiler, jobs=1, children=children)
+            (result,) = build([_source("innocent", "triton")], compiler)
+        assert isinstance(result, Binary)
+
+
+def test_c35_a_child_that_has_answered_is_not_given_a_second_try(child_compiler: Compiler, tmp_path: Path) -> None:
+    compiler = replace(child_compiler, jobs=1)
+    fine, once = build([_source("fine", "triton"), _source(f"crash once {tmp_path / 'mark'}", "triton")], compiler)
+    assert isinstance(fine, Binary)
+    assert isinstance(once, Rejected)
