@@ -131,6 +131,27 @@ void test_weights_on_a_gpu(const std::string& folder, FakeDriver& driver) {
   CHECK(driver.complaint[0] == '\0');
 }
 
+void test_weights_of_another_model_on_a_gpu_are_refused(const std::string& folder,
+                                                        FakeDriver& driver) {
+  {
+    const mkwrap::Model first(library(folder, 1, "cuda"));
+    const mkwrap::Model second(library(folder, 3, "cuda"));
+    const mkw_api& api = second.library().api();
+    const mkwrap::Weights weights(first, library(folder, 7, "cuda"));
+    const int allocations = driver.allocations;
+    mkw_context* context = nullptr;
+    mkw_error error = {};
+    CHECK(api.context_create_with(second.get(), weights.get(), &context, &error) ==
+          MKW_ERROR_WEIGHTS);
+    CHECK_HAS(error.message, "another model");
+    CHECK(context == nullptr && driver.allocations == allocations);
+    CHECK(api.context_create_with(first.get(), weights.get(), &context, &error) == MKW_OK);
+    api.context_destroy(context);
+  }
+  CHECK(driver.modules == 0 && driver.contexts == 0 && driver.allocations == 0);
+  CHECK(driver.complaint[0] == '\0');
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -141,4 +162,5 @@ int main(int, char** arguments) {
   test_weights_of_another_program_are_refused(folder);
   test_r8_swaps_under_load(folder);
   test_weights_on_a_gpu(folder, *driver);
+  test_weights_of_another_model_on_a_gpu_are_refused(folder, *driver);
 }

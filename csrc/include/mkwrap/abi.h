@@ -178,6 +178,7 @@ struct mkw_api {
   void (*weights_destroy)(mkw_weights* weights);
   // As context_create, with weights in the place of the library's own constants. A context keeps
   // its weights: to swap them under load, give contexts with the new ones to the calls to come.
+  // CUDA: weights made for another model are refused (MKW_ERROR_WEIGHTS).
   mkw_status (*context_create_with)(mkw_model* model, mkw_weights* weights, mkw_context** context,
                                     mkw_error* error);
 };

@@ -73,6 +73,10 @@ inline mkw_status create_context(mkw_model* model, mkw_weights* weights, mkw_con
   if (model == nullptr || context == nullptr)
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
+  // Their constants lie on the device of the model that they were made for.
+  if (weights != nullptr && weights->model != model)
+    return fail(error, MKW_ERROR_WEIGHTS, -1,
+                "context_create_with: the weights were made for another model");
   auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
   if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
   if (const mkw_status status = fill_context(*model, *made, error)) {
