@@ -19,7 +19,8 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _LOAD = 1
-_SYMBOL_TABLE = 2
+_SYMBOL_TABLE, _NO_BITS = 2, 8
+_MAPPED, _THREAD_LOCAL = 0x2, 0x400
 # What lies behind the replaced section moves by a multiple of this, so that every section stays aligned.
 _GRAIN = 64
 
@@ -49,6 +50,11 @@ class Section:
     def address(self) -> int:
         """Where it is mapped, from the library's start."""
         return self.fields[3]
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it takes memory when the library is loaded (SHF_ALLOC); thread-local zeros (.tbss) take none."""
+        return bool(self.fields[2] & _MAPPED) and not (self.fields[1] == _NO_BITS and self.fields[2] & _THREAD_LOCAL)
 
     @property
     def offset(self) -> int:
@@ -123,16 +129,25 @@ class Elf:
                 return segment
         raise LibraryFormatError(f"{self._name} has nothing at {address:#x}")
 
+    def section_at(self, address: int) -> Section:
+        """Return the mapped section that holds an address."""
+        for section in self.sections:
+            if section.is_mapped and section.address <= address < section.address + section.size:
+                return section
+        raise LibraryFormatError(f"{self._name} has no section at {address:#x}")
+
     def place(self, address: int) -> int:
         """Return where in the file the byte at an address lies."""
         segment = self.segment_at(address)
         return segment.offset + address - segment.address
 
-    def edited(self, section: Section, contents: bytes, cut: Sequence[Segment], patches: dict[int, bytes]) -> bytes:
-        """Return the image with a section's contents replaced, segments cut out, and bytes in the file overwritten.
+    def edited(self, section: Section, contents: bytes, dropped: Sequence[Section], patches: dict[int, bytes]) -> bytes:
+        """Return the image with a section's contents replaced, sections cut out, and bytes in the file overwritten.
 
-        `section` must be all of the last loaded segment, and `cut` loaded segments between it and the rest.
+        `section` must be all of the last loaded segment, and `dropped` all of loaded segments between it and the rest. Raises
+        `LibraryFormatError` where the linker put them together with something else.
         """
+        cut = self._segments_of(dropped)
         whole = self.segment_at(section.address)
         later = [s for s in self._loaded() if s.offset > whole.offset or s.address > whole.address]
         if (whole.offset, whole.file_bytes) != (section.offset, section.size) or later:
@@ -152,6 +167,20 @@ class Elf:
 
     def _loaded(self) -> list[Segment]:
         return [segment for segment in self.segments if segment.type == _LOAD]
+
+    def _segments_of(self, dropped: Sequence[Section]) -> list[Segment]:
+        """Return the segments that hold these sections, each once; refuse those that hold others, too."""
+        cut = list(dict.fromkeys(self.segment_at(section.address) for section in dropped))
+        for segment in cut:
+            end = segment.address + segment.memory_bytes
+            for other in self.sections:
+                inside = other.address < end and other.address + other.size > segment.address
+                if other.is_mapped and inside and other not in dropped:
+                    raise LibraryFormatError(
+                        f"{self._name}: {other.name} lies in one segment with code that is to be dropped; the library must "
+                        "be linked by GNU ld, which gives each section of the open choice a segment of its own"
+                    )
+        return cut
 
     def _write_segments(self, data: bytearray, edits: Sequence[_Edit], cut: Sequence[Segment], whole: Segment) -> None:
         for k, segment in enumerate(self.segments):

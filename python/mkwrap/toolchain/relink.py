@@ -11,7 +11,6 @@ from typing import TypedDict, cast
 
 from mkwrap.artifact import Row
 from mkwrap.errors import LibraryFormatError
-from mkwrap.toolchain.elf import Segment
 from mkwrap.toolchain.library_file import read_library
 from mkwrap.toolchain.parts import write_parts
 
@@ -159,7 +158,8 @@ class LinkedLibrary:
     def with_choice(self, manifest: Manifest, rows: Sequence[Row]) -> bytes:
         """Return the library with another manifest and choice, and of parts and code only what they need, sealed.
 
-        Equal libraries and choices give equal bytes.
+        Equal libraries and choices give equal bytes. Raises `LibraryFormatError` where what is dropped lies in one segment with
+        what stays, as linkers other than GNU ld may have it.
         """
         alive = parts_needed(manifest)
         sizes = {number: len(self.parts.blobs[number]) for number in alive}
@@ -180,8 +180,8 @@ class LinkedLibrary:
             self._elf.place(api + _MANIFEST_BYTES_AT): _UNSIGNED.pack(len(text)),
             self._elf.place(api + _CONSTANT_BYTES_AT): _UNSIGNED.pack(constants),
         }
-        cut: list[Segment] = [self._elf.segment_at(self._code(entry)) for entry in dropped]
-        return self._elf.edited(self._section, head + section.getvalue(), cut, patches)
+        sections = [self._elf.section_at(self._code(entry)) for entry in dropped]
+        return self._elf.edited(self._section, head + section.getvalue(), sections, patches)
 
     def _texts(self, manifest: Manifest) -> bytes:
         """Return the texts of the variants that stay."""

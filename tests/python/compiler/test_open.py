@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tests.python.compiler.test_artifact import SYSTEM, output, symbols
 import mkwrap
 from mkwrap import Model, Options, errors
 from mkwrap.toolchain.rejection import LATE
+from mkwrap.toolchain.elf import Elf
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 from mkwrap.tune.contest import Contest
@@ -107,7 +109,10 @@ def test_an_open_library_runs_and_holds_every_variant(opened: Model, x: torch.Te
 def test_a_library_of_other_example_indices_is_another(later: Options) -> None:
     def compiled(indices: list[int]) -> Model:
         return mkwrap.compile(
-            lambda x, i: torch.softmax(x[i], -1), (torch.ones(8, 32), torch.tensor(indices)), target="cpu", options=later
+            lambda x, i: torch.softmax(x[i], -1),
+            (torch.ones(8, 32), torch.tensor(indices)),
+            target="cpu",
+            options=later,
         )
 
     first, second = compiled([0, 1]), compiled([7, 6])
@@ -267,6 +272,26 @@ def test_r6_sealed_nonsense_is_refused(opened: Model, cold: Options, tmp_path: P
         publish(bad, tmp_path / "m.so")
         with pytest.raises(errors.LibraryFormatError):
             mkwrap.tune_library(tmp_path / "m.so", None, cold)
+
+
+def test_code_that_shares_a_segment_with_a_winner_s_is_not_cut(
+    opened: Model, cold: Options, tmp_path: Path, winner: Callable[[int], list[Contest]]
+) -> None:
+    """As LLD links: one PT_LOAD over the code of two variants."""
+    winner(0)
+    image = bytearray(opened.path.read_bytes()[:-TRAILER_BYTES])
+    elf = Elf(memoryview(bytes(image)), "model.so")
+    first, second = (elf.segment_at(elf.section(f".mkwrap.code{k}").address) for k in (0, 1))
+    header = struct.Struct("<IIQQQQQQ")
+    (table,) = struct.unpack_from("<Q", image, 0x20)
+    size = second.address + second.memory_bytes - first.address
+    merged = replace(first, file_bytes=size, memory_bytes=size)
+    for segment, changed in ((first, merged), (second, replace(second, type=0))):
+        header.pack_into(image, table + elf.segments.index(segment) * header.size, *vars(changed).values())
+    publish(bytes(image), tmp_path / "m.so")
+    with pytest.raises(errors.LibraryFormatError, match=r"\.mkwrap\.code0 lies in one segment with .* GNU ld"):
+        mkwrap.tune_library(tmp_path / "m.so", tmp_path / "tuned.so", cold)
+    assert not (tmp_path / "tuned.so").exists()
 
 
 def test_modes_that_do_not_measure_are_refused(opened: Model, cold: Options) -> None:
