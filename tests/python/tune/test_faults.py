@@ -13,17 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from tests.python.tune.kernels import LOOP, SLOW, built, choose, options_in, plus_one, target_of
 
 from mkwrap.errors import NoVariantError
-from mkwrap.stages import Provenance, Selection
+from mkwrap.stages import Image, Provenance, Selection
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.child import Child
-from mkwrap.tune import measure
+from mkwrap.tune import match, measure
 from mkwrap.tune.match import LIMITS
 
 pytestmark = pytest.mark.toolchain
@@ -156,6 +156,27 @@ def test_a_full_disk_under_the_temporary_folder(tmp_path: Path, monkeypatch: pyt
     assert _winner(selection) == "slow"
     assert "No space left on device" in selection.reasons["kernel0"]
     assert _winner(_chosen(tmp_path, cache)) == "fast", "nothing was kept"
+
+
+@pytest.mark.parametrize("trouble", ["the linker ran for more than 120 s", "cannot be linked: No space left on device"])
+def test_a_variant_that_could_not_be_linked_for_now_is_raced_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """The row of a choice without it would outlive the trouble."""
+    cache = Cache(tmp_path / "cache")
+    link_objects = match.link_objects
+
+    def short(images: Sequence[Image], cxx: str, folder: Path) -> Mapping[str, Path | str]:
+        *linked, last = link_objects(images, cxx, folder).items()
+        return dict([*linked, (last[0], trouble)])
+
+    candidates, binaries = built(plus_one(4096), {"slower": SLOW, "slow": SLOW.replace("40", "20"), "fast": LOOP})
+    with monkeypatch.context() as patch:
+        patch.setattr(match, "link_objects", short)
+        selection = choose(candidates, binaries, target_of(), options_in(tmp_path), cache)
+    assert _winner(selection) == "slow"
+    assert [entry.reason for entry in selection.rejected["kernel0"]] == [trouble]
+    assert _winner(choose(candidates, binaries, target_of(), options_in(tmp_path), cache)) == "fast"
 
 
 def test_a_system_that_refuses_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
