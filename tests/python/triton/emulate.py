@@ -152,11 +152,22 @@ def _interpreting() -> Iterator[None]:
             interpreter._patch_lang_tensor = _PATCH_TENSOR
 
 
+def dirty_workspace(source: Source) -> torch.Tensor:
+    """Bytes for a source's workspace, all ones; the 64 at the end are spare, so that a view of none is one of memory."""
+    return torch.full((int(source.workspace_bytes) + 64,), 0xFF, dtype=torch.uint8)
+
+
 def run(
-    source: Source, memory: Mapping[int, torch.Tensor], folder: Path, sizes: Mapping[sympy.Symbol, int] | None = None
+    source: Source,
+    memory: Mapping[int, torch.Tensor],
+    folder: Path,
+    sizes: Mapping[sympy.Symbol, int] | None = None,
+    workspace: torch.Tensor | None = None,
 ) -> None:
     """Run all launches; `memory` holds a flat tensor per kernel parameter, written in place; `sizes` the dynamic ones.
 
+    `workspace` is used as it is found, and cleared first only where the source asks for it, as the artifact does; pass
+    the same one to several runs to show that what one leaves does not reach the next. If None, a dirty one is made.
     Raises `IndexRangeError` where a kernel reports an index out of range.
     """
     values = {symbol: sympy.Integer(size) for symbol, size in (sizes or {}).items()}
@@ -164,7 +175,9 @@ def run(
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
     fault = torch.zeros(1, dtype=torch.int32)
-    workspace = torch.full((int(source.workspace_bytes) + 64,), 0 if source.zero_workspace else 0xFF, dtype=torch.uint8)
+    workspace = dirty_workspace(source) if workspace is None else workspace
+    if source.zero_workspace:
+        workspace[: int(source.workspace_bytes)].zero_()
     with _interpreting(), np.errstate(all="ignore"):
         exec(compile(source.text, str(path), "exec"), namespace)
         namespace["libdevice"] = LIBDEVICE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Nest
 from mkwrap.stages import Kernel, Params, Variant
 from tests.python.nests import axes, buffer, kernel
-from tests.python.triton.emulate import run
+from tests.python.triton.emulate import dirty_workspace, run
 from tests.python.triton.nests import (
     BF16,
     F16,
@@ -180,10 +181,17 @@ def test_c14_programs_of_a_single_launch_count_themselves_in(tmp_path: Path) -> 
     assert len(single.launches) == 1
     assert single.zero_workspace
     memory = fill(case)
+    want = answer(case, memory)
+    workspace = dirty_workspace(single)
     for _ in range(2):
         got = copy(memory)
-        run(single, got, tmp_path)
-        compare(case, got, answer(case, memory), 1e-5, 1e-5, "single")
+        run(single, got, tmp_path, workspace=workspace)
+        compare(case, got, want, 1e-5, 1e-5, "single")
+    # Counted on from the last run, no program is the last: nothing is stored.
+    got = copy(memory)
+    run(replace(single, zero_workspace=False), got, tmp_path, workspace=workspace)
+    with pytest.raises(AssertionError, match="uncleared"):
+        compare(case, got, want, 1e-5, 1e-5, "uncleared")
 
 
 def test_a_walk_loads_what_all_rows_share_once() -> None:
