@@ -19,8 +19,8 @@ from tests.python.compiler.test_artifact import SYSTEM, output, symbols
 
 import mkwrap
 from mkwrap import Model, Options, errors
-from mkwrap.toolchain.rejection import LATE
 from mkwrap.toolchain.elf import Elf
+from mkwrap.toolchain.rejection import LATE
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 from mkwrap.tune.contest import Contest
@@ -210,6 +210,37 @@ def test_a_second_load_finds_the_tuned_library(
     assert opened.path.read_bytes() == before
     # A library with nothing open is its own answer.
     assert mkwrap.load(first.path, tune=True, options=cold).path == first.path
+
+
+@pytest.mark.parametrize("broken", ["", "libraries"])
+def test_what_was_measured_is_written_where_the_cache_cannot_be(
+    broken: str, opened: Model, x: torch.Tensor, cold: Options, tmp_path: Path, winner: Callable[[int], list[Contest]]
+) -> None:
+    contests = winner(1)
+    in_the_way = cold.cache_dir / broken
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.write_text("no folder")
+    with pytest.warns(RuntimeWarning, match="the tuned library is not cached"):
+        check(mkwrap.tune_library(opened.path, tmp_path / "tuned.so", cold), x)
+    held = len(contests)
+    with pytest.raises(errors.CacheError):
+        mkwrap.tune_library(opened.path, None, cold)
+    assert len(contests) == (held if broken == "" else 2 * held)
+
+
+def test_a_tuned_library_in_the_cache_takes_the_place_of_what_was_used_longest_ago(
+    opened: Model, cold: Options, tmp_path: Path, winner: Callable[[int], list[Contest]]
+) -> None:
+    winner(1)
+    for written in (None, tmp_path / "tuned.so"):
+        options = replace(cold, cache_dir=tmp_path / f"cache of {written is None}", cache_bytes=1)
+        old = options.cache_dir / "libraries" / f"{'0' * 64}.so"
+        old.parent.mkdir(parents=True)
+        old.write_bytes(b"old")
+        os.utime(old, (1e9, 1e9))
+        mkwrap.tune_library(opened.path, written, options)
+        assert len(list(old.parent.iterdir())) == 1
+        assert not old.exists()
 
 
 def test_in_place(
