@@ -53,6 +53,7 @@ def capture(
     out_specs: list[pytree.TreeSpec] = []
     module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    _refuse_sparse([paths[position] for position in tensor_positions], samples)
     with _TRACING:
         program = _export(module, _apart(samples))
     signature = program.graph_signature
@@ -180,6 +181,12 @@ def _constant_args(leaves: Sequence[object], paths: Sequence[str]) -> dict[int, 
     return constants
 
 
+def _refuse_sparse(paths: Sequence[str], samples: Sequence[torch.Tensor]) -> None:
+    for path, sample in zip(paths, samples, strict=True):
+        if sample.layout is not torch.strided:
+            raise CaptureError(f"{path} has layout {sample.layout}; only strided tensors are supported (`to_dense()`)")
+
+
 def _mutations(program: torch.export.ExportedProgram) -> list[str]:
     names: list[str] = []
     for spec in program.graph_signature.output_specs:
@@ -200,8 +207,6 @@ def _users_name(target: str | None) -> str:
 
 
 def _input_spec(name: str, path: str, sample: torch.Tensor, mutated: bool) -> InputSpec:
-    if sample.layout is not torch.strided:
-        raise CaptureError(f"{path} has layout {sample.layout}; only strided tensors are supported")
     dtype = dtype_of(sample.dtype, path)
     return InputSpec(
         name=name,

@@ -17,7 +17,7 @@ from mkwrap.journal import Journal, Value
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.model import Compilation, Model, load_kept
-from mkwrap.options import Options
+from mkwrap.options import Options, given_or_default
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
 from mkwrap.stages import Schedule, Selection
@@ -58,7 +58,7 @@ def compile(
     Raises `UserError` for what the program or the call must change (`UnsupportedOpError`, `CaptureError`, …),
     `ToolchainError` for compilers and drivers, `InternalError` for defects of mkwrap.
     """
-    settings = options if options is not None else Options()
+    settings = given_or_default(options)
     args, kwargs = _arguments(example_inputs), dict(example_kwargs or {})
     record = read_record(settings.tuning) if settings.tuning is not None else ()
     targets = resolve_all(target if target is not None else home_of(args, kwargs), settings, devices_of(record))

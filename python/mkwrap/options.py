@@ -110,8 +110,27 @@ class Options:
             raise OptionError(
                 "Options.deterministic takes the default variants and Options.tuning the recorded: drop one"
             )
+        self._refuse_wrong_paths()
         object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
         if self.tuning is not None:
             object.__setattr__(self, "tuning", Path(self.tuning).expanduser())
         if self.dump_dir is not None:
             object.__setattr__(self, "dump_dir", Path(self.dump_dir))
+
+    def _refuse_wrong_paths(self) -> None:
+        if not isinstance(self.cxx, str) or not self.cxx:
+            raise OptionError(f"Options.cxx is {self.cxx!r}; expected the name of a compiler")
+        for name, optional in (("cache_dir", False), ("tuning", True), ("dump_dir", True)):
+            value = getattr(self, name)
+            if (optional and value is None) or (isinstance(value, str | os.PathLike) and value != ""):
+                continue
+            raise OptionError(f"Options.{name} is {value!r}; expected a path{' or None' if optional else ''}")
+
+
+def given_or_default(options: Options | None) -> Options:
+    """Return the options of a call, the defaults for None; raises `OptionError` for anything else (a dict)."""
+    if options is None:
+        return Options()
+    if not isinstance(options, Options):
+        raise OptionError(f'options is {options!r}; expected a mkwrap.Options, as mkwrap.Options(tune="off")')
+    return options

@@ -11,6 +11,10 @@ WRONG = {
     "tune": ["fast", None],
     "jobs": [0, -1, True, 1.5],
     "threads": [0, "2"],
+    "cache_dir": ["", None, 3],
+    "tuning": ["", 123],
+    "dump_dir": ["", 3],
+    "cxx": ["", 3],
     "force": [3, {"pointwise_0": 1}, ["pointwise_0"]],
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mkwrap.errors import TargetError
 from mkwrap.options import Options
@@ -29,9 +29,11 @@ def resolve(name: str, options: Options, measured: Sequence[Device] = ()) -> Tar
 def resolve_all(names: str | Sequence[str], options: Options, measured: Sequence[Device] = ()) -> tuple[Target, ...]:
     """Return the targets of one library, at least one: one name, or several GPU architectures (`measured`: see `resolve`).
 
-    Raises `TargetError` for an unknown name, for one that is given twice, and for targets that no library joins.
+    Raises `TargetError` for what is no name, an unknown one, one that is given twice, and for targets that no library joins.
     """
-    listed = (names,) if isinstance(names, str) else tuple(names)
+    listed = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
+    if not all(isinstance(name, str) for name in listed) or not isinstance(names, Iterable):
+        raise TargetError(f"target is {names!r}; expected a name, as 'cpu' or 'cuda:sm_90', or a list of names")
     if not listed:
         raise TargetError("no target is given")
     found = tuple(resolve(name, options, measured) for name in listed)

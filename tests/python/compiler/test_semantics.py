@@ -14,7 +14,7 @@ from tests.python.compiler.test_variants import agree
 
 import mkwrap
 from mkwrap import Model, Options
-from mkwrap.errors import AliasingError, CaptureError, InputError, UserError
+from mkwrap.errors import AliasingError, CaptureError, InputError, OptionError, TargetError, UserError
 
 pytestmark = pytest.mark.toolchain
 
@@ -204,3 +204,19 @@ def test_threads_compile_side_by_side(quick: Options) -> None:
     with ThreadPoolExecutor(4) as threads:
         for factor, result in enumerate(threads.map(compiled, range(8))):
             torch.testing.assert_close(result, torch.softmax(x * factor, -1))
+
+
+def test_sparse_inputs_are_refused_by_name(quick: Options) -> None:
+    with pytest.raises(CaptureError, match=r"args\[1\] has layout torch.sparse_coo"):
+        compiled(torch.add, (random(4, 4), random(4, 4).to_sparse()), quick)
+
+
+@pytest.mark.parametrize("target", [3, torch.device("cpu"), [3], ["cuda:sm_90", None], b"cpu"], ids=repr)
+def test_a_target_is_a_name(target: object, quick: Options) -> None:
+    with pytest.raises(TargetError, match=r"target is .*; expected a name"):
+        mkwrap.compile(torch.neg, (random(4),), target=target, options=quick)  # type: ignore[arg-type]
+
+
+def test_options_are_no_dict() -> None:
+    with pytest.raises(OptionError, match=r"options is .*; expected a mkwrap\.Options"):
+        mkwrap.compile(torch.neg, (random(4),), options={"tune": "off"})  # type: ignore[arg-type]
