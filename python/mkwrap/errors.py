@@ -131,7 +131,7 @@ class ArchitectureError(ToolchainError):
 
 
 class CacheError(ToolchainError):
-    """The cache directory cannot be used (not writable, disk full)."""
+    """The cache directory, or the file a library is to be written to, cannot be used (not writable, disk full)."""
 
 
 class VerifyError(InternalError):

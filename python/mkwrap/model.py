@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 from mkwrap import _C
 from mkwrap.calls import giver, mapping, read_call, sequence
-from mkwrap.errors import LibraryFormatError
-from mkwrap.options import Options
+from mkwrap.errors import CacheError, InputError, LibraryFormatError, TargetError
+from mkwrap.options import Options, given_or_default
 from mkwrap.report import Report, make_report
 from mkwrap.retune import tuned
 from mkwrap.stages import Provenance
@@ -24,6 +25,9 @@ from mkwrap.tune.record import rows_of
 from mkwrap.tune.record_file import write_record
 
 MANIFEST_FORMAT = 1
+
+# The runtime takes an ordinal of 32 bits.
+_MOST_ORDINAL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,37 @@ class Model(_C.Model):
             results.append(give(tensors, buffers, results))
         return self._call.result.unflatten(iter(results))
 
+    def create(self, device: int) -> None:
+        """Create the model on a device ordinal (CPU: 0); the first call does it where its first input lives.
+
+        Raises `InputError` for what is no ordinal, `TargetError` where there is no such device or the model lives on another
+        already, `DriverError`, `ArchitectureError`.
+        """
+        if isinstance(device, bool) or not isinstance(device, SupportsIndex):
+            raise InputError(f"device is {device!r}; expected a device's ordinal, an integer (0 for the CPU)")
+        ordinal = operator.index(device)
+        if not 0 <= ordinal <= _MOST_ORDINAL:
+            raise TargetError(f"there is no {self.device_type} device {device}; the first is 0")
+        try:
+            super().create(ordinal)
+        except ValueError as error:
+            hint = "; a CPU library takes device 0" if self.device_type == "cpu" else ""
+            raise TargetError(f"the library cannot be loaded on device {device}: {error}{hint}") from error
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the library to path, atomically: a reader sees the old file or the whole new one."""
+        """Write the library to path, atomically: a reader sees the old file or the whole new one.
+
+        Raises `CacheError`, naming `path`, where it cannot be written.
+        """
         target = Path(path)
+        if target.is_dir():
+            raise CacheError(f"cannot write the library to {target}: it is a folder; name a file in it")
+        try:
+            self._publish(target)
+        except OSError as error:
+            raise CacheError(f"cannot write the library to {target}: {error.strerror or error}") from error
+
+    def _publish(self, target: Path) -> None:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
         try:
             with partial.open("xb") as file:
@@ -147,10 +179,11 @@ def load(path: str | os.PathLike[str], *, device: int = 0, tune: bool = False, o
     `tune` makes the choices that were left open (docs/open-choice.md) for this machine first; the tuned library is kept in
     the cache of `options`, where the next call finds it, and the file at `path` stays as it is.
 
-    Raises `LibraryFormatError` (no library, damaged, another version), `DriverError` (no CUDA driver or device),
-    `ArchitectureError` (no code for this machine).
+    Raises `LibraryFormatError` (no library, damaged, another version), `InputError` (`device` is no ordinal), `TargetError`
+    (there is no such device), `DriverError` (no CUDA driver), `ArchitectureError` (no code for this machine).
     """
-    model = Model(tuned(Path(path), None, options if options is not None else Options()) if tune else path)
+    settings = given_or_default(options)
+    model = Model(tuned(Path(path), None, settings) if tune else path)
     model.create(device)
     return model
 
@@ -165,7 +198,7 @@ def tune_library(
     kernel of which no variant gives the right result, `MeasureError` where measuring failed, `LibraryFormatError`.
     """
     target = Path(output) if output is not None else None
-    return Model(tuned(Path(path), target, options if options is not None else Options()))
+    return Model(tuned(Path(path), target, given_or_default(options)))
 
 
 def load_kept(path: Path, anew: Callable[[], Path]) -> Model:

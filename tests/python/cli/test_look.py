@@ -97,6 +97,12 @@ def test_bench_times_calls(run: Run, made: Made) -> None:
     assert kernel["median_us"] > 0
 
 
+def test_bench_on_a_device_that_is_not_there_ends_with_2(run: Run, made: Made) -> None:
+    code, out, errors = run("bench", made.library, "--device", 3)
+    assert (code, out) == (2, "")
+    assert "there is no CPU device 3; a CPU library takes device 0" in errors
+
+
 def test_bench_of_a_gpu_s_library_without_one_ends_with_3(run: Run, tmp_path: Path) -> None:
     if _C.cuda_devices():
         pytest.skip("this machine has a GPU")

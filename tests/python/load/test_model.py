@@ -130,9 +130,33 @@ def test_save_and_load(tmp_path: Path) -> None:
     again = mkwrap.load(tmp_path / "saved.so")
     assert torch.equal(again(torch.zeros(8)), torch.ones(8))
     assert again.manifest == model.manifest
-    with pytest.raises(FileNotFoundError):
-        model.save(tmp_path / "nowhere" / "m.so")
+    missing = tmp_path / "nowhere" / "m.so"
+    with pytest.raises(errors.CacheError, match=rf"to {missing}: No such file"):
+        model.save(missing)
+    with pytest.raises(errors.CacheError, match=rf"to {tmp_path}: it is a folder"):
+        model.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.cpp", "saved.so"]
+
+
+@pytest.mark.parametrize("device", ["cuda:3", None, 1.0, True])
+def test_a_device_is_an_ordinal(tmp_path: Path, device: object) -> None:
+    sealed(tmp_path / "m.so", ADD_ONE, [0], {}, 0, [buffer(0)])
+    with pytest.raises(errors.InputError, match=r"device is .*; expected a device's ordinal"):
+        mkwrap.load(tmp_path / "m.so", device=device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", [-1, 2**32])
+def test_an_ordinal_is_in_range(tmp_path: Path, device: int) -> None:
+    sealed(tmp_path / "m.so", ADD_ONE, [0], {}, 0, [buffer(0)])
+    with pytest.raises(errors.TargetError, match=f"there is no cpu device {device}"):
+        mkwrap.load(tmp_path / "m.so", device=device)
+
+
+def test_options_are_options(tmp_path: Path) -> None:
+    sealed(tmp_path / "m.so", ADD_ONE, [0], {}, 0, [buffer(0)])
+    for call in (mkwrap.load, mkwrap.tune_library):
+        with pytest.raises(errors.OptionError, match=r"options is .*; expected a mkwrap\.Options"):
+            call(tmp_path / "m.so", options={"tune": "off"})  # type: ignore[operator]
 
 
 def test_load_in_a_fresh_process(tmp_path: Path) -> None:
