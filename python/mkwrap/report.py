@@ -105,6 +105,7 @@ class Report:
 
     target: str
     device: str
+    """The devices whose choice is made; empty where all is left open."""
     kernels: tuple[KernelRow, ...]
     memory: Mapping[str, int]
     """Bytes: arena, workspace (per call in flight), constants (per model), traffic (estimate of one run)."""
@@ -166,10 +167,13 @@ def make_report(manifest: Mapping[str, object]) -> Report:
     targets = [_mapping(target) for target in _list(manifest["targets"])]
     memory = _mapping(manifest["memory"])
     archs = [str(target["arch"]) for target in targets]
+    kernels = tuple(_kernel(_mapping(kernel), archs) for kernel in _list(manifest["kernels"]))
+    is_open = {kernel.target for kernel in kernels if kernel.is_open}
+    devices = [str(target["device"]) for k, target in enumerate(targets) if target["device"] and k not in is_open]
     return Report(
         target=f"{targets[0]['kind']}:{', '.join(archs)}",
-        device=", ".join(dict.fromkeys(str(target["device"]) for target in targets if target["device"])),
-        kernels=tuple(_kernel(_mapping(kernel), archs) for kernel in _list(manifest["kernels"])),
+        device=", ".join(dict.fromkeys(devices)),
+        kernels=kernels,
         memory={name: int(str(memory[name])) for name in ("arena", "workspace", "constants", "traffic")},
     )
 

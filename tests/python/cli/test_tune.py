@@ -26,6 +26,11 @@ def opened(run: Run, made: Made, tmp_path: Path) -> Path:
     return path
 
 
+def test_inspect_says_that_nothing_is_tuned_yet(run: Run, opened: Path) -> None:
+    code, out, _ = run("inspect", opened)
+    assert (code, "not tuned: " in out, "tuned for" in out) == (0, True, False)
+
+
 def test_tune_writes_the_winners_library(run: Run, opened: Path, tmp_path: Path, x: torch.Tensor) -> None:
     words = ("--tune", "quick", "--threads", 2, "--cache-dir", tmp_path / "cache")
     record = tmp_path / "rows.jsonl"
