@@ -11,7 +11,7 @@ from rich.text import Text
 
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
-from mkwrap.errors import CacheError, OptionError
+from mkwrap.errors import OptionError
 from mkwrap.options import Options, TuneMode
 from mkwrap.report import spell_bytes
 
@@ -76,16 +76,14 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
         progress=False if as_json else None,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
+    _refuse_overwriting(output, (program, maker, tuning))
     # Programs are torch's: importing it is put off until there is one.
     named = cast(_Programs, import_module("mkwrap.cli.programs")).load_program(program, specs or [], maker)
     model = mkwrap.compile(
         named.callee, named.args, example_kwargs=named.kwargs, target=target or None, options=options
     )
     path = output if output is not None else Path(f"{named.stem}.so")
-    try:
-        model.save(path)
-    except OSError as error:
-        raise CacheError(f"cannot write the library to {path}: {error.strerror}") from error
+    model.save(path)
     if save_tuning is not None:
         model.save_tuning(save_tuning)
     _report(model, path, as_json)
@@ -102,6 +100,18 @@ def _report(model: Model, path: Path, as_json: bool) -> None:
     spent = ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in longest)
     show(model.report, Text(), Text(str(model.signature)))
     show(Text(f"{path}: {spell_bytes(path.stat().st_size)} in {sum(seconds.values()):.1f} s ({spent})", style="bold"))
+
+
+def _refuse_overwriting(output: Path | None, sources: Sequence[str | Path | None]) -> None:
+    """Refuse an output that is a file the compile reads: `file.py` of `file.py:function`, a .pt2 file, a record."""
+    for source in sources:
+        file = source if isinstance(source, Path) else Path(_file_of(source or ""))
+        if output is not None and output.is_file() and file.is_file() and output.samefile(file):
+            raise OptionError(f"--output is {str(output)!r}, which {str(source)!r} is read from; name another file")
+
+
+def _file_of(program: str) -> str:
+    return program.rpartition(":")[0] or program
 
 
 def _forced(pairs: Sequence[str]) -> dict[str, str]:

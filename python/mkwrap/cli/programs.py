@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from mkwrap.errors import DynamicShapeError, OptionError
+from mkwrap.report import spell_bytes
 
 _SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>scalar|\d+(?:x\d+)*):(?P<dtype>\w+)(?::(?P<below>\d+))?")
 _EXAMPLES = "example_inputs"
@@ -71,13 +73,18 @@ def example(spec: str) -> tuple[str, torch.Tensor]:
     if not isinstance(dtype, torch.dtype):
         raise OptionError(f"--input is {spec!r}; torch has no dtype {match['dtype']!r}")
     shape = () if match["shape"] == "scalar" else tuple(int(size) for size in match["shape"].split("x"))
-    generator = torch.Generator().manual_seed(0)
-    if dtype.is_floating_point or dtype.is_complex:
-        if match["below"]:
-            raise OptionError(f"--input is {spec!r}; a bound is for integers")
-        return match["name"] or "", torch.randn(shape, generator=generator).to(dtype)
+    is_float = dtype.is_floating_point or dtype.is_complex
+    if is_float and match["below"]:
+        raise OptionError(f"--input is {spec!r}; a bound is for integers")
     below = 2 if dtype is torch.bool else max(1, int(match["below"] or 2))
-    return match["name"] or "", torch.randint(below, shape, generator=generator).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    try:
+        made = torch.randn(shape, generator=generator) if is_float else torch.randint(below, shape, generator=generator)
+        return match["name"] or "", made.to(dtype)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        size = spell_bytes(math.prod(shape) * dtype.itemsize)
+        reason = str(error).partition("\n")[0]
+        raise OptionError(f"--input is {spec!r}; torch cannot make a tensor of {size} like that: {reason}") from error
 
 
 def _exported(path: Path) -> Named:

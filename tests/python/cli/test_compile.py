@@ -110,6 +110,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "both": (["{}:fn", "--input", "8:float32", "--inputs", "{}:pair"], "exclude each other"),
     "a number": (["{}:fn", "--inputs", "{}:number"], "gives a int; expected a tuple"),
     "spec": (["{}:fn", "--input", "8"], "expected [name=]SHAPE:DTYPE[:BELOW]"),
+    "too large": (
+        ["{}:fn", "--input", "9999999x9999999:float32"],
+        "--input is '9999999x9999999:float32'; torch cannot",
+    ),
+    "no size": (["{}:fn", "--input", f"{10**30}:int64"], "torch cannot make a tensor of"),
     "no export": (["none.pt2"], "cannot be read as a program of torch.export.save"),
     "export and inputs": (["none.pt2", "--input", "8:float32"], "brings its example inputs"),
     "tune": (["{}:fn", "--tune", "fast"], "Options.tune is 'fast'"),
@@ -128,6 +133,15 @@ def test_what_the_user_can_change_is_said_and_ends_with_2(what: str, run: Run, m
     assert message in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "o.so").exists()
+
+
+def test_an_output_that_is_read_is_refused(run: Run, made: Made) -> None:
+    for words in (("{}:fn",), ("json:dumps", "--inputs", "{}:pair")):
+        before = made.programs.read_text()
+        spelled = [word.replace("{}", str(made.programs)) for word in words]
+        code, _, errors = run("compile", *spelled, "-o", made.programs, "--cache-dir", made.cache, "--tune", "off")
+        assert (code, "name another file" in errors) == (2, True)
+        assert made.programs.read_text() == before
 
 
 def test_dynamic_exports_are_refused(run: Run, tmp_path: Path) -> None:
