@@ -31,7 +31,7 @@ from mkwrap.codegen.cpp import matmul
 from mkwrap.fuse import fuse
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.options import Options
+from mkwrap.options import Options, default_jobs
 from mkwrap.stages import Binary, BufferArgument, ConstantData, Kernel, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.headers import include_dir
@@ -89,7 +89,7 @@ CASES = (
 def main() -> None:
     """Run the cases asked for, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description="CPU matrix products beside torch.mm and numpy")
-    parser.add_argument("--threads", type=int, default=Options().threads)
+    parser.add_argument("--threads", type=int, default=default_jobs())
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)

@@ -84,8 +84,9 @@ class Options:
     """Write every stage's value as text into this folder."""
     cxx: str = field(default_factory=default_cxx)
     """The host C++ compiler."""
-    threads: int = field(default_factory=default_jobs)
-    """CPU target: threads that parallel kernels are tuned for."""
+    threads: int | None = None
+    """CPU target: threads that parallel kernels are tuned for; None: as many as `default_jobs` says, or, for a library whose
+    choice was left open, as many as it was compiled for."""
     tuning: Path | None = None
     """A tuning record (`Model.save_tuning`, docs/record.md) whose rows decide the kernels they fit, unmeasured."""
     require_tuning: bool = False
@@ -96,6 +97,8 @@ class Options:
             raise OptionError(f"Options.tune is {self.tune!r}; expected one of {', '.join(_TUNE_MODES)}")
         for name in ("jobs", "threads", "cache_bytes"):
             value = getattr(self, name)
+            if name == "threads" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"Options.{name} is {value!r}; expected an integer of at least 1")
         if not isinstance(self.force, Mapping) or not all(

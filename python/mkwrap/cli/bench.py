@@ -13,11 +13,13 @@ from rich.text import Text
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
 from mkwrap.report import KernelRow, spell_bytes, wrap_label
+from mkwrap.tune.here import here
 
 if TYPE_CHECKING:
     import torch
 
     from mkwrap.model import Model
+    from mkwrap.toolchain.relink import Manifest
 
 
 _LABEL_WIDTH = 60
@@ -45,8 +47,7 @@ def bench(
     median, spread, count = calls.call_us(model, calls.inputs_of(model, device, below), seconds)
     report = model.report
     traffic = report.memory["traffic"]
-    target = next(iter(report.kernels)).target if report.kernels else 0
-    kernels = [(kernel, _winner_us(kernel)) for kernel in report.kernels if kernel.target == target]
+    kernels = recorded(model, device)
     if as_json:
         rows = [
             {"name": kernel.name, "uses": kernel.uses, "winner": kernel.winner, "median_us": us}
@@ -76,6 +77,13 @@ def bench(
     total = sum((us or 0.0) * kernel.uses for kernel, us in kernels)
     table.add_row("", "all kernels", "", "", f"{total:.2f}", style="bold")
     show(table)
+
+
+def recorded(model: Model, device: int) -> list[tuple[KernelRow, float | None]]:
+    """Return the kernels of the target that the device runs, each with its winner's recorded median in microseconds."""
+    targets = cast("Manifest", model.manifest)["targets"]
+    number = here(targets, str(model.path), ordinal=device).number
+    return [(kernel, _winner_us(kernel)) for kernel in model.report.kernels if kernel.target == number]
 
 
 def _winner_us(kernel: KernelRow) -> float | None:

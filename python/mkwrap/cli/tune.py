@@ -21,7 +21,7 @@ def tune_command(
     ] = None,
     tune: Annotated[str, typer.Option(help="full or quick (a second per kernel).")] = "full",
     threads: Annotated[
-        int | None, typer.Option(help="CPU: threads the library was compiled for; default: all.")
+        int | None, typer.Option(help="CPU: threads to tune for; default: what the library was compiled for.")
     ] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Another cache directory than the default.")] = None,
     save_tuning: Annotated[Path | None, typer.Option(help="Write the library's tuning record here.")] = None,

@@ -15,7 +15,7 @@ from pathlib import Path
 from mkwrap.codegen import cpp
 from mkwrap.errors import TargetError
 from mkwrap.fresh import clear_on_fresh_cache
-from mkwrap.options import Options
+from mkwrap.options import Options, default_jobs
 from mkwrap.stages import Device
 from mkwrap.targets.target import Family, Target, stand_in
 from mkwrap.toolchain import cxx
@@ -63,7 +63,7 @@ def resolve(name: str, options: Options, measured: Sequence[Device] = ()) -> Tar
         raise TargetError(f"target {name!r} needs a compiler for {level.machine}; this machine is {machine}")
     flags = (*cxx.KERNEL_FLAGS, *level.flags)
     present = _runs(level, machine, features)
-    device = _device(arch, level, options.threads)
+    device = _device(arch, level, options.threads if options.threads is not None else default_jobs())
     return Target(
         name=f"cpu:{arch}",
         kind="cpu",

@@ -21,20 +21,21 @@ class Here:
     device: Device
 
 
-def here(targets: Sequence[TargetEntry], path: str, threads: int) -> Here:
-    """Return the target that a model of the library would take on this machine's first device.
+def here(targets: Sequence[TargetEntry], path: str, threads: int | None = None, ordinal: int = 0) -> Here:
+    """Return the target that a model of the library would take on this machine's CPU, or CUDA device of an ordinal.
 
+    `threads`: on a CPU, of what it is measured with; None: what the library was compiled for.
     Raises `ArchitectureError` where none of them is this machine's, `DriverError` where it has no CUDA device.
     """
-    return (_cpu if targets[0]["kind"] == "cpu" else _cuda)(targets, path, threads)
+    return _cpu(targets, path, threads) if targets[0]["kind"] == "cpu" else _cuda(targets, path, ordinal)
 
 
-def _cuda(targets: Sequence[TargetEntry], path: str, threads: int) -> Here:
-    del threads
+def _cuda(targets: Sequence[TargetEntry], path: str, ordinal: int) -> Here:
     devices = cuda.live_devices()
-    if not devices:
-        raise DriverError(f"{path} is for a GPU; this machine has no CUDA device, or no driver for it")
-    live = devices[0]
+    if ordinal >= len(devices):
+        missing = f"CUDA device {ordinal}" if devices else "CUDA device, or no driver for it"
+        raise DriverError(f"{path} is for a GPU; this machine has no {missing}")
+    live = devices[ordinal]
     fitting = [n for n, target in enumerate(targets) if cuda.runs(target["arch"], live.capability)]
     if not fitting:
         archs = ", ".join(target["arch"] for target in targets)
@@ -44,9 +45,9 @@ def _cuda(targets: Sequence[TargetEntry], path: str, threads: int) -> Here:
     return Here(best, "cuda", cuda.measured_device(cuda.DEVICES[targets[best]["arch"]], live))
 
 
-def _cpu(targets: Sequence[TargetEntry], path: str, threads: int) -> Here:
+def _cpu(targets: Sequence[TargetEntry], path: str, threads: int | None) -> Here:
     (target,) = targets
-    device, features = cpu.this_machine(target["arch"], threads)
+    device, features = cpu.this_machine(target["arch"], threads if threads is not None else target["units"])
     missing = sorted(set(target["features"]) - features)
     if missing:
         raise ArchitectureError(f"{path} is compiled for {target['arch']}; this CPU lacks {', '.join(missing)}")

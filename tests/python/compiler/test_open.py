@@ -243,6 +243,19 @@ def test_a_tuned_library_in_the_cache_takes_the_place_of_what_was_used_longest_a
         assert not old.exists()
 
 
+def test_a_library_is_tuned_for_the_threads_it_was_compiled_for(
+    opened: Model, cold: Options, winner: Callable[[int], list[Contest]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner(0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    for threads, units in ((None, 2), (3, 3)):
+        closed = mkwrap.tune_library(opened.path, None, replace(cold, threads=threads))
+        (target,) = LinkedLibrary(closed.path).manifest["targets"]
+        assert target["units"] == units
+        assert target["tuning"] is not None
+        assert target["tuning"]["device"]["units"] == units
+
+
 def test_in_place(
     opened: Model, x: torch.Tensor, cold: Options, tmp_path: Path, winner: Callable[[int], list[Contest]]
 ) -> None:

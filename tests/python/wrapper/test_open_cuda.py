@@ -15,6 +15,7 @@ from tests.python.wrapper.fakes import has_cuda_header, run_on_fake
 import mkwrap
 from mkwrap import Model, Options, errors
 from mkwrap.cli.app import main
+from mkwrap.cli.bench import recorded
 from mkwrap.targets import cuda
 from mkwrap.targets.cuda import LiveDevice
 from mkwrap.toolchain.relink import KernelEntry, LinkedLibrary
@@ -222,6 +223,15 @@ def test_c41_each_machine_closes_its_own_architecture(
     device(replace(A100, name="Tesla T4", capability=(7, 5)))
     with pytest.raises(errors.ArchitectureError, match=r"sm_80, sm_90; this device \(Tesla T4\) is sm_75"):
         mkwrap.load(both.path, tune=True, options=options)
+
+
+def test_c41_bench_shows_the_kernels_of_the_device_at_hand(both: Model, device: Callable[..., None]) -> None:
+    for live, target in ((A100, 0), (H100, 1)):
+        device(live)
+        rows = recorded(both, 0)
+        assert [kernel.target for kernel, _ in rows] == [target]
+    with pytest.raises(errors.DriverError, match="no CUDA device 1"):
+        recorded(both, 1)
 
 
 def test_c41_a_missing_image_is_named_before_any_launch(both: Model, runner: Path, tmp_path: Path) -> None:
