@@ -202,7 +202,7 @@ def test_threads_compile_side_by_side(quick: Options) -> None:
         return result
 
     with ThreadPoolExecutor(4) as threads:
-        for factor, result in enumerate(threads.map(compiled, range(8))):
+        for factor, result in enumerate(threads.map(compiled, range(4))):
             torch.testing.assert_close(result, torch.softmax(x * factor, -1))
 
 
