@@ -66,6 +66,9 @@ def constant(value: bool | int | float, dtype: DType) -> str:
         # Triton before 3.9 writes the literal -0.0 as 0.0, and negates by subtracting from 0.0.
         bits = 8 * dtype.itemsize
         return f"tl.full([], {-(1 << (bits - 1))}, tl.int{bits}).to({TYPES[dtype]}, bitcast=True)"
+    if dtype is DType.BFLOAT16:
+        # Triton's interpreter before 3.9 has no bfloat16 constants.
+        return f"tl.full([], {float_literal(float(value))}, tl.float32).to({TYPES[dtype]})"
     return f"tl.full([], {float_literal(float(value))}, {TYPES[dtype]})"
 
 

@@ -88,14 +88,20 @@ def test_constants_are_typed(value: float, dtype: DType, text: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [F32, F64, DType.FLOAT16, DType.BFLOAT16])
-def test_a_negative_zero_keeps_its_sign(dtype: DType, tmp_path: Path) -> None:
+def test_constants_arrive_as_they_are(dtype: DType, tmp_path: Path) -> None:
     body = BodyBuilder()
-    body.store("arg0", (I0,), body.constant(-0.0, dtype))
-    case = kernel(Nest("zeros", axes((I0, 5)), (), body.body()), [], [buffer("arg0", dtype, [5])])
+    for place, value in enumerate((-0.0, 0.0, -1.5)):
+        body.store(f"arg{place}", (I0,), body.constant(value, dtype))
+    writes = [buffer(f"arg{place}", dtype, [5]) for place in range(3)]
+    case = kernel(Nest("constants", axes((I0, 5)), (), body.body()), [], writes)
     memory = fill(case)
     for source in sources(case, H100, most=1):
         run(source, memory, tmp_path)
-        assert bool(torch.signbit(memory[0]).all())
+        assert [(float(memory[k][0]), bool(torch.signbit(memory[k]).all())) for k in range(3)] == [
+            (0.0, True),
+            (0.0, False),
+            (-1.5, True),
+        ]
         assert isinstance(compile_source(source, H100), Binary)
 
 
