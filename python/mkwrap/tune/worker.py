@@ -16,7 +16,7 @@ import numpy as np
 from mkwrap import _C
 from mkwrap.errors import DriverError
 from mkwrap.toolchain.channel import Channel
-from mkwrap.toolchain.rejection import LATE
+from mkwrap.toolchain.trouble import LATE
 from mkwrap.tune.contest import Answer, At, Contest, Done, Fault, Prepare, Samples
 from mkwrap.tune.cpu_bench import CpuBench
 from mkwrap.tune.cuda_bench import CudaBench
