@@ -20,9 +20,9 @@ from tests.python.compiler.test_artifact import SYSTEM, output, symbols
 import mkwrap
 from mkwrap import Model, Options, errors
 from mkwrap.toolchain.elf import Elf
-from mkwrap.toolchain.trouble import LATE
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
+from mkwrap.toolchain.trouble import LATE
 from mkwrap.tune.contest import Contest
 from mkwrap.tune.measure import Outcome, Referee
 
