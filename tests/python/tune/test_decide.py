@@ -7,7 +7,8 @@ from tests.python.tune.kernels import plus_one
 
 from mkwrap.errors import NoVariantError
 from mkwrap.stages import Binary, Source, Variant
-from mkwrap.toolchain.trouble import LATE, rejection, settled
+from mkwrap.toolchain.rejection import rejection, settled
+from mkwrap.toolchain.trouble import LATE
 from mkwrap.tune.contest import OUT_OF_RANGE
 from mkwrap.tune.match import Entrants, decide
 from mkwrap.tune.measure import Outcome
