@@ -149,9 +149,11 @@ class Elf:
         """
         cut = self._segments_of(dropped)
         whole = self.segment_at(section.address)
-        later = [s for s in self._loaded() if s.offset > whole.offset or s.address > whole.address]
-        if (whole.offset, whole.file_bytes) != (section.offset, section.size) or later:
-            raise LibraryFormatError(f"{self._name}: {section.name} is not the last segment alone")
+        behind = [s.name for s in self.sections if s.is_mapped and s != section and s.address + s.size > whole.address]
+        if (whole.offset, whole.file_bytes) != (section.offset, section.size) or behind:
+            raise LibraryFormatError(
+                f"{self._name}: {section.name} is not the last segment alone; with or behind it: {', '.join(behind)}"
+            )
         data = bytearray(self.data)
         for place, patch in patches.items():
             data[place : place + len(patch)] = patch

@@ -11,7 +11,7 @@ from mkwrap.stages import Program
 from mkwrap.toolchain.cache import Cache, digest
 from mkwrap.toolchain.cxx import compiler_version
 from mkwrap.toolchain.headers import headers_digest
-from mkwrap.toolchain.link import HOST_FLAGS, LINK_FLAGS, link
+from mkwrap.toolchain.link import HOST_FLAGS, LAYOUT, LINK_FLAGS, link
 from mkwrap.toolchain.seal import verify
 
 
@@ -30,6 +30,7 @@ def published(host: HostCode, program: Program, options: Options, *, anew: bool 
         headers_digest(),
         *HOST_FLAGS,
         *LINK_FLAGS,
+        LAYOUT,
         *[image.digest for image in host.objects],
         *[blob if isinstance(blob, bytes) else repr(blob) for blob in host.parts],
     ]

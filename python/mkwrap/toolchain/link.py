@@ -45,11 +45,19 @@ LINK_FLAGS: tuple[str, ...] = (
 )
 """Flags of the link of every model."""
 _EXPORTS = "{ global: mkw_get_api; local: *; };\n"
-# Behind everything else, each in a segment of its own (a page is skipped before it): the code that may be dropped, then
-# the parts. INSERT keeps the linker's own script for the rest.
-_LAYOUT = """SECTIONS {{
+LAYOUT = """SECTIONS {{
+  .interp : {{ *(.interp) }}
+  .note.gnu.property : {{ *(.note.gnu.property) }}
+}} INSERT BEFORE .dynsym;
+SECTIONS {{
 {sections}
 }} INSERT AFTER .bss;
+"""
+"""The linker script of every model; INSERT keeps the linker's own for the rest.
+
+Behind everything else, each in a segment of its own (a page is skipped before it): the code that may be dropped, then the parts.
+GNU ld's script for shared libraries names no notes (compilers that default to -fcf-protection write one) and would put them into
+the parts' segment: they go to the front, where it looks for `.interp` to put them behind; there is none in a library.
 """
 _SECTION = """  . = ALIGN(CONSTANT(MAXPAGESIZE)) + CONSTANT(MAXPAGESIZE);
   {name} : ALIGN(CONSTANT(MAXPAGESIZE)) {{ {inputs} }}"""
@@ -103,7 +111,7 @@ def _layout(host: HostCode) -> str:
     objects = {image.entry: _object(number) for number, image in enumerate(host.objects)}
     sections = [(f".mkwrap.code{k}", _CODE.format(file=objects[entry])) for k, entry in enumerate(host.apart)]
     sections.append((PARTS_SECTION, f"*({PARTS_SECTION})"))
-    return _LAYOUT.format(sections="\n".join(_SECTION.format(name=name, inputs=inputs) for name, inputs in sections))
+    return LAYOUT.format(sections="\n".join(_SECTION.format(name=name, inputs=inputs) for name, inputs in sections))
 
 
 def _command(host: HostCode, cxx: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from mkwrap.toolchain import libraries
 from mkwrap.toolchain import link as linking
 from mkwrap.toolchain.libraries import published
 from mkwrap.toolchain.link import link
+from mkwrap.toolchain.relink import LinkedLibrary
+from mkwrap.toolchain.seal import publish
 
 pytestmark = [
     pytest.mark.toolchain,
@@ -86,6 +89,41 @@ def test_a_library_is_kept_by_all_that_decides_its_bytes(tmp_path: Path, monkeyp
     assert other.path != first.path
     monkeypatch.setattr(libraries, "HOST_FLAGS", (*linking.HOST_FLAGS, "-g"))
     assert published(host, program, options).path != first.path
+
+
+NOTE = """.section .note.other, "a", %note
+.balign 4
+.long 4, 4, 1
+.asciz "abc"
+.long 7
+.section .note.GNU-stack, "", %progbits
+"""
+
+
+@pytest.mark.parametrize(
+    "linker", ["bfd", pytest.param("lld", marks=[pytest.mark.skipif(shutil.which("ld.lld") is None, reason="no LLD")])]
+)
+@pytest.mark.parametrize(
+    "notes", [["-Wl,-z,ibt,-z,shstk"], ["note.o"], ["-Wl,-z,ibt,-z,shstk", "note.o"]], ids=" ".join
+)
+def test_the_parts_can_be_written_anew_whatever_notes_there_are(
+    notes: list[str], linker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where g++ defaults to -fcf-protection: GNU ld put the note into the segment of the parts."""
+    if "-Wl,-z,ibt,-z,shstk" in notes and platform.machine() != "x86_64":
+        pytest.skip("control-flow notes are of x86")
+    (tmp_path / "note.s").write_text(NOTE)
+    subprocess.run(["gcc", "-c", "note.s", "-o", "note.o"], cwd=tmp_path, check=True)
+    given = [str(tmp_path / note) if note == "note.o" else note for note in notes]
+    monkeypatch.setattr(linking, "LINK_FLAGS", (*linking.LINK_FLAGS, f"-fuse-ld={linker}", *given))
+    host, program = _host(add_one(8))
+    library = link(host, program, "g++", tmp_path / "model.so")
+    assert "NOTE" in _output("readelf", "-lW", str(library.path))
+    linked = LinkedLibrary(library.path)
+    publish(linked.with_choice(linked.manifest, host.rows), tmp_path / "again.so")
+    again = LinkedLibrary(tmp_path / "again.so")
+    assert again.manifest == linked.manifest
+    assert [bytes(b) for b in again.parts.blobs] == [bytes(b) for b in linked.parts.blobs]
 
 
 def test_what_the_compiler_says_is_in_the_error(tmp_path: Path) -> None:
