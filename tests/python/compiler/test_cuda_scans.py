@@ -19,12 +19,12 @@ DTYPES = [torch.float32, torch.bfloat16, torch.int64]
 
 
 def forced(fn: Callable[..., object], inputs: tuple[torch.Tensor, ...], options: Options) -> list[mkwrap.Model]:
-    """Return a model of every variant of the only kernel."""
+    """Return a model of every variant of the only kernel: those measured, and those not worth measuring."""
     first = mkwrap.compile(fn, inputs, options=replace(options, tune="quick"))
     (kernel,) = first.manifest["kernels"]
-    labels = [timing["variant"] for timing in kernel["timings"]]
-    assert not kernel["rejected"], kernel["rejected"]
-    assert len(labels) >= 2 or inputs[0].numel() < 64
+    assert all(rejected["reason"].startswith("pruned:") for rejected in kernel["rejected"]), kernel["rejected"]
+    labels = [entry["variant"] for entry in (*kernel["timings"], *kernel["rejected"])]
+    assert len(labels) >= 2
     models = [mkwrap.compile(fn, inputs, options=replace(options, force={kernel["name"]: label})) for label in labels]
     return [first, *models]
 
