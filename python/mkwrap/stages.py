@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mkwrap.evidence import Key as Key  # noqa: PLC0414  a value of the stages, too
+from mkwrap.evidence import Provenance as Provenance  # noqa: PLC0414  a value of the stages, too
+from mkwrap.evidence import Tuned as Tuned  # noqa: PLC0414  a value of the stages, too
+from mkwrap.evidence import Versions as Versions  # noqa: PLC0414  a value of the stages, too
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Buffer, Expr, Nest
+from mkwrap.ir.signature import Guard as Guard  # noqa: PLC0414  a value of the stages, too
 from mkwrap.ir.signature import InputSpec as InputSpec  # noqa: PLC0414  a value of the stages, too
 from mkwrap.ir.signature import OutputKind as OutputKind  # noqa: PLC0414  a value of the stages, too
 from mkwrap.ir.signature import OutputSpec as OutputSpec  # noqa: PLC0414  a value of the stages, too
+from mkwrap.ir.signature import Relation as Relation  # noqa: PLC0414  a value of the stages, too
 from mkwrap.ir.signature import SymbolSpec as SymbolSpec  # noqa: PLC0414  a value of the stages, too
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ class CapturedGraph:
     samples: Mapping[str, torch.Tensor]
     """The example tensors, by input name."""
     symbols: tuple[SymbolSpec, ...] = ()
+    relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Program:
     outputs: tuple[OutputSpec, ...]
     constants: Mapping[str, ConstantData]
     symbols: tuple[SymbolSpec, ...] = ()
+    relations: tuple[Relation, ...] = ()
 
 
 class Access(Enum):
@@ -170,12 +178,18 @@ class Device:
     """CUDA: the version of the driver."""
 
 
+Point: TypeAlias = tuple[int, ...]
+"""Values of a kernel's symbols, in the order of their names; () for a static kernel."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The open choice: at least one variant per kernel; the first is the safe default."""
 
     schedule: Schedule
     variants: Mapping[str, tuple[Variant, ...]]
+    points: Mapping[str, Mapping[Point, tuple[Variant, ...]]] = field(default_factory=dict)
+    """Of each kernel with dynamic sizes: the points it is tuned at, and the variants worth trying there."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +263,8 @@ class Source:
     workspace_bytes: Expr | int = 0
     zero_workspace: bool = False
     """The workspace must be all zero before every run of the kernel."""
+    guards: tuple[Guard, ...] = ()
+    """What dynamic sizes must fulfil for this text to be right; none hold it back where sizes are in their ranges."""
 
 
 @dataclass(frozen=True)
@@ -308,57 +324,34 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """From points over the kernel's symbols to binaries; a static kernel has one row with an empty point."""
+class DispatchRow:
+    """A binary and the point it was elected at.
 
-    rows: tuple[tuple[tuple[int, ...], Binary], ...]
+    `handicap`, in 2⁻¹⁶ doublings, is added to its distance: what stands in for a faster binary whose guards may fail does so
+    only where no better row is near.
+    """
+
+    point: Point
+    binary: Binary
+    handicap: int = 0
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """From sizes to binaries: the nearest row whose binary's guards hold runs (`ir/nearest.py` has the rule).
+
+    A static kernel, and one that a single binary without guards serves everywhere, has one row and no symbols. For sizes in
+    their ranges there is always a row whose guards hold.
+    """
+
+    rows: tuple[DispatchRow, ...]
+    symbols: tuple[sympy.Symbol, ...] = ()
+    """What points are values of, in the order of their names."""
 
     @property
     def only(self) -> Binary:
-        """Return the binary of a static kernel."""
-        return self.rows[0][1]
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a choice is found by in a tuning record; sha256, hexadecimal."""
-
-    choice: str
-    """Of the kernel and of every candidate's label and text."""
-    nest: str
-    """Of the kernel alone: axes, body and parameters."""
-
-
-class Provenance(Enum):
-    """Where the evidence for a choice comes from."""
-
-    NONE = "nothing was measured"
-    MEASURED = "measured by this compile"
-    CACHE = "a row of the cache"
-    RECORD = "a row of the given record"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """When and how a choice was measured, and between which binaries."""
-
-    mode: str
-    """The tuning mode: "full" or "quick"."""
-    measured_at: str
-    """UTC, ISO 8601 to the second."""
-    images: Mapping[str, tuple[str, ...]]
-    """Label of each variant that was built → the digests of its images."""
-
-
-@dataclass(frozen=True)
-class Versions:
-    """The versions of what decides binaries and times."""
-
-    mkwrap: str
-    """With a digest of its C++ headers, which kernels are compiled against: `0.1.0+3f2a…`."""
-    toolchain: str
-    """The target's: compiler, version and flags."""
-    torch: str
+        """Return the binary of a kernel without dispatch."""
+        return self.rows[0].binary
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
@@ -59,10 +60,40 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class SymbolSpec:
-    """A dynamic size: its symbol, inclusive range, and the input dimension that binds it."""
+    """A dynamic size: its symbol, inclusive range, and the input dimension that binds it.
+
+    That dimension is `scale`·symbol + `offset` long (both 1 and 0 but where the program declares a derived dimension alone).
+    """
 
     symbol: sympy.Symbol
     low: int
     high: int
     input_name: str
     dim: int
+    scale: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What dynamic sizes must fulfil in every call, beyond their ranges: `left` op `right`, both over size symbols."""
+
+    left: Expr
+    op: Literal["==", "!=", "<", "<="]
+    right: Expr
+    origin: str = ""
+    """The user's source line that asks for it, where it is known."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the sizes must be like for a binary to be right: `expr` at most `most`, and a multiple of `multiple`."""
+
+    expr: Expr
+    most: int | None = None
+    multiple: int = 1
+
+    def holds(self, values: Mapping[sympy.Symbol, int]) -> bool:
+        """Whether it is fulfilled where every symbol of `expr` has a value."""
+        size = int(self.expr.subs(values))
+        return (self.most is None or size <= self.most) and size % self.multiple == 0

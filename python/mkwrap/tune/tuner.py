@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mkwrap.artifact import Open, OpenSelection
 from mkwrap.options import Options
-from mkwrap.stages import Binary, Candidates, Dispatch, Kernel, Rejected, Selection, Variant
+from mkwrap.stages import Binary, Candidates, Dispatch, DispatchRow, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
 from mkwrap.tune.early import Means
 from mkwrap.tune.match import LIMITS, Entrants, Matches, no_variant
@@ -108,7 +108,7 @@ def _selection(
     }
     return Selection(
         schedule=candidates.schedule,
-        winners={name: Dispatch((((), winner),)) for name, winner in winners.items()},
+        winners={name: Dispatch((DispatchRow((), winner),)) for name, winner in winners.items()},
         timings={name: decisions[name].timings for name in names},
         rejected={name: decisions[name].rejected for name in names},
         reasons={name: decisions[name].reason for name in names},

@@ -24,6 +24,7 @@ from mkwrap.stages import (
     ConstantData,
     Device,
     Dispatch,
+    DispatchRow,
     Image,
     InputSpec,
     Kernel,
@@ -124,7 +125,7 @@ class Hand:
         """Close the choice."""
         program = Program(self.buffers, (), tuple(self.inputs), tuple(self.outputs), self.constants, self.symbols)
         schedule = Schedule(program, self.kernels, tuple(self.steps), self.placements, sympy.sympify(self.arena_bytes))
-        winners = {name: Dispatch((((), binary),)) for name, binary in self.binaries.items()}
+        winners = {name: Dispatch((DispatchRow((), binary),)) for name, binary in self.binaries.items()}
         return Selection(schedule, winners, timings or {}, rejected or {}, dict.fromkeys(winners, "measured"))
 
 

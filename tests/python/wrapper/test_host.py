@@ -24,6 +24,7 @@ from mkwrap.stages import (
     BufferArgument,
     Device,
     Dispatch,
+    DispatchRow,
     Image,
     Launch,
     OutputKind,
@@ -139,7 +140,7 @@ def test_defects_of_earlier_stages_are_named() -> None:
     with pytest.raises(InternalError, match="binds t, a temporary without a place"):
         wrap(hand.selection(), cpu_description())
     selection = _copy().selection()
-    rows = (((1,), _binary("a")), ((2,), _binary("b")))
+    rows = (DispatchRow((1,), _binary("a")), DispatchRow((2,), _binary("b")))
     with pytest.raises(InternalError, match="2 winners"):
         wrap(replace(selection, winners={"copy": Dispatch(rows)}), cpu_description())
 
