@@ -22,10 +22,15 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     for y, name in enumerate(names):
         for kernel in rows[name]["kernels"].values():
             best = min(kernel["truth_us"].values())
-            others = [min(us / best, _LIMIT) for us in kernel["truth_us"].values()]
-            axes.plot(
-                others, [y] * len(others), "|", color="#9aa5b1", markersize=7, label="a variant" if y == 0 else None
-            )
+            for color, pruned in (("#9aa5b1", False), ("#c51b7d", True)):
+                others = [
+                    min(us / best, _LIMIT)
+                    for label, us in kernel["truth_us"].items()
+                    if (label in kernel["pruned"]) is pruned
+                ]
+                axes.plot(others, [y] * len(others), "|", color=color, markersize=7)
+    for color, label in (("#9aa5b1", "a variant"), ("#c51b7d", "a variant pruned by the cost model")):
+        axes.plot([], [], "|", color=color, markersize=7, label=label)
     places = range(len(names))
     entry = [min(rows[name]["entry_0"], _LIMIT) for name in names]
     regret = [min(rows[name]["regret"], _LIMIT) for name in names]
