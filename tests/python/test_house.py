@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("options", "fresh"),
     ("ir",),
-    ("stages", "artifact", "pytree"),
+    ("stages", "evidence", "artifact", "pytree"),
     ("capture", "examples", "decompose", "fold", "origins", "lower", "fuse"),
     ("codegen",),
     ("_C",),
