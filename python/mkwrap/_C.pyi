@@ -87,7 +87,11 @@ class Model:
 
 @final
 class Reference:
-    """A right result, and how near others must come: `mkwrap.tune.values.disagreement` in one pass, on several threads."""
+    """A right result, and how near others must come; compared in one pass, on several threads.
+
+    Right are equal bytes; floats that are equal, or both NaN, or nearer to a finite one than `relative` times the larger of
+    it and the root mean square of the finite right ones.
+    """
 
     def __init__(self, dtype: str, expected: Buffer, relative: float) -> None:
         """Hold contiguous bytes, which must not change; `relative`: difference of floats that is still right.

@@ -71,12 +71,12 @@ class Standard:
     memory: Memory
     expected: Bytes
     reference: _C.Reference
-    """Compares in one pass with the meaning of `disagreement`."""
+    """Compares bytes with the expected ones in one pass, those between strided elements, too: no variant may touch them."""
 
 
 def standard(memory: Memory, expected: Bytes) -> Standard:
     """Make the standard of a written memory; the bytes must not change while it lives."""
-    return Standard(memory, expected, _C.Reference(memory.dtype.value, expected.data, _relative(memory)))
+    return Standard(memory, expected, _C.Reference(memory.dtype.value, expected.data, relative(memory)))
 
 
 def differences(standards: Sequence[Standard], results: Sequence[Bytes]) -> str:
@@ -93,49 +93,27 @@ def judged(judge: Standard, wrong: int, first: int, got: Bytes) -> str:
     """Say what is wrong with a result of which so many elements, first `first` with the bytes `got`, differ; "": nothing."""
     memory = judge.memory
     elements = judge.expected.size // memory.dtype.itemsize
-    if wrong <= _allowed(memory, elements):
+    if wrong <= allowed(memory, elements):
         return ""
-    x = _numbers(got, memory.dtype)[0]
-    y = _numbers(judge.expected, memory.dtype)[first]
+    x = numbers(got, memory.dtype)[0]
+    y = numbers(judge.expected, memory.dtype)[first]
     return f"wrong result: {wrong} of {elements} elements, first at {first}: {x:g}, expected {y:g}"
 
 
-def disagreement(memory: Memory, got: Bytes, expected: Bytes) -> str:
-    """Say how a written memory differs from what is right beyond its accuracy; "" where it does not.
-
-    Bytes between strided elements count, too: no variant may touch them. The definition that `_C.Reference` is held to.
-    """
-    if np.array_equal(got, expected):
-        return ""
-    x, y = _numbers(got, memory.dtype), _numbers(expected, memory.dtype)
-    right = _close(memory, x, y) if memory.dtype.is_float else x == y
-    wrong = np.flatnonzero(~right)
-    if wrong.size <= _allowed(memory, right.size):
-        return ""
-    first = int(wrong[0])
-    return f"wrong result: {wrong.size} of {right.size} elements, first at {first}: {x[first]:g}, expected {y[first]:g}"
-
-
-def _allowed(memory: Memory, elements: int) -> float:
+def allowed(memory: Memory, elements: int) -> float:
+    """Return how many of so many elements may differ: where values jump, a few."""
     return _JUMPING_FRACTION * elements if memory.accuracy is not None and memory.accuracy.jumps else 0
 
 
-def _relative(memory: Memory) -> float:
+def relative(memory: Memory) -> float:
+    """Return how far floats may lie from right ones, relative to the larger of the element and the root mean square of all."""
     if memory.accuracy is None:
         return 0.0
     return _TOLERANCE[memory.accuracy.precision] * memory.accuracy.slack
 
 
-def _numbers(data: Bytes, dtype: DType) -> npt.NDArray[np.generic]:
+def numbers(data: Bytes, dtype: DType) -> npt.NDArray[np.generic]:
+    """Return the numbers that bytes stand for; bfloat16 as float32."""
     if dtype is DType.BFLOAT16:
         return (data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
     return data.view(np.uint8 if dtype is DType.BOOL else dtype.value)
-
-
-def _close(memory: Memory, a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    with np.errstate(all="ignore"):
-        x, y = a.astype(np.float64), b.astype(np.float64)
-        finite = np.isfinite(y)
-        scale = float(np.sqrt(np.mean(np.square(y[finite])))) if finite.any() else 0.0
-        near = finite & (np.abs(x - y) <= _relative(memory) * np.maximum(np.abs(y), scale))
-        return np.asarray(near | (x == y) | (np.isnan(x) & np.isnan(y)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sympy
+from tests.python.tune.disagreement import disagreement
 from tests.python.tune.kernels import built, choose, options_in, plus_one, schedule_of, source_of, target_of, vector
 
 from mkwrap.errors import DynamicShapeError
@@ -20,7 +21,7 @@ from mkwrap.tune.accuracy import accuracies
 from mkwrap.tune.contest import Accuracy, Fill, Memory
 from mkwrap.tune.expected import expected_results
 from mkwrap.tune.inputs import index_limits, memories
-from mkwrap.tune.values import differences, disagreement, make, standard
+from mkwrap.tune.values import differences, make, standard
 
 ROW, COLUMN = axis_symbol("i"), axis_symbol("r")
 
