@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mkwrap.ir.nodes import Instruction, Nest, Scan, Sort
-from mkwrap.stages import Device, Kernel, Params, Source, Variant
+from mkwrap.stages import Device, Guard, Kernel, Params, Source, Variant
+
+if TYPE_CHECKING:
+    import sympy
 
 Space: TypeAlias = Callable[[Kernel, Device], tuple[Params, ...]]
 Render: TypeAlias = Callable[[Kernel, Variant, Device], Source]
+Forms: TypeAlias = Callable[[Kernel, "Mapping[sympy.Symbol, int]"], tuple[Params, ...]]
 
 
 WHOLE_ROW: frozenset[type[Instruction]] = frozenset({Scan, Sort})
@@ -21,8 +25,11 @@ WHOLE_ROW: frozenset[type[Instruction]] = frozenset({Scan, Sort})
 class Template:
     """A way to write a kernel.
 
-    `space` returns the legal params, best guess first, or () where the template does not fit the kernel.
-    `render` is pure: equal kernel, variant and device give equal text.
+    `space` returns the legal params, best guess first, or () where the template does not fit the kernel. Of a kernel with
+    dynamic sizes it is asked at points: with numbers of at least 2 in place of its symbols.
+    `render` is pure: equal kernel, variant and device give equal text. A kernel with dynamic sizes is written as it stands,
+    for all sizes at which the guards of the source hold. What such a kernel cannot be written as though a point of it can,
+    is refused with `DynamicShapeError`.
     """
 
     name: str
@@ -36,9 +43,35 @@ class Template:
         return {type(i) for i in nest.body} & WHOLE_ROW <= self.also
 
 
+def one_form(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, ...]:
+    """Write every variant of any kernel in one way: without further params."""
+    del kernel, limits
+    return ((),)
+
+
 @dataclass(frozen=True)
 class Language:
-    """A kernel language: its templates in order of preference (the first legal variant is the safe default)."""
+    """A kernel language: its templates in order of preference (the first legal variant is the safe default).
+
+    `forms` returns, for a kernel with dynamic sizes and the symbols' upper ends (a symbol that is missing has none), the
+    params that are put behind those of every variant, one text each, best first. Texts of the last are right for all sizes
+    up to the limits unless the variant's own params ask for guards; equal texts are one candidate.
+    """
 
     name: str
     templates: tuple[Template, ...]
+    forms: Forms = one_form
+
+
+def open_guards(guards: Iterable[Guard], limits: Mapping[sympy.Symbol, int]) -> tuple[Guard, ...]:
+    """Return the guards that may fail for sizes up to `limits`: what bounds a size that cannot be so large is left out.
+
+    Bounded expressions grow with their symbols.
+    """
+    return tuple(guard for guard in guards if not _always(guard, limits))
+
+
+def _always(guard: Guard, limits: Mapping[sympy.Symbol, int]) -> bool:
+    if guard.multiple != 1 or guard.most is None or not guard.expr.free_symbols <= limits.keys():
+        return False
+    return guard.holds(limits)

@@ -9,7 +9,12 @@ from mkwrap.codegen.triton.matmul import DOT_LOOP, MATMUL
 from mkwrap.codegen.triton.persistent import PERSISTENT
 from mkwrap.codegen.triton.pointwise import PLANE, POINTWISE
 from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
+from mkwrap.codegen.triton.sizes import forms
 from mkwrap.codegen.triton.split import SPLIT
 
-LANGUAGE = Language("triton", (PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, SCAN_CHUNKS, LOOPED, SPLIT_SCAN))
+LANGUAGE = Language(
+    "triton",
+    templates=(PLANE, POINTWISE, MATMUL, DOT_LOOP, SPLIT, PERSISTENT, SCAN_CHUNKS, LOOPED, SPLIT_SCAN),
+    forms=forms,
+)
 """`SPLIT_SCAN` comes last: in which order it adds floats depends on what runs when, so it must not be a default."""

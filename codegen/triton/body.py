@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import sympy
 
 from mkwrap.codegen.triton.indexing import expr_text
 from mkwrap.codegen.triton.scans import Form, Texts, form_of, write_combined, write_last, write_scan
+from mkwrap.codegen.triton.sizes import MULTIPLE, Sizes
 from mkwrap.codegen.triton.sorts import NEEDS, Key, write_sort
 from mkwrap.codegen.triton.spelling import TYPES, constant, spell
-from mkwrap.codegen.triton.tile import INT32_LIMIT, Tile, Value
+from mkwrap.codegen.triton.tile import INT32_LIMIT, Dim, Tile, Value
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
@@ -25,7 +26,6 @@ from mkwrap.ir.nodes import (
     IndexValue,
     Instruction,
     Load,
-    Nest,
     Scan,
     Sort,
     Store,
@@ -49,7 +49,7 @@ class Body:
         writer: Writer,
         tile: Tile,
         buffers: Mapping[str, Buffer],
-        wide: bool,
+        sizes: Sizes,
         approximate: frozenset[str],
         stream: bool = False,
     ) -> None:
@@ -59,7 +59,7 @@ class Body:
         self.needs: set[str] = set()
         self.carries: dict[str, Texts] = {}
         self._buffers = buffers
-        self._wide = wide
+        self._sizes = sizes
         self._approximate = approximate
         self._stream = stream
         self._indices: dict[str, str] = {}
@@ -70,7 +70,7 @@ class Body:
     @property
     def int64(self) -> str:
         """Text that widens a position to int64, where offsets need it."""
-        return ".to(tl.int64)" if self._wide else ""
+        return ".to(tl.int64)" if self._sizes.wide else ""
 
     @property
     def all_dims(self) -> frozenset[str]:
@@ -106,7 +106,7 @@ class Body:
 
     def form(self, scan: Scan) -> Form:
         """How a scan is written, its arguments being known."""
-        return form_of(scan, [self.values[arg].dtype for arg in scan.args], self._wide)
+        return form_of(scan, [self.values[arg].dtype for arg in scan.args], self._sizes.wide)
 
     def scan_tile(self, scan: Scan) -> Texts:
         """Write the scan of the tile's own elements, and return the names of its parts."""
@@ -135,6 +135,11 @@ class Body:
     def text(self, expr: Expr) -> str:
         """Spell an expression over positions, sizes and values."""
         return expr_text(expr, self._names(expr), self._ranges)
+
+    def extent(self, dim: Dim) -> str:
+        """Spell the number of positions along a dimension, as a mask compares with it."""
+        text = self.text(dim.numel)
+        return f"tl.multiple_of({text}, {MULTIPLE})" if self._sizes.rounds(dim.numel) else text
 
     def masks(self, dims: frozenset[str]) -> list[str]:
         """Texts of the tile masks along some dimensions."""
@@ -218,7 +223,7 @@ class Body:
         self.writer.line(f"report({FAULT}, {' & '.join(conditions)})")
         self._define(check.dest, f"tl.minimum(tl.maximum({value.text}, 0), {last})", DType.INT64, value.dims)
         self._ranges[value_symbol(check.dest)] = (sympy.Integer(0), check.extent - 1)
-        if not self._wide:
+        if not self._sizes.wide:
             self._indices[check.dest] = f"{check.dest}.to(tl.int32)"
 
     def _compute(self, compute: Compute) -> None:
@@ -239,14 +244,3 @@ def fits_int32(expr: Expr, ranges: Ranges) -> bool:
         if int(limits[0]) < -INT32_LIMIT or int(limits[1]) > INT32_LIMIT:
             return False
     return True
-
-
-def needs_int64(nest: Nest, buffers: Mapping[str, Buffer], slack: int = 1 << 20) -> bool:
-    """Whether offsets or positions of a nest may leave int32; `slack` is the largest tile, which may overhang."""
-    groups: Sequence[Sequence[Expr]] = (
-        [axis.extent for axis in nest.axes],
-        [axis.extent for axis in nest.reduction_axes],
-    )
-    sizes = [sympy.Mul(*extents) for extents in groups]
-    sizes += [buffer.storage_elements for buffer in buffers.values()]
-    return any(not size.is_Integer or int(size) + slack > INT32_LIMIT for size in sizes)

@@ -108,13 +108,13 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
                 body.emit([instruction])
         body.emit(loop.stores)
     states = [formal for formals in plan.states.values() for formal in formals]
-    formals = (*formals_of(kernel, plan.rows.nest.body), plan.counter, *states)
+    formals = (*formals_of(kernel, plan.rows.nest.body, plan.rows.sizes), plan.counter, *states)
     made = function(writer, formals, plan.chunks * plan.tiles, body.needs, variant.params)
     return replace(source(kernel, variant, [made], plan.workspace_bytes), zero_workspace=True)
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
-    rows = rows_of(kernel)
+    rows = rows_of(kernel, variant.params)
     assert rows is not None
     assert rows.rows is not None
     assert rows.length is not None

@@ -13,6 +13,7 @@ from mkwrap.codegen.triton.rows import (
     Rows,
     lifted,
     rows_of,
+    suited_rows,
     write_collapsed,
     write_elements,
     write_program,
@@ -29,7 +30,7 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Tile shapes, warps, and whether loads of the next block are issued ahead."""
-    rows = rows_of(kernel)
+    rows = suited_rows(kernel)
     if rows is None or (_starved(rows, device) and _cut_elsewhere(rows)):
         return ()
     shapes = _INNER if rows.inner else _OUTER
@@ -77,7 +78,7 @@ _OUTER = ((32, 64, 8, 1), (64, 32, 8, 3), (64, 16, 4, 1), (64, 64, 8, 1))
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one program per tile of rows."""
     del device
-    found = rows_of(kernel)
+    found = rows_of(kernel, variant.params)
     assert found is not None
     walk = walk_of(found, variant.params)
     rows, params = walk.rows, dict(variant.params)
@@ -101,9 +102,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         body.emit(walk.loops.rows)
         body.emit(walk.loops.row_stores)
     grid = max_one(ceil_div(tile.dims[0].numel, x_block))
-    formals = (*formals_of(kernel, rows.nest.body), *walk.formals(0))
+    formals = (*formals_of(kernel, rows.nest.body, rows.sizes), *walk.formals(0))
     made = function(writer, formals, grid, body.needs, variant.params)
-    return source(kernel, variant, [made], walk.workspace_bytes)
+    return source(kernel, variant, [made], walk.workspace_bytes, walk.guards)
 
 
 def ahead(params: Mapping[str, int | str | bool]) -> str:

@@ -13,10 +13,11 @@ from typing import TypeAlias
 from mkwrap.codegen.matmul_roles import Operand
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
-from mkwrap.codegen.triton.body import Body, needs_int64
+from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.module import formals_of, function, source
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import Product, product_of
+from mkwrap.codegen.triton.sizes import Sizes, sizes_of
 from mkwrap.codegen.triton.spelling import TYPES
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two
 from mkwrap.codegen.writer import Writer
@@ -103,10 +104,8 @@ def _dims(product: Product, m: int, n: int) -> tuple[Dim, Dim, Dim]:
     )
 
 
-def _body(product: Product, writer: Writer, tile: Tile) -> Body:
-    buffers = buffers_of(product.kernel)
-    nest = product.kernel.nest
-    return Body(writer, tile, buffers, needs_int64(nest, buffers), approximable(nest))
+def _body(product: Product, writer: Writer, tile: Tile, sizes: Sizes) -> Body:
+    return Body(writer, tile, buffers_of(product.kernel), sizes, approximable(product.kernel.nest))
 
 
 def _write_tile(product: Product, body: Body, m: int, n: int) -> int:
@@ -136,11 +135,11 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     assert product is not None
     params = dict(variant.params)
     m, n, k = int(params["m"]), int(params["n"]), int(params["k"])
-    writer = Writer()
+    writer, sizes = Writer(), sizes_of(kernel, variant.params)
     batch, rows, columns = _dims(product, m, n)
     masked = overhangs(product.k, k)
-    left = _body(product, writer, Tile((batch, rows, Dim("ka", product.roles.k, k, masked))))
-    right = _body(product, writer, Tile((batch, Dim("kb", product.roles.k, k, masked), columns)))
+    left = _body(product, writer, Tile((batch, rows, Dim("ka", product.roles.k, k, masked))), sizes)
+    right = _body(product, writer, Tile((batch, Dim("kb", product.roles.k, k, masked), columns)), sizes)
     with writer.indented():
         grid = _write_tile(product, left, m, n)
         writer.line(f"total = tl.full([{m}, {n}], 0, tl.float32)")
@@ -153,10 +152,10 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
             _write_operand(left, product.roles.a, "a", "ka_mask" if masked else "")
             _write_operand(right, product.roles.b, "b", "kb_mask" if masked else "")
             writer.line(f'total = tl.dot(a, b, total, input_precision="{params["precision"]}")')
-        final = _body(product, writer, Tile((batch, rows, columns)))
+        final = _body(product, writer, Tile((batch, rows, columns)), sizes)
         _write_epilogue(product, final)
     needs = left.needs | right.needs | final.needs
-    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params)
+    made = function(writer, formals_of(kernel, product.kernel.nest.body, sizes), grid, needs, variant.params)
     return source(kernel, variant, [replace(made, contract=True)])
 
 
@@ -196,9 +195,9 @@ def render_loop(kernel: Kernel, variant: Variant, device: Device) -> Source:
     assert product is not None
     params = dict(variant.params)
     m, n = int(params["m"]), int(params["n"])
-    writer = Writer()
+    writer, sizes = Writer(), sizes_of(kernel, variant.params)
     dims = _dims(product, m, n)
-    body = _body(product, writer, Tile((*dims, Dim("k", product.roles.k, 0, False))))
+    body = _body(product, writer, Tile((*dims, Dim("k", product.roles.k, 0, False))), sizes)
     accumulator = product.roles.accumulator
     with writer.indented():
         grid = _write_tile(product, body, m, n)
@@ -211,10 +210,10 @@ def render_loop(kernel: Kernel, variant: Variant, device: Device) -> Source:
                 body.emit(operand.body)
                 writer.line(f"{name} = {body.values[operand.value].text}.to({TYPES[accumulator]})")
             writer.line("total = total + a * b")
-        final = _body(product, writer, Tile(dims))
+        final = _body(product, writer, Tile(dims), sizes)
         _write_epilogue(product, final)
     needs = body.needs | final.needs
-    made = function(writer, formals_of(kernel, product.kernel.nest.body), grid, needs, variant.params)
+    made = function(writer, formals_of(kernel, product.kernel.nest.body, sizes), grid, needs, variant.params)
     return source(kernel, variant, [replace(made, contract=True)])
 
 

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.triton.body import FAULT
 from mkwrap.codegen.triton.prelude import definitions
 from mkwrap.codegen.triton.scans import combines
+from mkwrap.codegen.triton.sizes import Sizes, sizes_of
 from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import value_dtypes
@@ -19,6 +19,7 @@ from mkwrap.stages import (
     Argument,
     BufferArgument,
     FaultArgument,
+    Guard,
     Kernel,
     Launch,
     Params,
@@ -60,7 +61,7 @@ class Function:
     x·y − x·y must be 0."""
 
 
-def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[Formal, ...]:
+def formals_of(kernel: Kernel, instructions: Iterable[Instruction], sizes: Sizes) -> tuple[Formal, ...]:
     """Formals for the parameters that some instructions touch, in the kernel's order, for all sizes, and for faults."""
     instructions = tuple(instructions)
     touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
@@ -69,14 +70,14 @@ def formals_of(kernel: Kernel, instructions: Iterable[Instruction]) -> tuple[For
         for k, p in enumerate(kernel.parameters)
         if p.buffer.name in touched
     ]
-    sizes = size_symbols(kernel.nest, [p.buffer for p in kernel.parameters])
-    formals += [Formal(s.name, "i64", SizeArgument(s), False) for s in sizes]
+    kind, dtype = ("i64", DType.INT64) if sizes.wide else ("i32", DType.INT32)
+    formals += [Formal(s.name, kind, SizeArgument(s, dtype), s in sizes.multiples) for s in sizes.symbols]
     if any(isinstance(i, BoundsCheck) for i in instructions):
         formals.append(Formal(FAULT, f"*{SIGNATURE[DType.INT32]}", FaultArgument(), False))
     return tuple(formals)
 
 
-def workspace_formal(name: str, dtype: DType, offset: int) -> Formal:
+def workspace_formal(name: str, dtype: DType, offset: int | Expr) -> Formal:
     """Formal for a part of the workspace; `offset` in bytes, a multiple of 16."""
     return Formal(name, f"*{SIGNATURE[dtype]}", WorkspaceArgument(offset), True)
 
@@ -94,8 +95,17 @@ def function(
     return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs), False)
 
 
-def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], workspace_bytes: int = 0) -> Source:
-    """Name the functions by the digest of all that their code depends on and join them into one module."""
+def source(
+    kernel: Kernel,
+    variant: Variant,
+    functions: Sequence[Function],
+    workspace_bytes: int | Expr = 0,
+    guards: Iterable[Guard] = (),
+) -> Source:
+    """Name the functions by the digest of all that their code depends on and join them into one module.
+
+    `guards` of the template's own come before those of the form, which the variant's params say.
+    """
     needs = {name for f in functions for name in f.needs}
     own = combines(kernel.nest, value_dtypes(kernel.nest), needs)
     prelude = "\n\n".join((*definitions(needs), *own))
@@ -105,7 +115,8 @@ def source(kernel: Kernel, variant: Variant, functions: Sequence[Function], work
     parts = [_header(kernel, variant) + _HEAD] + ([prelude] if prelude else [])
     parts += [_definition(name, f) for name, f in zip(names, functions, strict=True)]
     launches = tuple(_launch(name, f) for name, f in zip(names, functions, strict=True))
-    return Source(variant, "triton", "\n\n".join(parts), launches, workspace_bytes)
+    every = tuple(dict.fromkeys((*guards, *sizes_of(kernel, variant.params).guards)))
+    return Source(variant, "triton", "\n\n".join(parts), launches, workspace_bytes, guards=every)
 
 
 def _header(kernel: Kernel, variant: Variant) -> str:

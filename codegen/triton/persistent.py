@@ -14,18 +14,20 @@ from mkwrap.codegen.triton.rows import (
     row_blocks,
     rows_of,
     streams,
+    suited_rows,
     write_collapsed,
     write_elements,
     write_program,
     write_rows,
 )
+from mkwrap.codegen.triton.spelling import TYPES
 from mkwrap.codegen.triton.tile import ceil_div, power_of_two
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import alike_in_all_rows, defined, loads, scans, sorts
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Reduce, Scan, Sort, Store
 from mkwrap.ir.ops import SORT_LIMIT
-from mkwrap.stages import Device, Kernel, Params, Source, Variant
+from mkwrap.stages import Device, Guard, Kernel, Params, Source, Variant
 
 _INNER_LIMIT = 32768
 _OUTER_LIMIT = 512
@@ -36,12 +38,12 @@ _MANY_LOADS = 2
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
-    """Rows per program and warps, best first.
+    """Rows per program, elements that hold a whole row, and warps, best first.
 
     `stream`: what is read and written is not kept in the caches. `blocks`: so many programs per multiprocessor walk over
     the tiles of rows, loads issued `stages` ahead; else one program per tile.
     """
-    rows = rows_of(kernel)
+    rows = suited_rows(kernel)
     if rows is None or rows.length is None or rows.length > _limit(rows):
         return ()
     length = power_of_two(rows.length)
@@ -56,7 +58,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     found: list[Params] = []
     for x, warps in shapes:
         block = x if most is None else min(x, most)
-        found.append((("x", block), ("num_warps", max(min(warps, block * length // 32), 1))))
+        found.append((("x", block), ("r", length), ("num_warps", max(min(warps, block * length // 32), 1))))
     found = list(dict.fromkeys(found))
     if sorted_rows:
         return tuple(found)
@@ -117,12 +119,11 @@ def _outer_shapes(length: int) -> tuple[tuple[int, int], ...]:
 
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one program per tile of rows, or `blocks` per multiprocessor that walk over the tiles."""
-    rows = rows_of(kernel)
+    rows = rows_of(kernel, variant.params)
     assert rows is not None
-    assert rows.length is not None
     params = dict(variant.params)
-    x_block, blocks = int(params["x"]), int(params.get("blocks", 0))
-    tile = rows.tile(x_block, power_of_two(rows.length))
+    x_block, r_block, blocks = int(params["x"]), int(params["r"]), int(params.get("blocks", 0))
+    tile = rows.tile(x_block, r_block)
     writer = Writer()
     body = rows.body(writer, tile, stream=bool(params.get("stream", False)))
     count = ceil_div(tile.dims[0].numel, x_block)
@@ -140,8 +141,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
             writer.line(f"for tile in tl.range(program, {tiles}, {grid}, num_stages={params['stages']}):")
             with writer.indented():
                 _write_tile(body, rows, "tile", alike)
-    made = function(writer, formals_of(kernel, rows.nest.body), grid, body.needs, variant.params)
-    return source(kernel, variant, [made])
+    made = function(writer, formals_of(kernel, rows.nest.body, rows.sizes), grid, body.needs, variant.params)
+    whole = [Guard(tile.dims[1].numel, most=r_block)] if rows.length is None else []
+    return source(kernel, variant, [made], guards=whole)
 
 
 def _write_tile(body: Body, rows: Rows, number: str, known: frozenset[str]) -> None:
@@ -168,14 +170,12 @@ def _write_reduce(body: Body, rows: Rows, reduce: Reduce) -> None:
 
 def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
     """Mean first, then the sum of squared deviations: the row is at hand, so the exact way costs no memory traffic."""
-    assert rows.length is not None
     mean, deviations = reduce.dests
     body.needs.add("add")
     (value,) = lifted(body, rows, reduce)[:1]
     line = body.writer.line
     line(f"{mean}_in = {value}")
-    # A row of no elements has no mean; dividing by 1 then keeps it 0.
-    total, count = f"tl.reduce({mean}_in, 1, add, keep_dims=True)", float(max(rows.length, 1))
+    total, count = f"tl.reduce({mean}_in, 1, add, keep_dims=True)", _count(body, rows, reduce.dtypes[0])
     double = reduce.dtypes[0] is DType.FLOAT64
     line(f"{mean} = {total} / {count}" if double else f"{mean} = tl.div_rn({total}, {count})")
     apart = f"{mean}_in - {mean}"
@@ -185,6 +185,13 @@ def _write_two_pass(body: Body, rows: Rows, reduce: Reduce) -> None:
     line(f"{deviations} = tl.reduce({mean}_apart * {mean}_apart, 1, add, keep_dims=True)")
     for name, dtype in zip(reduce.dests, reduce.dtypes, strict=True):
         body.define(name, name, dtype, frozenset({"x"}))
+
+
+def _count(body: Body, rows: Rows, dtype: DType) -> str:
+    """Spell what a sum is divided by; a row of no elements has no mean, and dividing by 1 then keeps it 0."""
+    if rows.length is not None:
+        return str(float(max(rows.length, 1)))
+    return f"tl.maximum({body.text(body.tile.dims[1].numel)}, 1).to({TYPES[dtype]})"
 
 
 PERSISTENT = Template("persistent", space, render, also=frozenset({Scan, Sort}))

@@ -9,9 +9,10 @@ import sympy
 
 from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.template import Template
-from mkwrap.codegen.triton.body import Body, needs_int64
+from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.module import Function, formals_of, function, source
 from mkwrap.codegen.triton.precision import approximable
+from mkwrap.codegen.triton.sizes import sizes_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two, static
 from mkwrap.codegen.writer import Writer
@@ -66,13 +67,13 @@ def render_flat(kernel: Kernel, variant: Variant, device: Device) -> Source:
 def _function(kernel: Kernel, nest: Nest, tile: Tile, grid: int | Expr, params: Params) -> Function:
     buffers = buffers_of(kernel)
     writer = Writer()
-    wide = needs_int64(nest, buffers)
-    body = Body(writer, tile, buffers, wide, approximable(nest))
+    sizes = sizes_of(kernel, params)
+    body = Body(writer, tile, buffers, sizes, approximable(nest))
     with writer.indented():
-        writer.line("program = tl.program_id(0)" + (".to(tl.int64)" if wide else ""))
+        writer.line(f"program = tl.program_id(0){body.int64}")
         _positions(body)
         body.emit(nest.body)
-    return function(writer, formals_of(kernel, nest.body), max_one(grid), body.needs, params)
+    return function(writer, formals_of(kernel, nest.body, sizes), max_one(grid), body.needs, params)
 
 
 def max_one(grid: int | Expr) -> int | Expr:
@@ -95,7 +96,7 @@ def _positions(body: Body) -> None:
         else:
             body.writer.line(f"{dim.name} = {place}")
         if dim.masked:
-            body.writer.line(f"{dim.mask} = {dim.name} < {body.text(dim.numel)}")
+            body.writer.line(f"{dim.mask} = {dim.name} < {body.extent(dim)}")
         if k and count != "0":
             body.writer.line(f"rest_{dim.name} = {rest} // {count}")
             rest = f"rest_{dim.name}"

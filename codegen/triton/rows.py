@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import sympy
 
 from mkwrap.codegen.parameters import buffers_of
-from mkwrap.codegen.triton.body import Body, needs_int64
+from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.folds import Fold, fold_of
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.scans import Form, form_of
+from mkwrap.codegen.triton.sizes import Sizes, sizes_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, scans, sorts, value_dtypes
 from mkwrap.ir.nodes import Buffer, Nest, Reduce, Scan
-from mkwrap.stages import Device, Kernel
+from mkwrap.stages import Device, Kernel, Params
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,26 @@ class Rows:
     rows: int | None
     length: int | None
     inner: bool
-    wide: bool
+    sizes: Sizes
     per_word: int
     """Elements in four bytes of the main access, 1 or 2: of smaller ones, 32-bit accumulators would fill the registers."""
 
     def fold(self, reduce: Reduce) -> Fold:
         """The fold of one of the nest's reductions."""
-        return fold_of(reduce, value_dtypes(self.nest)[reduce.args[0]], self.wide)
+        return fold_of(reduce, value_dtypes(self.nest)[reduce.args[0]], self.sizes.wide)
 
     def form(self, scan: Scan) -> Form:
         """How one of the nest's scans is written."""
         dtypes = value_dtypes(self.nest)
-        return form_of(scan, [dtypes[arg] for arg in scan.args], self.wide)
+        return form_of(scan, [dtypes[arg] for arg in scan.args], self.sizes.wide)
 
     @property
     def heavy(self) -> bool:
         """Whether scans need many registers per element: several of them, wide states or positions, dear functions."""
         forms = [self.form(scan) for scan in scans(self.nest)]
-        return self.wide or len(forms) > 1 or any(form.width > 4 or form.op not in ("sum", "prod") for form in forms)
+        return (
+            self.sizes.wide or len(forms) > 1 or any(form.width > 4 or form.op not in ("sum", "prod") for form in forms)
+        )
 
     def tile(self, x_block: int, r_block: int) -> Tile:
         """A tile of `x_block` rows by `r_block` elements."""
@@ -61,12 +64,12 @@ class Rows:
 
     def body(self, writer: Writer, tile: Tile, stream: bool = False) -> Body:
         """Start a function's body on a tile."""
-        return Body(writer, tile, self.buffers, self.wide, approximable(self.nest), stream)
+        return Body(writer, tile, self.buffers, self.sizes, approximable(self.nest), stream)
 
 
-def rows_of(kernel: Kernel) -> Rows | None:
-    """Read a kernel as rows, or return None where it has no reduction, scan or sort or is a matrix product of note."""
-    if not (reduces(kernel.nest) or scans(kernel.nest) or sorts(kernel.nest)) or not reduces_better(kernel):
+def rows_of(kernel: Kernel, params: Params = ()) -> Rows | None:
+    """Read a kernel as rows, sizes as a variant's params say; None where it has no reduction, scan or sort."""
+    if not (reduces(kernel.nest) or scans(kernel.nest) or sorts(kernel.nest)):
         return None
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)
@@ -78,9 +81,14 @@ def rows_of(kernel: Kernel) -> Rows | None:
         rows=static([axis.extent for axis in nest.axes]),
         length=static([axis.extent for axis in nest.reduction_axes]),
         inner=contiguous is None or contiguous not in {axis.symbol for axis in nest.axes},
-        wide=needs_int64(nest, buffers),
+        sizes=sizes_of(kernel, params),
         per_word=min(max(4 // buffers[access.buffer].dtype.itemsize, 1), 2) if access is not None else 1,
     )
+
+
+def suited_rows(kernel: Kernel) -> Rows | None:
+    """Read a kernel as rows where templates for rows suit it: it is no matrix product, or a thin one."""
+    return rows_of(kernel) if reduces_better(kernel) else None
 
 
 def write_program(body: Body) -> None:
@@ -93,7 +101,7 @@ def write_rows(body: Body, program: str) -> None:
     dim = body.tile.dims[0]
     body.writer.line(f"x = {program} * {dim.block} + tl.arange(0, {dim.block})[:, None]")
     if dim.masked:
-        body.writer.line(f"x_mask = x < {body.text(dim.numel)}")
+        body.writer.line(f"x_mask = x < {body.extent(dim)}")
 
 
 def write_elements(body: Body, start: str = "") -> None:
@@ -102,7 +110,7 @@ def write_elements(body: Body, start: str = "") -> None:
     lanes = f"tl.arange(0, {dim.block})[None, :]" + body.int64
     body.writer.line(f"r = {start} + {lanes}" if start else f"r = {lanes}")
     if dim.masked:
-        body.writer.line(f"r_mask = r < {body.text(dim.numel)}")
+        body.writer.line(f"r_mask = r < {body.extent(dim)}")
 
 
 def lifted(body: Body, rows: Rows, reduce: Reduce) -> tuple[str, ...]:

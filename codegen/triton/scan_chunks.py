@@ -81,7 +81,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
-    rows = rows_of(kernel)
+    rows = rows_of(kernel, variant.params)
     assert rows is not None
     assert rows.rows is not None
     assert rows.length is not None
@@ -157,7 +157,7 @@ def _row_values(plan: Plan) -> tuple[Instruction, ...]:
 
 def _formals(kernel: Kernel, plan: Plan, instructions: tuple[Instruction, ...], levels: int) -> tuple[Formal, ...]:
     parts = [formal for level in plan.levels[:levels] for scan in level for formal in plan.formals[scan.dests[0]]]
-    return (*formals_of(kernel, instructions), *parts)
+    return (*formals_of(kernel, instructions, plan.rows.sizes), *parts)
 
 
 def _write_place(body: Body, chunks: int) -> None:

@@ -18,7 +18,7 @@ from mkwrap.codegen.triton.loops import Loop, Loops, cut, races_when_split
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
 from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.pointwise import max_one
-from mkwrap.codegen.triton.rows import Rows, rows_of, write_collapsed, write_program, write_rows
+from mkwrap.codegen.triton.rows import Rows, rows_of, suited_rows, write_collapsed, write_program, write_rows
 from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
 from mkwrap.codegen.triton.walk import walk_of, ways
 from mkwrap.codegen.writer import Writer
@@ -56,7 +56,7 @@ class Plan:
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Tile shapes and blocks per multiprocessor, where whole rows would leave multiprocessors idle."""
-    rows = rows_of(kernel)
+    rows = suited_rows(kernel)
     if rows is None or rows.rows is None or rows.length is None or rows.rows < 1:
         return ()
     least_length, least_chunk = _LEAST_INNER if rows.inner else _LEAST_OUTER
@@ -117,7 +117,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
-    found = rows_of(kernel)
+    found = rows_of(kernel, variant.params)
     assert found is not None
     walk = walk_of(found, variant.params)
     rows, loops = walk.rows, walk.loops
@@ -143,7 +143,7 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
                 place += _aligned(chunks * rows.rows * part.dtype.itemsize)
             formals[reduce.dests[0]] = tuple(parts)
     kept = walk.formals(place)
-    place += _aligned(walk.workspace_bytes)
+    place += _aligned(int(walk.workspace_bytes))
     return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, counters, kept, place)
 
 
@@ -212,7 +212,7 @@ def _row_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
 def _formals(kernel: Kernel, plan: Plan, instructions: list[Instruction], loops: int) -> tuple[Formal, ...]:
     parts = [f for loop in plan.loops.loops[:loops] for r in loop.reduces for f in plan.formals[r.dests[0]]]
     touched = {i.buffer for i in instructions if isinstance(i, Load | Store)}
-    return (*formals_of(kernel, instructions), *parts, *(f for f in plan.kept if f.name in touched))
+    return (*formals_of(kernel, instructions, plan.rows.sizes), *parts, *(f for f in plan.kept if f.name in touched))
 
 
 def _write_chunk(body: Body, plan: Plan, loop: Loop, params: Params, earlier: Sequence[Loop]) -> list[Instruction]:

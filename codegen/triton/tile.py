@@ -114,6 +114,12 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def plain(size: Expr | int) -> Expr | int:
+    """A known size as an int."""
+    expr = sympy.sympify(size)
+    return int(expr) if expr.is_Integer else expr
+
+
 def static(extents: Sequence[Expr] | Expr) -> int | None:
     """The product as an int where all extents are known, else None."""
     product = sympy.Mul(*extents) if isinstance(extents, Sequence) else extents

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mkwrap.codegen.triton.body import needs_int64
 from mkwrap.codegen.triton.keep import Kept, keep, kept_value
 from mkwrap.codegen.triton.loops import Loops, cut
 from mkwrap.codegen.triton.module import Formal, workspace_formal
 from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.rows import Rows
-from mkwrap.stages import Params
+from mkwrap.codegen.triton.tile import plain
+from mkwrap.ir.nodes import Expr
+from mkwrap.stages import Guard, Params
 
 _MOST_KEPT_BYTES = 64 * 2**20
 
@@ -24,13 +25,19 @@ class Walk:
     kept: Kept | None
 
     @property
-    def workspace_bytes(self) -> int:
+    def workspace_bytes(self) -> int | Expr:
         """Bytes of workspace that the kept value needs."""
         if self.kept is None or not self.kept.workspace:
             return 0
-        return int(self.kept.buffer.numel) * self.kept.dtype.itemsize
+        return plain(self.kept.buffer.numel * self.kept.dtype.itemsize)
 
-    def formals(self, offset: int) -> tuple[Formal, ...]:
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What keeps the workspace of dynamic sizes from growing beyond measure."""
+        nbytes = self.workspace_bytes
+        return () if isinstance(nbytes, int) else (Guard(nbytes, most=_MOST_KEPT_BYTES),)
+
+    def formals(self, offset: int | Expr) -> tuple[Formal, ...]:
         """The workspace argument of the kept value, `offset` bytes into the workspace."""
         if self.kept is None or not self.kept.workspace:
             return ()
@@ -52,7 +59,7 @@ def walk_of(rows: Rows, params: Params) -> Walk:
         return Walk(rows, loops, None)
     if kept.workspace:
         buffers = {**rows.buffers, kept.buffer.name: kept.buffer}
-        rows = replace(rows, buffers=buffers, wide=needs_int64(rows.nest, buffers))
+        rows = replace(rows, buffers=buffers)
     return Walk(rows, keep(rows.nest, loops, kept), kept)
 
 
@@ -74,5 +81,6 @@ def _kept(rows: Rows, loops: Loops) -> Kept | None:
     if kept is None or not kept.workspace:
         return kept
     if rows.rows is None or rows.length is None:
-        return None
+        # A point was asked whether it is worth it.
+        return kept
     return kept if 0 < rows.rows * rows.length * kept.dtype.itemsize <= _MOST_KEPT_BYTES else None

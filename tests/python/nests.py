@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import sympy
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import contiguous_strides
-from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
+from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Role
 from mkwrap.stages import Access, Kernel, Parameter
 
+Size: TypeAlias = int | Expr
+"""A number, or an expression over the symbols of dynamic sizes."""
 
-def axes(*pairs: tuple[sympy.Symbol, int]) -> tuple[Axis, ...]:
-    return tuple(Axis(symbol, sympy.Integer(extent)) for symbol, extent in pairs)
+
+def axes(*pairs: tuple[sympy.Symbol, Size]) -> tuple[Axis, ...]:
+    return tuple(Axis(symbol, sympy.sympify(extent)) for symbol, extent in pairs)
 
 
-def buffer(name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> Buffer:
-    sizes = tuple(sympy.Integer(n) for n in shape)
-    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.Integer(s) for s in strides)
+def buffer(name: str, dtype: DType, shape: Sequence[Size], strides: Sequence[Size] | None = None) -> Buffer:
+    sizes = tuple(sympy.sympify(n) for n in shape)
+    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.sympify(s) for s in strides)
     return Buffer(name, dtype, sizes, steps, Role.INPUT)
 
 

@@ -10,14 +10,14 @@ from mkwrap.ir.index import axis_symbol
 from mkwrap.ir.nodes import Buffer, Combine, Compute, Nest, Origin
 from mkwrap.ir.ops import ASSOCIATIVE, OPS, Kind
 from mkwrap.stages import Device, Kernel
-from tests.python.nests import axes, buffer, kernel
+from tests.python.nests import Size, axes, buffer, kernel
 
 I0, I1, I2, R0, R1 = (axis_symbol(name) for name in ("i0", "i1", "i2", "r0", "r1"))
 F32, F64, F16, BF16 = DType.FLOAT32, DType.FLOAT64, DType.FLOAT16, DType.BFLOAT16
 H100 = Device("cuda", "sm_90", vector_bytes=16, units=132, shared_bytes=227 * 1024, l2_bytes=50 * 2**20)
 
 
-def scalar_op(op: str, dtype: DType, n: int, result: DType | None = None) -> Kernel:
+def scalar_op(op: str, dtype: DType, n: Size, result: DType | None = None) -> Kernel:
     """out = op(arg0, arg1, …) over n points; shifts and `where` get arguments of the dtypes they take."""
     row = OPS[op]
     sources = [dtype] * row.arity
@@ -32,7 +32,7 @@ def scalar_op(op: str, dtype: DType, n: int, result: DType | None = None) -> Ker
     return kernel(Nest(op, axes((I0, n)), (), body.body()), reads, [buffer(out, body.dtype(value), [n])])
 
 
-def transpose(n: int, m: int, dtype: DType = F32) -> Kernel:
+def transpose(n: Size, m: Size, dtype: DType = F32) -> Kernel:
     """out[j, i] = exp(x[i, j] + bias[i])."""
     body = BodyBuilder()
     x = body.cast(body.load("arg0", dtype, (I0, I1)), F32)
@@ -42,7 +42,7 @@ def transpose(n: int, m: int, dtype: DType = F32) -> Kernel:
     return kernel(nest, [buffer("arg0", dtype, [n, m]), buffer("arg1", F32, [n])], [buffer("arg2", dtype, [m, n])])
 
 
-def padded_gather(n: int, m: int) -> Kernel:
+def padded_gather(n: Size, m: Size) -> Kernel:
     """out[i, j] = table[clamp(index[i])][j − 2] where 2 ≤ j < m − 1, else 0; plus j // 3 as a number."""
     body = BodyBuilder()
     checked = body.bounds_check(body.load("arg1", DType.INT64, (I0,)), sympy.Integer(7))
@@ -60,11 +60,11 @@ def padded_gather(n: int, m: int) -> Kernel:
     return kernel(nest, reads, [buffer("arg2", F32, [n, m])])
 
 
-def matrix(name: str, dtype: DType, rows: int, length: int, outer: bool = False) -> Buffer:
+def matrix(name: str, dtype: DType, rows: Size, length: Size, outer: bool = False) -> Buffer:
     return buffer(name, dtype, [rows, length], [1, rows] if outer else None)
 
 
-def softmax(rows: int, length: int, dtype: DType = F32, outer: bool = False, in_place: bool = False) -> Kernel:
+def softmax(rows: Size, length: Size, dtype: DType = F32, outer: bool = False, in_place: bool = False) -> Kernel:
     body = BodyBuilder()
     x = body.cast(body.load("arg0", dtype, (I0, R0)), F32)
     (top,) = body.reduce("maximum", x)
@@ -79,7 +79,7 @@ def softmax(rows: int, length: int, dtype: DType = F32, outer: bool = False, in_
     return kernel(nest, [source], [matrix("arg1", dtype, rows, length, outer)])
 
 
-def spread(rows: int, length: int, store: str = "") -> Kernel:
+def spread(rows: Size, length: Size, store: str = "") -> Kernel:
     """Σ (v − max v)² per row of v = a + b + c; `store`: "value" stores v too, "result" stores v − max v."""
     body = BodyBuilder()
     a, b, c = (body.load(f"arg{k}", F32, (I0, R0)) for k in range(3))
@@ -95,7 +95,7 @@ def spread(rows: int, length: int, store: str = "") -> Kernel:
     return kernel(nest, [matrix(f"arg{k}", F32, rows, length) for k in range(3)], writes)
 
 
-def log_sum_exp(rows: int, length: int, outer: bool = False) -> Kernel:
+def log_sum_exp(rows: Size, length: Size, outer: bool = False) -> Kernel:
     """As lowered: an infinite maximum is not taken off."""
     body = BodyBuilder()
     x = body.load("arg0", F32, (I0, R0))
@@ -107,7 +107,7 @@ def log_sum_exp(rows: int, length: int, outer: bool = False) -> Kernel:
     return kernel(nest, [matrix("arg0", F32, rows, length, outer)], [buffer("arg1", F32, [rows])])
 
 
-def softmax_and_logs(rows: int, length: int, logsumexp_first: bool = False) -> Kernel:
+def softmax_and_logs(rows: Size, length: Size, logsumexp_first: bool = False) -> Kernel:
     """softmax, log_softmax and logsumexp of a row: two sums of exponentials below one maximum."""
     body = BodyBuilder()
     x = body.load("arg0", F32, (I0, R0))
@@ -127,7 +127,7 @@ def softmax_and_logs(rows: int, length: int, logsumexp_first: bool = False) -> K
     return kernel(nest, [matrix("arg0", F32, rows, length)], writes)
 
 
-def reduction(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
+def reduction(op: str, rows: Size, length: Size, dtype: DType = F32, outer: bool = False) -> Kernel:
     body = BodyBuilder()
     results = body.reduce(op, body.load("arg0", dtype, (I0, R0)))
     for k, value in enumerate(results):
@@ -137,13 +137,20 @@ def reduction(op: str, rows: int, length: int, dtype: DType = F32, outer: bool =
     return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
 
 
-def layer_norm(rows: int, length: int, dtype: DType = F32) -> Kernel:
+def _count(body: BodyBuilder, length: Size) -> str:
+    """A number of elements as a float32."""
+    if isinstance(length, int):
+        return body.constant(length, F32)
+    return body.cast(body.index_value(length), F32)
+
+
+def layer_norm(rows: Size, length: Size, dtype: DType = F32) -> Kernel:
     """gelu(layer_norm(x + residual)) + (x + residual), and the mean: four inputs, one nest."""
     body = BodyBuilder()
     x, residual = (body.cast(body.load(name, dtype, (I0, R0)), F32) for name in ("arg0", "arg1"))
     x = body.compute("add", x, residual)
     mean, deviations = body.reduce("welford", x)
-    variance = body.compute("div", deviations, body.constant(length, F32))
+    variance = body.compute("div", deviations, _count(body, length))
     scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
     y = body.compute("mul", body.compute("sub", x, mean), scale)
     y = body.compute("mul", y, body.load("arg2", F32, (R0,)))
@@ -159,12 +166,12 @@ def layer_norm(rows: int, length: int, dtype: DType = F32) -> Kernel:
     return kernel(nest, reads, [matrix("arg4", dtype, rows, length), buffer("arg5", F32, [rows])])
 
 
-def normalized(rows: int, length: int, dtype: DType = F32) -> Kernel:
+def normalized(rows: Size, length: Size, dtype: DType = F32) -> Kernel:
     """(x − mean) / √(variance + 1e-5)."""
     body = BodyBuilder()
     x = body.cast(body.load("arg0", dtype, (I0, R0)), F32)
     mean, deviations = body.reduce("welford", x)
-    variance = body.compute("div", deviations, body.constant(length, F32))
+    variance = body.compute("div", deviations, _count(body, length))
     scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
     y = body.compute("mul", body.compute("sub", x, mean), scale)
     body.store("arg1", (I0, R0), body.cast(y, dtype))
@@ -172,7 +179,7 @@ def normalized(rows: int, length: int, dtype: DType = F32) -> Kernel:
     return kernel(nest, [matrix("arg0", dtype, rows, length)], [matrix("arg1", dtype, rows, length)])
 
 
-def renormalized(rows: int, length: int, softmax_too: bool = True) -> Kernel:
+def renormalized(rows: Size, length: Size, softmax_too: bool = True) -> Kernel:
     """n = (v − mean) / √(variance + 1e-5) of v = sin(gelu(x)), then softmax(n), or Σ exp(n − max n): three loops and more.
 
     v costs more than a load, and `arg1`, which n is stored to, is written before the last loop that needs v.
@@ -183,7 +190,7 @@ def renormalized(rows: int, length: int, softmax_too: bool = True) -> Kernel:
     half = body.compute("mul", x, body.constant(0.5, F32))
     v = body.compute("sin", body.compute("mul", half, body.compute("add", bell, body.constant(1, F32))))
     mean, deviations = body.reduce("welford", v)
-    variance = body.compute("div", deviations, body.constant(length, F32))
+    variance = body.compute("div", deviations, _count(body, length))
     scale = body.compute("rsqrt", body.compute("add", variance, body.constant(1e-5, F32)))
     n = body.compute("mul", body.compute("sub", v, mean), scale)
     body.store("arg1", (I0, R0), n)
@@ -199,7 +206,7 @@ def renormalized(rows: int, length: int, softmax_too: bool = True) -> Kernel:
     return kernel(nest, [matrix("arg0", F32, rows, length)], [matrix("arg1", F32, rows, length), last])
 
 
-def group_norm_sums(batch: int, groups: int, channels: int, pixels: int) -> Kernel:
+def group_norm_sums(batch: Size, groups: Size, channels: Size, pixels: Size) -> Kernel:
     """Sums over (channel, pixel) of x[n, c, g, p] in an order of dims that does not flatten: two reduction axes."""
     body = BodyBuilder()
     x = body.load("arg0", F32, (I0, R0, I1, R1))
@@ -210,7 +217,7 @@ def group_norm_sums(batch: int, groups: int, channels: int, pixels: int) -> Kern
 
 
 def product(
-    m: int, n: int, k: int, dtype: DType = F32, batch: int = 0, transposed: bool = True, activation: str = ""
+    m: Size, n: Size, k: Size, dtype: DType = F32, batch: Size = 0, transposed: bool = True, activation: str = ""
 ) -> Kernel:
     """out = activation(a @ b + bias), b given as (n, k) where `transposed`, with a batch dim in front if asked for."""
     lead = (I2,) if batch else ()
@@ -232,7 +239,7 @@ def product(
     return kernel(nest, reads, [buffer("arg3", dtype, [*sizes, m, n])])
 
 
-def scan(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = False) -> Kernel:
+def scan(op: str, rows: Size, length: Size, dtype: DType = F32, outer: bool = False) -> Kernel:
     """Every result of a scan of x + x."""
     body = BodyBuilder()
     x = body.load("arg0", dtype, (I0, R0))
@@ -244,7 +251,7 @@ def scan(op: str, rows: int, length: int, dtype: DType = F32, outer: bool = Fals
     return kernel(nest, [matrix("arg0", dtype, rows, length, outer)], writes)
 
 
-def sort(rows: int, length: int, dtype: DType = F32, descending: bool = False, outer: bool = False) -> Kernel:
+def sort(rows: Size, length: Size, dtype: DType = F32, descending: bool = False, outer: bool = False) -> Kernel:
     """Values in order and the positions they had."""
     body = BodyBuilder()
     values, places = body.sort(body.load("arg0", dtype, (I0, R0)), descending=descending)
@@ -268,7 +275,7 @@ LINEAR = Combine(
 """Of x → a·x + b, one after the other: associative, not commutative."""
 
 
-def associative(rows: int, length: int, outer: bool = False) -> Kernel:
+def associative(rows: Size, length: Size, outer: bool = False) -> Kernel:
     body = BodyBuilder()
     a, b = (body.load(name, F32, (I0, R0)) for name in ("arg0", "arg1"))
     for k, value in enumerate(body.scan(ASSOCIATIVE, a, b, combine=LINEAR)):

@@ -15,9 +15,10 @@ from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.look_back import SPLIT_SCAN
 from mkwrap.codegen.triton.loops import cut, scan_levels
 from mkwrap.codegen.triton.persistent import PERSISTENT
-from mkwrap.codegen.triton.rows import rows_of
+from mkwrap.codegen.triton.rows import suited_rows
 from mkwrap.codegen.triton.scan_chunks import SCAN_CHUNKS
 from mkwrap.codegen.triton.split import SPLIT
+from mkwrap.codegen.triton.tile import power_of_two
 from mkwrap.codegen.triton.walk import ways as ways_to_walk
 from mkwrap.ir.analysis import scans, sorts
 from mkwrap.ir.dtypes import DType
@@ -113,7 +114,7 @@ def check(
 
 def short_split(kernel: Kernel) -> Iterator[Source]:
     """Cut rows of a reduction or scan into up to three chunks of 32 elements or more, in every way that fits."""
-    rows = rows_of(kernel)
+    rows = suited_rows(kernel)
     if rows is None or rows.length is None or rows.length <= 32 or sorts(rows.nest):
         return
     params: Params = (("x", 2), ("r", 32), ("chunks", 3), ("num_warps", 1))
@@ -138,9 +139,9 @@ def _short_scans(kernel: Kernel, params: Params) -> Iterator[Source]:
 
 def walking(kernel: Kernel) -> Iterator[Source]:
     """Walk over tiles of rows with two programs, for rows that fit one block."""
-    rows = rows_of(kernel)
+    rows = suited_rows(kernel)
     if rows is not None and rows.length is not None and 0 < rows.length <= 512:
-        params: Params = (("x", 2), ("num_warps", 1), ("blocks", 1), ("stages", 2))
+        params: Params = (("x", 2), ("r", power_of_two(rows.length)), ("num_warps", 1), ("blocks", 1), ("stages", 2))
         yield PERSISTENT.render(kernel, Variant(kernel.name, "persistent", params), replace(H100, units=2))
 
 

@@ -9,6 +9,7 @@ import sympy
 import torch
 
 from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import contiguous_strides, size_symbol
 from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
 from mkwrap.stages import Binary, Kernel, SizeArgument
@@ -51,7 +52,7 @@ def test_dynamic_rows_have_persistent_and_looped_variants(rows: int, tmp_path: P
         got = {0: x, 1: torch.empty(rows * 60)}
         run(source, got, tmp_path, {ROWS: rows})
         torch.testing.assert_close(got[1].view(rows, 60), torch.softmax(x.view(rows, 60), 1))
-        assert SizeArgument(ROWS) in source.launches[0].args
+        assert SizeArgument(ROWS, DType.INT32) in source.launches[0].args
         seen.add(source.variant.template)
     assert seen == {"persistent", "looped"}
 

@@ -1,0 +1,190 @@
+"""What a text takes for granted about dynamic sizes: the width of indices, and which sizes 16 divides.
+
+Triton joins accesses of neighbouring elements into one of 16 bytes where it can prove that rows start at, and masks end
+at, multiples of enough elements. A static size shows it; for a dynamic one an attribute of the argument says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from mkwrap.codegen.matmul_roles import matmul_roles, split_axes
+from mkwrap.codegen.parameters import buffers_of, size_symbols
+from mkwrap.codegen.triton.indexing import over_position
+from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
+from mkwrap.codegen.triton.tile import INT32_LIMIT
+from mkwrap.ir.analysis import loads, stores
+from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol
+from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
+from mkwrap.stages import Guard, Kernel, Params
+
+MULTIPLE = 16
+"""What divides a size that Triton's attribute speaks of."""
+_VECTOR_BYTES = 16
+_SLACK = 1 << 20
+"""The largest tile: positions may overhang the end of a row by so much."""
+_MOST_INDEX = INT32_LIMIT - _SLACK
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How one text treats a kernel's sizes.
+
+    `wide`: indices are int64. `multiples`: the symbols, and whole extents, that 16 divides.
+    """
+
+    symbols: tuple[sympy.Symbol, ...]
+    wide: bool
+    multiples: frozenset[Expr]
+    guards: tuple[Guard, ...]
+
+    def rounds(self, extent: Expr) -> bool:
+        """Whether 16 divides a whole extent though none of its factors says so."""
+        return not extent.is_Symbol and sympy.expand(extent) in self.multiples
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What an access moves by or ends at, and of how many elements it should be a multiple."""
+
+    expr: Expr
+    elements: int
+
+    def fits(self, known: frozenset[Expr]) -> bool:
+        """Whether it is such a multiple where 16 divides those symbols; what holds no symbol is nobody's to choose."""
+        return all(self._term_fits(term, known) for term in sympy.Add.make_args(self.expr))
+
+    def _term_fits(self, term: Expr, known: frozenset[Expr]) -> bool:
+        coefficient = term.as_coeff_Mul()[0]
+        whole = coefficient.is_Integer and int(coefficient) % self.elements == 0
+        return bool(whole or not term.free_symbols or term.free_symbols & known)
+
+
+def sizes_of(kernel: Kernel, params: Params) -> Sizes:
+    """Read what a variant's params say about sizes: `divisible`, `wide`; no such params on a static kernel."""
+    options = dict(params)
+    buffers = buffers_of(kernel)
+    symbols = size_symbols(kernel.nest, buffers.values())
+    spans = _spans(kernel.nest, buffers.values())
+    wide = bool(options.get("wide", False)) or any(_exceeds(span) for span in spans)
+    multiples = _multiples(kernel) if options.get("divisible", False) else ()
+    guards = [Guard(size, multiple=MULTIPLE) for size in multiples]
+    if not wide:
+        guards += index_guards(spans)
+    return Sizes(symbols, wide, frozenset(multiples), tuple(guards))
+
+
+def index_guards(spans: Iterable[Expr]) -> tuple[Guard, ...]:
+    """Guards under which positions and offsets up to these fit int32, tiles that overhang included."""
+    return tuple(Guard(span, most=_MOST_INDEX) for span in spans if not span.is_Integer)
+
+
+def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, ...]:
+    """Ways to write every variant of a kernel with dynamic sizes up to `limits`, best first; one for a static kernel.
+
+    The last is right for all sizes up to the limits; `Source.guards` say where the others are.
+    """
+    buffers = buffers_of(kernel)
+    if not size_symbols(kernel.nest, buffers.values()):
+        return ((),)
+    spans = _spans(kernel.nest, buffers.values())
+    found: list[Params] = [(("divisible", True),)] if _multiples(kernel) else []
+    found.append(())
+    always_wide = any(_exceeds(span) for span in spans)
+    if not always_wide and any(not span.free_symbols <= limits.keys() or _exceeds(span.subs(limits)) for span in spans):
+        found.append((("wide", True),))
+    return tuple(found)
+
+
+def _exceeds(span: Expr) -> bool:
+    return bool(span.is_Integer) and int(span) > _MOST_INDEX
+
+
+def _spans(nest: Nest, buffers: Iterable[Buffer]) -> tuple[Expr, ...]:
+    """The largest positions and offsets of a nest: numbers of rows, of elements of a row, of elements of each buffer.
+
+    What divides another span is left out: where that one fits, it does, unless no element exists.
+    """
+    groups: Sequence[Sequence[Expr]] = (
+        [axis.extent for axis in nest.axes],
+        [axis.extent for axis in nest.reduction_axes],
+    )
+    spans = [sympy.expand(sympy.Mul(*extents)) for extents in groups]
+    spans += [sympy.expand(buffer.storage_elements) for buffer in buffers]
+    spans = list(dict.fromkeys(spans))
+    return tuple(span for span in spans if not any(other != span and _covers(other, span) for other in spans))
+
+
+def _covers(large: Expr, small: Expr) -> bool:
+    if small.is_Integer or large.is_Integer:
+        return False
+    ratio = sympy.cancel(large / small)
+    return bool(ratio.is_polynomial(*ratio.free_symbols) and ratio.is_integer and ratio.is_positive)
+
+
+def _multiples(kernel: Kernel) -> tuple[Expr, ...]:
+    """The sizes 16 must divide so that accesses along contiguous axes can be wide, where that is not plain anyway."""
+    nest, groups = _groups(kernel)
+    buffers = buffers_of(kernel)
+    symbols = frozenset(size_symbols(nest, buffers.values()))
+    positions = {group: axis_symbol(f"p{k}") for k, group in enumerate(groups)}
+    steps: list[_Size] = []
+    extents: list[_Size] = []
+    accesses: tuple[Load | Store, ...] = (*loads(nest), *stores(nest))
+    for access in accesses:
+        contiguous = innermost(access_strides(nest, buffers, access))
+        if contiguous is None:
+            continue
+        elements = max(_VECTOR_BYTES // buffers[access.buffer].dtype.itemsize, 1)
+        expr = buffers[access.buffer].flat_index(access.index)
+        ranges = {position: (sympy.Integer(0), _numel(group) - 1) for group, position in positions.items()}
+        ranges |= axis_ranges(axis for group in groups for axis in group)
+        for group, position in positions.items():
+            expr = over_position(expr, group, position, ranges)
+            if contiguous in {axis.symbol for axis in group}:
+                extents.append(_Size(sympy.expand(_numel(group)), elements))
+        steps += [_Size(step, elements) for step in _steps(expr, symbols)]
+    return _chosen(steps, extents)
+
+
+def _groups(kernel: Kernel) -> tuple[Nest, tuple[tuple[Axis, ...], ...]]:
+    """The axes that a template flattens into one position each."""
+    buffers = buffers_of(kernel)
+    split = split_axes(kernel.nest)
+    roles = matmul_roles(split, buffers)
+    if roles is not None:
+        return split, tuple(group for group in (roles.batch, roles.m, roles.n, roles.k) if group)
+    nest = by_descending_stride(kernel.nest, buffers)
+    return nest, tuple(group for group in (nest.axes, nest.reduction_axes) if group)
+
+
+def _numel(group: Sequence[Axis]) -> Expr:
+    return sympy.Mul(*[axis.extent for axis in group])
+
+
+def _steps(expr: Expr, symbols: frozenset[sympy.Symbol]) -> list[Expr]:
+    """What an offset moves by, term by term, and what its divisions divide by: what of it sizes say."""
+    found: list[Expr] = []
+    for node in expr.atoms(FloorDiv, Mod):
+        found += [node.args[1], *_steps(node.args[0], symbols)]
+    for term in sympy.Add.make_args(sympy.expand(expr)):
+        factors = [factor for factor in sympy.Mul.make_args(term) if factor.free_symbols <= symbols]
+        found.append(sympy.Mul(*factors))
+    return [step for step in found if step.free_symbols]
+
+
+def _chosen(steps: Iterable[_Size], extents: Iterable[_Size]) -> tuple[Expr, ...]:
+    """Choose what 16 has to divide: single symbols first, then one symbol of each step left, then whole extents."""
+    left = [size for size in steps if not size.fits(frozenset())]
+    bare = [size for size in extents if size.expr.is_Symbol]
+    chosen = {
+        symbol for size in (*left, *bare) if len(size.expr.free_symbols) == 1 for symbol in size.expr.free_symbols
+    }
+    for size in left:
+        if not size.fits(frozenset(chosen)):
+            chosen.add(max(size.expr.free_symbols, key=lambda symbol: str(symbol.name)))
+    whole = dict.fromkeys(size.expr for size in extents if not size.fits(frozenset(chosen)))
+    return (*sorted(chosen, key=str), *whole)

@@ -1,0 +1,128 @@
+"""The forms of a text for dynamic sizes: which are offered, what each takes for granted, and how Triton is told."""
+
+from __future__ import annotations
+
+import pytest
+import sympy
+
+from mkwrap.codegen.template import open_guards
+from mkwrap.codegen.triton import LANGUAGE
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import size_symbol
+from mkwrap.ir.signature import Guard
+from mkwrap.stages import Device, Kernel, Params, SizeArgument, Source, Variant
+from tests.python.triton.nests import (
+    BF16,
+    H100,
+    layer_norm,
+    padded_gather,
+    product,
+    reduction,
+    scalar_op,
+    softmax,
+    transpose,
+)
+
+S0, S1, S2 = (size_symbol(name) for name in ("s0", "s1", "s2"))
+SMALL = {S0: 4096, S1: 4096, S2: 4096}
+DIVISIBLE: Params = (("divisible", True),)
+WIDE: Params = (("wide", True),)
+MOST = 2**31 - 1 - 2**20
+
+
+def written(kernel: Kernel, params: Params, template: str = "looped", device: Device = H100) -> Source:
+    own: dict[str, Params] = {"looped": (("x", 1), ("r", 1024)), "pointwise": (("block", 1024),)}
+    found = next(t for t in LANGUAGE.templates if t.name == template)
+    return found.render(kernel, Variant(kernel.name, template, (*own[template], *params)), device)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "multiples"),
+    [
+        (softmax(S0, S1), {S1}),
+        (softmax(S0, 1000), set()),
+        (softmax(S0, 16 * S1), set()),
+        (softmax(S0, S1, outer=True), {S0}),
+        (layer_norm(S0, S1, BF16), {S1}),
+        (reduction("sum", S0, S1, outer=True), {S0}),
+        (reduction("sum", 1024, S1, outer=True), set()),
+        (scalar_op("exp", DType.FLOAT32, S0 * S1), {S0 * S1}),
+        (scalar_op("exp", DType.FLOAT32, 48 * S1), set()),
+        (transpose(S0, S1), {S0, S1}),
+        (product(S0, 512, 768, BF16), set()),
+        (product(S0, S1, 768, BF16), {S1}),
+        (product(64, 64, S2, BF16), {S2}),
+        (product(64, 64, S2, BF16, transposed=False), {S2}),
+    ],
+)
+def test_the_divisible_form_names_the_sizes_that_wide_accesses_need(kernel: Kernel, multiples: set[sympy.Expr]) -> None:
+    found = LANGUAGE.forms(kernel, SMALL)
+    assert found == ((DIVISIBLE, ()) if multiples else ((),))
+
+
+def test_a_static_kernel_has_one_form() -> None:
+    assert LANGUAGE.forms(softmax(8, 64), {}) == ((),)
+
+
+def test_divisible_sizes_are_guarded_and_said_to_triton() -> None:
+    source = written(softmax(S0, S1), DIVISIBLE)
+    assert Guard(S1, multiple=16) in source.guards
+    (launch,) = source.launches
+    place = launch.args.index(SizeArgument(S1, DType.INT32))
+    assert place in launch.divisible_by_16
+    assert launch.args.index(SizeArgument(S0, DType.INT32)) not in launch.divisible_by_16
+    assert not any(guard.multiple > 1 for guard in written(softmax(S0, S1), ()).guards)
+
+
+def test_a_whole_extent_may_be_divisible_though_its_factors_are_not() -> None:
+    source = written(scalar_op("exp", DType.FLOAT32, S0 * S1), DIVISIBLE, "pointwise")
+    (guard,) = (guard for guard in source.guards if guard.multiple > 1)
+    assert guard.holds({S0: 8, S1: 6})
+    assert not guard.holds({S0: 8, S1: 5})
+    assert "x_mask = x < tl.multiple_of(s0 * s1, 16)" in source.text
+
+
+def test_c28_narrow_indices_are_guarded_and_wide_ones_are_not() -> None:
+    kernel = softmax(S0, S1)
+    narrow, wide = written(kernel, ()), written(kernel, WIDE)
+    assert narrow.guards == (Guard(S0 * S1, most=MOST),)
+    assert narrow.guards[0].holds({S0: 2**15, S1: 2**15})
+    assert not narrow.guards[0].holds({S0: 2**16, S1: 2**15})
+    assert wide.guards == ()
+    assert [kind for name, kind in narrow.launches[0].signature if name.startswith("s")] == ["i32", "i32"]
+    assert [kind for name, kind in wide.launches[0].signature if name.startswith("s")] == ["i64", "i64"]
+
+
+def test_c28_the_wide_form_is_offered_where_indices_may_not_fit() -> None:
+    kernel = softmax(S0, S1)
+    assert LANGUAGE.forms(kernel, SMALL) == (DIVISIBLE, ())
+    assert LANGUAGE.forms(kernel, {S0: 2**16, S1: 2**15}) == (DIVISIBLE, (), WIDE)
+    assert LANGUAGE.forms(kernel, {S0: 2**10}) == (DIVISIBLE, (), WIDE)
+
+
+def test_c28_a_kernel_whose_static_part_is_too_large_has_wide_indices_alone() -> None:
+    kernel = softmax(S0, 2**31)
+    assert LANGUAGE.forms(kernel, {}) == ((),)
+    source = written(kernel, ())
+    assert source.guards == ()
+    assert ("s0", "i64") in source.launches[0].signature
+
+
+def test_a_row_held_in_a_block_is_guarded_by_its_length() -> None:
+    template = next(t for t in LANGUAGE.templates if t.name == "persistent")
+    params: Params = (("x", 1), ("r", 1024), ("num_warps", 4))
+    dynamic = template.render(softmax(S0, S1), Variant("softmax", "persistent", params), H100)
+    assert Guard(S1, most=1024) in dynamic.guards
+    static = template.render(softmax(S0, 1000), Variant("softmax", "persistent", params), H100)
+    assert static.guards == (Guard(1000 * S0, most=MOST),)
+
+
+def test_guards_that_cannot_fail_up_to_the_limits_are_left_out() -> None:
+    guards = (Guard(S0 * S1, most=MOST), Guard(S1, most=1024), Guard(S1, multiple=16))
+    assert open_guards(guards, {S0: 1024, S1: 1024}) == (guards[2],)
+    assert open_guards(guards, {S0: 1024, S1: 1025}) == guards[1:]
+    assert open_guards(guards, {S1: 1000}) == (guards[0], guards[2])
+
+
+def test_data_dependent_indices_are_no_sizes() -> None:
+    assert LANGUAGE.forms(padded_gather(S0, 40), SMALL) == ((),)
