@@ -7,20 +7,32 @@ import operator
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TypeAlias
 
-import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.traceback import preserve_node_meta
 
 from mkwrap.decompose import decompositions
-from mkwrap.errors import AliasingError, CaptureError, DynamicShapeError, UnsupportedOpError, UnsupportedUse
+from mkwrap.dims import TensorDims, dynamic_dims
+from mkwrap.errors import AliasingError, CaptureError, UnsupportedOpError, UnsupportedUse
 from mkwrap.fold import fold_constants
+from mkwrap.guards import GuardLines, guard_lines
 from mkwrap.lower.lowering import dtype_of
 from mkwrap.origins import SourceLines, source_location
 from mkwrap.stages import CapturedGraph, InputSpec
+from mkwrap.symbols import (
+    Symbols,
+    Traced,
+    depends_on_values,
+    layouts_of,
+    sizes_from_zero,
+    sizes_of,
+    symbols_of,
+    tracing_options,
+)
 
 Callee: TypeAlias = "Callable[..., object] | torch.nn.Module"
 PythonValue: TypeAlias = bool | int | float | str | None
@@ -41,9 +53,9 @@ def capture(
     """Trace `fn(*args, **kwargs)` on fake tensors; the caller's tensors are not touched.
 
     Raises `CaptureError` where torch.export cannot trace, `UnsupportedOpError` with every op outside `lowered_ops`,
-    `DynamicShapeError` for any dynamic dim, `AliasingError` for mutated inputs that overlap others or themselves.
+    `DynamicShapeError` for dynamic dims that cannot be kept, `AliasingError` for mutated inputs that overlap others or
+    themselves.
     """
-    _refuse_dynamic(dynamic_shapes)
     _register_dataclasses((args, kwargs))
     with_path, in_spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     leaves = [leaf for _, leaf in with_path]
@@ -54,21 +66,23 @@ def capture(
     module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     _refuse_sparse([paths[position] for position in tensor_positions], samples)
+    dims = dynamic_dims(fn, args, kwargs, dynamic_shapes)
     with _TRACING:
-        program = _export(module, _apart(samples))
-    signature = program.graph_signature
-    user_inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+        program, lines = _export(module, _apart(samples), dims)
+    traced = _traced(program, [paths[position] for position in tensor_positions], dims)
     mutations = tuple(_mutations(program))
+    symbols = symbols_of(traced, lines)
     inputs = tuple(
-        _input_spec(name, paths[position], sample, name in mutations)
-        for name, position, sample in zip(user_inputs, tensor_positions, samples, strict=True)
+        _input_spec(argument, sample, symbols, argument.name in mutations)
+        for argument, sample in zip(traced, samples, strict=True)
     )
     _refuse_overlap(inputs, samples)
     graph_module = program.graph_module
     _drop_assertions(graph_module)
     with _TRACING:
         constants = fold_constants(graph_module, _constants(program))
-    _refuse_unsupported(graph_module, lowered_ops)
+    sizes = sizes_of(graph_module, symbols)
+    _refuse_unsupported(graph_module, lowered_ops, sizes)
     return CapturedGraph(
         graph_module=graph_module,
         inputs=inputs,
@@ -77,7 +91,12 @@ def capture(
         in_spec=in_spec,
         out_spec=out_specs[-1],
         constant_args=constant_args,
-        samples=dict(zip(user_inputs, samples, strict=True)),
+        samples={argument.name: sample for argument, sample in zip(traced, samples, strict=True)},
+        symbols=symbols.specs,
+        relations=symbols.relations,
+        sizes=sizes,
+        layouts=layouts_of(graph_module, symbols),
+        notes=symbols.notes,
     )
 
 
@@ -132,20 +151,30 @@ def _register_dataclasses(value: object) -> None:
             _register_dataclasses(item)
 
 
-def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
-    # Outside no_grad, export would record grad-mode switches and train-only state that inference has no use for.
+def _export(
+    module: torch.nn.Module, samples: Sequence[torch.Tensor], dims: Sequence[TensorDims]
+) -> tuple[torch.export.ExportedProgram, GuardLines]:
+    """Trace and decompose; returns, too, which line asked what of dynamic sizes."""
     try:
-        with torch.no_grad(), preserve_node_meta(), warnings.catch_warnings():
+        with ExitStack() as stack:
+            # Outside no_grad, export would record grad-mode switches and train-only state that inference has no use for.
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(preserve_node_meta())
             # torch's own passes use what torch deprecates; that is nothing a user could mend.
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            exported = torch.export.export(module, tuple(samples), strict=False)
+            lines, options = GuardLines(), {}
+            if any(dims):
+                lines = stack.enter_context(guard_lines())
+                stack.enter_context(sizes_from_zero())
+                options = tracing_options(dims)
+            exported = torch.export.export(module, tuple(samples), strict=False, **options)
             for node in exported.graph.find_nodes(op="placeholder"):
                 # Where dynamo took part (the function of an associative scan), its own notes here differ from one trace to
                 # the next, which the decomposition takes for a defect. An argument has no line of its own to lose.
                 node.meta.pop("custom", None)
-            decomposed: torch.export.ExportedProgram = exported.run_decompositions(decompositions())
-            return decomposed
+            return exported.run_decompositions(decompositions()), lines
     except Exception as error:
         if isinstance(error, MemoryError | KeyboardInterrupt):
             raise
@@ -153,18 +182,16 @@ def _export(module: torch.nn.Module, samples: Sequence[torch.Tensor]) -> torch.e
         raise CaptureError(f"torch.export could not trace the function: {message}") from error
 
 
+def _traced(program: torch.export.ExportedProgram, paths: Sequence[str], dims: Sequence[TensorDims]) -> list[Traced]:
+    """Return the tensor arguments as the graph has them."""
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    fakes = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
+    return [Traced(name, path, fakes[name], declared) for name, path, declared in zip(names, paths, dims, strict=True)]
+
+
 def _spell_path(path: pytree.KeyPath) -> str:
     root = "args" if isinstance(path[0], pytree.SequenceKey) and path[0].idx == 0 else "kwargs"
     return root + pytree.keystr(path[1:])
-
-
-def _refuse_dynamic(dynamic_shapes: object) -> None:
-    found = [leaf for leaf in pytree.tree_leaves(dynamic_shapes) if leaf is not None]
-    if found:
-        raise DynamicShapeError(
-            f"dynamic dimensions are not supported yet, but dynamic_shapes asks for {found[0]!r}; "
-            "compile once per shape, with dynamic_shapes=None"
-        )
 
 
 def _constant_args(leaves: Sequence[object], paths: Sequence[str]) -> dict[int, PythonValue]:
@@ -206,14 +233,14 @@ def _users_name(target: str | None) -> str:
     return str(target).removeprefix("fn.")
 
 
-def _input_spec(name: str, path: str, sample: torch.Tensor, mutated: bool) -> InputSpec:
-    dtype = dtype_of(sample.dtype, path)
+def _input_spec(traced: Traced, sample: torch.Tensor, symbols: Symbols, mutated: bool) -> InputSpec:
+    dtype = dtype_of(sample.dtype, traced.path)
     return InputSpec(
-        name=name,
-        path=path,
+        name=traced.name,
+        path=traced.path,
         dtype=dtype,
-        shape=tuple(sympy.Integer(n) for n in sample.shape),
-        strides=tuple(sympy.Integer(s) for s in sample.stride()),
+        shape=symbols.sizes(traced.fake.shape if traced.dims else sample.shape),
+        strides=symbols.sizes(traced.fake.stride() if traced.dims else sample.stride()),
         alignment=16 if sample.data_ptr() % 16 == 0 else dtype.itemsize,
         mutated=mutated,
     )
@@ -290,10 +317,18 @@ def _constants(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]
     return values
 
 
+_ASSERTIONS = (
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+    torch.ops.aten.sym_constrain_range.default,
+)
+
+
 def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:
-    """Drop export's checks of tensor metadata: every call's inputs are checked, so what follows from them holds."""
+    """Drop export's checks: of tensors and sizes, which every call checks; on values there is nothing to run them."""
     for node in list(graph_module.graph.nodes):
-        if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
+        if node.op == "call_function" and node.target in _ASSERTIONS:
             graph_module.graph.erase_node(node)
 
 
@@ -302,11 +337,16 @@ def _is_graph(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
     return isinstance(getattr(graph_module, str(node.target)), torch.fx.GraphModule)
 
 
-def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collection[object]) -> None:
+def _refuse_unsupported(
+    graph_module: torch.fx.GraphModule, lowered_ops: Collection[object], sizes: Mapping[str, object]
+) -> None:
     uses = [
-        UnsupportedUse(str(node.target), "no lowering", source_location(node))
+        UnsupportedUse(str(node.target), _reason(node), source_location(node))
         for node in graph_module.graph.nodes
-        if node.op == "call_function" and node.target is not operator.getitem and node.target not in lowered_ops
+        if node.op == "call_function"
+        and node.target is not operator.getitem
+        and node.target not in lowered_ops
+        and node.name not in sizes
     ]
     uses += [
         UnsupportedUse(node.name, f"graph node of kind {node.op}", source_location(node))
@@ -315,3 +355,12 @@ def _refuse_unsupported(graph_module: torch.fx.GraphModule, lowered_ops: Collect
     ]
     if uses:
         raise UnsupportedOpError(uses)
+
+
+def _reason(node: torch.fx.Node) -> str:
+    """Say why a node cannot be lowered."""
+    if node.target is torch.ops.higher_order.cond:
+        return "a branch taken at run time; choose before the call, or compute both and select with torch.where"
+    if depends_on_values(node.meta.get("val")):
+        return "its result, or the size of its result, depends on the values of tensors"
+    return "no lowering"

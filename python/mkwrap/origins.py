@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 _KEY = "mkwrap_location"
 _MADE_BY_TORCH = "<eval_with_key>"
 _INNER = (*(f"{Path(file).parent}{os.sep}" for file in (str(torch.__file__), __file__)), _MADE_BY_TORCH)
+_OUTERMOST = str(Path(__file__).with_name("capture.py"))
+"""Where tracing starts: what called this is not being traced."""
 UNKNOWN = "(no source line known)"
 
 
@@ -38,7 +40,7 @@ class SourceLines(TorchFunctionMode):
         if torch.compiler.is_dynamo_compiling():
             # An op of higher order has its function traced by dynamo, which cannot follow frames; it is marked when it runs.
             return func(*args, **(kwargs or {}))
-        with traceback.annotate({_KEY: _users_line(sys._getframe(1))}):
+        with traceback.annotate({_KEY: users_line(sys._getframe(1))}):
             return func(*args, **(kwargs or {}))
 
 
@@ -48,9 +50,10 @@ def source_location(node: torch.fx.Node) -> str:
     return str(noted.get(_KEY, UNKNOWN)) if isinstance(noted, dict) else UNKNOWN
 
 
-def _users_line(frame: FrameType | None) -> str:
+def users_line(frame: FrameType | None) -> str:
+    """Return the innermost line outside torch and mkwrap on a stack."""
     while frame is not None and frame.f_code.co_filename.startswith(_INNER):
-        frame = frame.f_back
+        frame = None if frame.f_code.co_filename == _OUTERMOST else frame.f_back
     if frame is None:
         return UNKNOWN
     name, line = frame.f_code.co_filename, frame.f_lineno

@@ -58,6 +58,12 @@ class CapturedGraph:
     """The example tensors, by input name."""
     symbols: tuple[SymbolSpec, ...] = ()
     relations: tuple[Relation, ...] = ()
+    sizes: Mapping[str, Expr] = field(default_factory=dict)
+    """Graph nodes that are numbers made of sizes, by name."""
+    layouts: Mapping[str, tuple[Expr, ...]] = field(default_factory=dict)
+    """Strides that eager gives the leaves of the result, by graph node; without those that no expression tells."""
+    notes: tuple[str, ...] = ()
+    """What became of declared dimensions, a line each: those that are constants, ranges that became narrower."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Program:
     constants: Mapping[str, ConstantData]
     symbols: tuple[SymbolSpec, ...] = ()
     relations: tuple[Relation, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Of capture, and of what lowering adds to them."""
 
 
 class Access(Enum):

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options", "fresh"),
     ("ir",),
     ("stages", "evidence", "artifact", "pytree"),
-    ("capture", "examples", "decompose", "fold", "origins", "lower", "fuse"),
+    ("capture", "dims", "guards", "symbols", "examples", "decompose", "fold", "origins", "lower", "fuse"),
     ("codegen",),
     ("_C",),
     ("toolchain",),

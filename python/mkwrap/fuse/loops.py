@@ -122,7 +122,7 @@ def _flatten(nest: Nest, buffers: Mapping[str, Buffer]) -> tuple[Nest, Mapping[s
 
 
 def _storage(buffer: Buffer) -> Expr:
-    return sympy.Integer(0) if any(n == 0 for n in buffer.shape) else buffer.storage_elements
+    return sympy.Integer(0) if any(n == 0 for n in buffer.shape) else sympy.expand(buffer.storage_elements)
 
 
 def _join_axes(nest: Nest, buffers: Mapping[str, Buffer]) -> Nest:

@@ -11,7 +11,17 @@ import torch
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
 from mkwrap.lower.elementwise import round_scalar
-from mkwrap.lower.lowering import Index, Lowering, NestWriter, Rule, Scalar, Unsupported, dtype_of, scalar_dtype
+from mkwrap.lower.lowering import (
+    Index,
+    Lowering,
+    NestWriter,
+    Rule,
+    Scalar,
+    Unsupported,
+    dtype_of,
+    expr_dtype,
+    scalar_dtype,
+)
 from mkwrap.lower.tensor import TensorValue
 from mkwrap.lower.term import Term
 
@@ -26,7 +36,7 @@ def constant(low: Lowering, shape: Sequence[Expr | int], value: Number, dtype: D
 
     def write(writer: NestWriter, _index: Index) -> list[str]:
         if isinstance(value, sympy.Expr):
-            return [writer.cast(writer.index_value(value), dtype)]
+            return [writer.number(value, dtype)]
         return [writer.constant(round_scalar(value, dtype), dtype)]
 
     return low.pointwise([sympy.sympify(n) for n in shape], [dtype], write)[0]
@@ -39,7 +49,7 @@ def _dtype(dtype: torch.dtype | None, default: DType) -> DType:
 def _full(
     low: Lowering, size: Sequence[Expr], fill_value: Number, *, dtype: torch.dtype | None = None, **_options: object
 ) -> TensorValue:
-    default = DType.INT64 if isinstance(fill_value, sympy.Expr) else scalar_dtype(fill_value)
+    default = expr_dtype(fill_value) if isinstance(fill_value, sympy.Expr) else scalar_dtype(fill_value)
     return constant(low, size, fill_value, _dtype(dtype, default))
 
 

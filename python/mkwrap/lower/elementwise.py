@@ -89,7 +89,7 @@ def read_operand(
     if isinstance(operand, TensorValue):
         return Term(writer, writer.read(operand.broadcast(shape), index, dtype=dtype))
     if isinstance(operand, sympy.Expr):
-        return Term(writer, writer.cast(writer.index_value(operand), dtype))
+        return Term(writer, writer.number(operand, dtype))
     return Term(writer, writer.constant(round_scalar(operand, dtype), dtype))
 
 
@@ -117,7 +117,7 @@ def promote(operands: Sequence[Operand | Expr], kind: Kind) -> DType:
             shape = (1,) if value.rank else ()
             samples.append(torch.empty(shape, dtype=torch_dtype(value.dtype), device="meta"))
         elif isinstance(value, sympy.Expr):
-            samples.append(0)
+            samples.append(0 if value.is_integer else 0.0)
         elif isinstance(value, bool | int | float):
             samples.append(value)
         else:
@@ -138,6 +138,7 @@ def broadcast_shape(shapes: Sequence[Sequence[Expr]]) -> tuple[Expr, ...]:
         for k, extent in enumerate(shape, start=rank - len(shape)):
             if result[k] == 1:
                 result[k] = sympy.sympify(extent)
-            elif extent not in (1, result[k]):
+            elif extent not in (1, result[k]) and sympy.sympify(extent - result[k]).is_Integer:
+                # What depends on sizes is equal: tracing took it to be so, and asks it of every call.
                 raise Unsupported(f"shapes do not broadcast: {extent} against {result[k]}")
     return tuple(result)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import sympy
@@ -43,6 +43,9 @@ def lower(captured: CapturedGraph) -> Program:
         inputs=captured.inputs,
         outputs=outputs,
         constants=constants,
+        symbols=captured.symbols,
+        relations=captured.relations,
+        notes=captured.notes,
     )
     verify_program(program)
     return program
@@ -62,7 +65,9 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
     graphs: dict[torch.fx.Node, torch.fx.GraphModule] = {}
     refused: list[UnsupportedUse] = []
 
-    def known(node: torch.fx.Node) -> TensorValue | torch.fx.GraphModule:
+    def known(node: torch.fx.Node) -> TensorValue | torch.fx.GraphModule | Expr:
+        if node.name in captured.sizes:
+            return captured.sizes[node.name]
         return graphs[node] if node in graphs else values[node]
 
     new_values = set(_leaves(captured)[: len(captured.mutations)])
@@ -71,24 +76,16 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
             values[node] = whole(low.buffers[node.name])
         elif node.op == "get_attr":
             graphs[node] = getattr(captured.graph_module, node.target)
-        elif node.op == "call_function" and node.target is operator.getitem:
+        elif node.op != "call_function" or node.name in captured.sizes:
+            continue
+        elif node.target is operator.getitem:
             item = several[node.args[0]][node.args[1]]
             if item is None:
                 refused.append(_absent(node))
-                item = _poison(low, node)
+                item = _poison(low, node, refused)
             values[node] = item
-        elif node.op == "call_function":
-            low.origin = Origin(str(node.target), source_location(node))
-            try:
-                # map_arg is typed for graphs of nodes; it maps to whatever the function returns.
-                args = torch.fx.node.map_arg(node.args, known)  # type: ignore[arg-type]
-                kwargs = torch.fx.node.map_arg(node.kwargs, known)  # type: ignore[arg-type]
-                result = RULES[node.target](low, *args, **kwargs)
-            except Unsupported as reason:
-                refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
-                result = _poison(low, node)
-            except UnsupportedDtypeError as error:
-                raise UnsupportedDtypeError(f"{low.origin.op} at {low.origin.location}: {error}") from None
+        else:
+            result = _lower_node(low, node, known, refused)
             if isinstance(result, TensorValue):
                 values[node] = result
             else:
@@ -98,6 +95,25 @@ def _lower_nodes(low: Lowering, captured: CapturedGraph) -> dict[torch.fx.Node, 
     if refused:
         raise UnsupportedOpError(refused)
     return values
+
+
+def _lower_node(
+    low: Lowering,
+    node: torch.fx.Node,
+    known: Callable[[torch.fx.Node], TensorValue | torch.fx.GraphModule | Expr],
+    refused: list[UnsupportedUse],
+) -> TensorValue | Sequence[TensorValue | None]:
+    low.origin = Origin(str(node.target), source_location(node))
+    try:
+        # map_arg is typed for graphs of nodes; it maps to whatever the function returns.
+        args = torch.fx.node.map_arg(node.args, known)  # type: ignore[arg-type]
+        kwargs = torch.fx.node.map_arg(node.kwargs, known)  # type: ignore[arg-type]
+        return RULES[node.target](low, *args, **kwargs)  # type: ignore[index]
+    except Unsupported as reason:
+        refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
+        return _poison(low, node, refused)
+    except UnsupportedDtypeError as error:
+        raise UnsupportedDtypeError(f"{low.origin.op} at {low.origin.location}: {error}") from None
 
 
 def _leaves(captured: CapturedGraph) -> list[torch.fx.Node]:
@@ -121,13 +137,19 @@ def _of_its_own(low: Lowering, value: TensorValue) -> TensorValue:
     return low.pointwise(value.shape, [value.dtype], lambda writer, index: [writer.read(value, index)])[0]
 
 
-def _poison(low: Lowering, node: torch.fx.Node) -> TensorValue | tuple[TensorValue, ...]:
-    """Stand in for the result of a refused op, so that the walk can go on and find the other refusals."""
+def _poison(
+    low: Lowering, node: torch.fx.Node, refused: Sequence[UnsupportedUse]
+) -> TensorValue | tuple[TensorValue, ...]:
+    """Stand in for the result of a refused op, so that the walk can go on and find the other refusals.
+
+    Raises `UnsupportedOpError` at once where the result has dynamic sizes, which only its rule could tell.
+    """
     meta = node.meta["val"]
     many = isinstance(meta, tuple | list)
-    made = tuple(
-        whole(low.temporary(dtype_of(t.dtype), [sympy.Integer(n) for n in t.shape])) for t in (meta if many else [meta])
-    )
+    results = meta if many else [meta]
+    if not all(isinstance(n, int) for t in results for n in t.shape):
+        raise UnsupportedOpError(refused)
+    made = tuple(whole(low.temporary(dtype_of(t.dtype), [sympy.Integer(n) for n in t.shape])) for t in results)
     return made if many else made[0]
 
 
@@ -172,7 +194,7 @@ def _outputs(
         elif viewed is not None and not value.fresh and (view := _input_view(value, viewed)) is not None:
             specs.append(view)
         else:
-            specs.append(_written(low, position, leaf, value))
+            specs.append(_written(low, position, leaf, value, captured.layouts.get(leaf.name)))
     return tuple(specs)
 
 
@@ -206,10 +228,11 @@ def _input_view(value: TensorValue, spec: InputSpec) -> OutputSpec | None:
     )
 
 
-def _written(low: Lowering, position: int, leaf: torch.fx.Node, value: TensorValue) -> OutputSpec:
+def _written(
+    low: Lowering, position: int, leaf: torch.fx.Node, value: TensorValue, layout: tuple[Expr, ...] | None
+) -> OutputSpec:
     """Copy a value into an output buffer with the strides eager would give it."""
-    meta = leaf.meta["val"]
-    strides = _dense_strides(value.shape, [sympy.sympify(s) for s in meta.stride()])
+    strides = contiguous_strides(value.shape) if layout is None else _dense_strides(value.shape, layout)
     buffer = Buffer(f"out{position}", value.dtype, value.shape, strides, Role.OUTPUT, alignment=16)
     low.buffers[buffer.name] = buffer
     low.origin = Origin("output", source_location(leaf))
@@ -221,11 +244,25 @@ def _written(low: Lowering, position: int, leaf: torch.fx.Node, value: TensorVal
 
 def _dense_strides(shape: tuple[Expr, ...], strides: Sequence[Expr]) -> tuple[Expr, ...]:
     """Keep eager's strides where they are a permutation of dense ones; row-major otherwise (expanded, sliced results)."""
-    order = sorted(range(len(shape)), key=lambda k: (-int(strides[k]), k)) if all(s.is_Integer for s in strides) else []
-    if len(order) != len(shape):
-        return contiguous_strides(shape)
+    order = _by_stride(shape, strides)
     permuted = [shape[k] for k in order]
     dense = dict(zip(order, contiguous_strides(permuted), strict=True))
-    if all(shape[k] == 1 or strides[k] == dense[k] for k in order):
+    if all(shape[k] == 1 or sympy.expand(strides[k] - dense[k]) == 0 for k in order):
         return tuple(dense[k] for k in range(len(shape)))
     return contiguous_strides(shape)
+
+
+def _by_stride(shape: tuple[Expr, ...], strides: Sequence[Expr]) -> list[int]:
+    """Return the dims by stride, largest first; where sizes are dynamic, in the order in which they could be dense."""
+    if all(stride.is_Integer for stride in strides):
+        return sorted(range(len(shape)), key=lambda k: (-int(strides[k]), k))
+    order: list[int] = []
+    rest, step = list(range(len(shape))), sympy.Integer(1)
+    while rest:
+        fits = [k for k in rest if sympy.expand(strides[k] - step) == 0]
+        # Of several dims with one stride, all but one have size 1, and those are static as far as that is known.
+        inner = max(fits or rest, key=lambda k: (shape[k] == 1, k))
+        rest.remove(inner)
+        order.insert(0, inner)
+        step = sympy.expand(step * shape[inner])
+    return order

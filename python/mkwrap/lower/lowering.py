@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -18,7 +19,7 @@ from mkwrap.lower.tensor import ZERO, TensorValue, whole
 
 Index: TypeAlias = tuple[Expr, ...]
 Scalar: TypeAlias = bool | int | float
-Operand: TypeAlias = TensorValue | Scalar
+Operand: TypeAlias = TensorValue | Scalar | Expr
 RuleArg: TypeAlias = (
     TensorValue | Scalar | str | torch.dtype | torch.device | Sequence["RuleArg"] | torch.memory_format | None
 )
@@ -43,6 +44,8 @@ class NestWriter(BodyBuilder):
 
     def read(self, value: Operand, index: Index, mask: str | None = None, dtype: DType | None = None) -> str:
         """Load the element of a tensor at `index` (or make a Python scalar a constant), converted to dtype if given."""
+        if isinstance(value, sympy.Expr):
+            return self.number(value, dtype if dtype is not None else expr_dtype(value))
         if not isinstance(value, TensorValue):
             return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
         if any(n == 0 for n in value.shape):
@@ -51,12 +54,40 @@ class NestWriter(BodyBuilder):
         loaded = self.load(value.buffer.name, value.dtype, value.at(index, self.ranges), mask)
         return loaded if dtype is None else self.cast(loaded, dtype)
 
+    def number(self, expr: Expr, dtype: DType) -> str:
+        """Make a number made of sizes available as data: integers exactly, others in float64, as Python computes them."""
+        if expr.is_Integer:
+            return self.constant(int(expr), dtype)
+        return self.cast(self.index_value(expr) if expr.is_integer else self._real(expr), dtype)
+
+    def _real(self, expr: Expr) -> str:
+        if expr.is_integer:
+            return self.cast(self.index_value(expr), DType.FLOAT64)
+        if expr.is_Number:
+            return self.constant(float(expr), DType.FLOAT64)
+        if expr.is_Pow and expr.exp.is_number and expr.exp.is_negative:
+            below = self._real(expr.base**-expr.exp)
+            return self.compute("div", self.constant(1.0, DType.FLOAT64), below)
+        if expr.is_Pow and expr.exp.is_number and float(expr.exp) == 0.5:
+            return self.compute("sqrt", self._real(expr.base))
+        op = {sympy.Add: "add", sympy.Mul: "mul", sympy.Pow: "pow", sympy.Min: "minimum", sympy.Max: "maximum"}.get(
+            expr.func
+        )
+        if op is None:
+            raise Unsupported(f"the number {expr}, which is made of sizes")
+        return functools.reduce(lambda a, b: self.compute(op, a, b), [self._real(arg) for arg in expr.args])
+
 
 def scalar_dtype(value: Scalar) -> DType:
     """Default dtype of a Python scalar in torch: bool, int64 or float32."""
     if isinstance(value, bool):
         return DType.BOOL
     return DType.INT64 if isinstance(value, int) else DType.FLOAT32
+
+
+def expr_dtype(value: Expr) -> DType:
+    """Default dtype of a number made of sizes."""
+    return DType.INT64 if value.is_integer else DType.FLOAT32
 
 
 def dtype_of(dtype: torch.dtype, where: str = "") -> DType:

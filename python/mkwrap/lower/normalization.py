@@ -14,7 +14,7 @@ from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
 from mkwrap.lower.lowering import Index, Lowering, NestWriter, Rule
 from mkwrap.lower.reduction import variance
-from mkwrap.lower.rows import Fold, Rows, number, reduce_rows
+from mkwrap.lower.rows import Fold, Rows, reduce_rows
 from mkwrap.lower.tensor import TensorValue
 
 aten = torch.ops.aten
@@ -138,7 +138,7 @@ def _rms_norm(
     def write_scale(writer: NestWriter, index: Index, fold: Fold) -> Sequence[str]:
         element = writer.read(x, index, dtype=dtype)
         (total,) = fold("sum", writer.compute("mul", element, element))
-        mean = writer.compute("div", total, number(writer, rows.count, dtype))
+        mean = writer.compute("div", total, writer.number(rows.count, dtype))
         return [writer.compute("rsqrt", writer.compute("add", mean, writer.constant(epsilon, dtype)))]
 
     (scale,) = reduce_rows(low, rows, (dtype,), write_scale)

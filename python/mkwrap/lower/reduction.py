@@ -9,7 +9,7 @@ import torch
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.lower.lowering import Index, Lowering, NestWriter, Rule, Scalar, Unsupported, dtype_of
-from mkwrap.lower.rows import Dims, Fold, Rows, dims_of, number, reduce_rows
+from mkwrap.lower.rows import Dims, Fold, Rows, dims_of, reduce_rows
 from mkwrap.lower.tensor import TensorValue
 
 aten = torch.ops.aten
@@ -59,7 +59,7 @@ def _mean(
 
     def write(writer: NestWriter, index: Index, fold: Fold) -> list[str]:
         (total,) = fold("sum", writer.read(x, index, dtype=wide))
-        return [writer.cast(writer.compute("div", total, number(writer, rows.count, wide)), result)]
+        return [writer.cast(writer.compute("div", total, writer.number(rows.count, wide)), result)]
 
     return reduce_rows(low, rows, (result,), write)[0]
 
@@ -132,7 +132,7 @@ def variance(writer: NestWriter, squares: str, rows: Rows, correction: Scalar) -
     if rows.count.is_Integer:
         divisor = writer.constant(max(int(rows.count) - correction, 0), dtype)
     else:
-        freedom = writer.compute("sub", number(writer, rows.count, dtype), writer.constant(correction, dtype))
+        freedom = writer.compute("sub", writer.number(rows.count, dtype), writer.constant(correction, dtype))
         divisor = writer.compute("maximum", freedom, writer.constant(0, dtype))
     return writer.compute("div", squares, divisor)
 

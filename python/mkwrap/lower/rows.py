@@ -91,10 +91,3 @@ def reduce_rows(low: Lowering, rows: Rows, dtypes: Sequence[DType], write: Write
         return write(writer, rows.element(row, inner), writer.reduce)
 
     return low.reduction(rows.kept, rows.reduced, dtypes, write_many)
-
-
-def number(writer: NestWriter, expr: Expr, dtype: DType) -> str:
-    """Make a size available as a value of a float dtype."""
-    if expr.is_Integer:
-        return writer.constant(int(expr), dtype)
-    return writer.cast(writer.index_value(expr), dtype)

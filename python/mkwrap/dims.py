@@ -1,0 +1,261 @@
+"""Reads `dynamic_shapes` as torch.export takes it: which dimension of which tensor argument may vary, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch.export.dynamic_shapes import Dim, ShapesCollection
+
+from mkwrap.errors import DynamicShapeError
+from mkwrap.ir.index import size_symbol
+from mkwrap.ir.nodes import Expr
+
+UNBOUNDED = 2**63 - 1
+"""Upper end of a size that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicDim:
+    """How one dimension may vary: it is `scale`·size + `offset` for the size called `name`, which is low … high.
+
+    Without a name it is a size of its own. `required` ones are refused where tracing makes them a constant.
+    """
+
+    name: str | None
+    low: int
+    high: int
+    scale: int = 1
+    offset: int = 0
+    required: bool = True
+
+    @property
+    def expr(self) -> Expr | None:
+        """Its length as an expression; None without a name."""
+        return None if self.name is None else self.scale * size_symbol(self.name) + self.offset
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is a named size itself, not derived from one."""
+        return self.name is not None and (self.scale, self.offset) == (1, 0)
+
+
+TensorDims: TypeAlias = Mapping[int, DynamicDim]
+"""The dynamic dimensions of one tensor."""
+
+
+def dynamic_dims(
+    fn: Callable[..., object] | torch.nn.Module,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    dynamic_shapes: object,
+) -> list[TensorDims]:
+    """Return the dynamic dimensions of every tensor in (args, kwargs), in the order of torch's pytrees.
+
+    `dynamic_shapes` follows the parameters of `fn`: a dict by name, or a tuple by position; below that it has the structure
+    of the arguments. Raises `DynamicShapeError` naming the argument whose entry does not fit.
+    """
+    if isinstance(dynamic_shapes, ShapesCollection):
+        dynamic_shapes = dynamic_shapes.dynamic_shapes(fn, tuple(args), dict(kwargs))  # type: ignore[no-untyped-call]
+    by_position, by_name = _by_argument(fn, args, kwargs, dynamic_shapes)
+    found: list[TensorDims] = []
+    for k, (value, spec) in enumerate(zip(args, by_position, strict=True)):
+        found.extend(_walk(value, spec, f"args[{k}]"))
+    for name, value in kwargs.items():
+        found.extend(_walk(value, by_name.get(name), f"kwargs[{name!r}]"))
+    _check_names(found)
+    return found
+
+
+def _by_argument(
+    fn: Callable[..., object] | torch.nn.Module, args: Sequence[object], kwargs: Mapping[str, object], given: object
+) -> tuple[list[object], dict[str, object]]:
+    """Distribute the entries of `dynamic_shapes` over positional and keyword arguments."""
+    if given is None:
+        return [None] * len(args), {}
+    bound = _bound(fn, args, kwargs)
+    if isinstance(given, tuple | list):
+        count = len(args) + len(kwargs) if bound is None else len(bound.arguments)
+        if len(given) != count:
+            raise DynamicShapeError(f"dynamic_shapes has {len(given)} entries for {count} arguments")
+        if bound is None:
+            return list(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
+        given = dict(zip(bound.arguments, given, strict=True))
+    if not isinstance(given, Mapping):
+        raise DynamicShapeError(
+            f"dynamic_shapes is a {type(given).__name__}; write a dict by parameter name or a tuple by position"
+        )
+    if bound is None:
+        raise DynamicShapeError(
+            "the function's parameters have no names that could be known; write dynamic_shapes as a tuple"
+        )
+    return _by_parameter(bound, args, kwargs, given)
+
+
+def _bound(
+    fn: Callable[..., object] | torch.nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+) -> inspect.BoundArguments | None:
+    """Match the arguments to the parameters of `fn`; None where its signature cannot be known or does not fit."""
+    try:
+        return inspect.signature(fn.forward if isinstance(fn, torch.nn.Module) else fn).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+
+
+def _by_parameter(
+    bound: inspect.BoundArguments, args: Sequence[object], kwargs: Mapping[str, object], given: Mapping[str, object]
+) -> tuple[list[object], dict[str, object]]:
+    by_position: list[object] = []
+    by_name: dict[str, object] = {}
+    known: set[str] = set()
+    for name in bound.arguments:
+        kind = bound.signature.parameters[name].kind
+        spec = given.get(name)
+        known.add(name)
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            rest = len(args) - len(by_position)
+            by_position.extend(_entries(spec, rest, f"dynamic_shapes[{name!r}]"))
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            extra = bound.arguments[name]
+            known.update(extra)
+            nested = spec if isinstance(spec, Mapping) else {}
+            by_name.update({key: nested.get(key, given.get(key)) for key in extra})
+        elif len(by_position) < len(args):
+            by_position.append(spec)
+        else:
+            by_name[name] = spec
+    unknown = [str(name) for name in given if name not in known]
+    if unknown:
+        called = ", ".join(bound.arguments)
+        raise DynamicShapeError(f"dynamic_shapes names {', '.join(unknown)}; the arguments of this call are {called}")
+    assert by_name.keys() <= kwargs.keys()
+    return by_position, by_name
+
+
+def _entries(spec: object, count: int, where: str) -> list[object]:
+    if spec is None:
+        return [None] * count
+    if not isinstance(spec, tuple | list) or len(spec) != count:
+        raise DynamicShapeError(f"{where} must be a tuple of {count}, one entry per argument, got {spec!r}")
+    return list(spec)
+
+
+def _walk(value: object, spec: object, path: str) -> Iterator[TensorDims]:
+    """Yield the dims of every tensor below an argument, with the entry of `dynamic_shapes` that belongs to it."""
+    if isinstance(value, torch.Tensor):
+        yield _tensor_dims(value, spec, path)
+        return
+    if pytree.tree_is_leaf(value):
+        if spec is not None and not _is_the_number(spec, value):
+            raise DynamicShapeError(f"{path} is no tensor, but dynamic_shapes has {spec!r} for it; write None there")
+        return
+    children, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
+    for (key,), child in children:
+        yield from _walk(child, _child(spec, key, path, len(children)), path + pytree.keystr((key,)))
+
+
+def _is_the_number(spec: object, value: object) -> bool:
+    return isinstance(spec, int) and spec == value
+
+
+def _child(spec: object, key: object, path: str, count: int) -> object:
+    """Return the part of an entry that belongs to one item of a container."""
+    if spec is None:
+        return None
+    if isinstance(key, pytree.SequenceKey):
+        return _entries(spec, count, f"dynamic_shapes for {path}")[key.idx]
+    name = key.key if isinstance(key, pytree.MappingKey) else getattr(key, "name", None)
+    if isinstance(spec, Mapping):
+        return spec.get(name)
+    if dataclasses.is_dataclass(spec):
+        return getattr(spec, str(name))
+    raise DynamicShapeError(f"dynamic_shapes for {path} must be a dict like the argument, got {spec!r}")
+
+
+def _tensor_dims(tensor: torch.Tensor, spec: object, path: str) -> TensorDims:
+    if spec is None:
+        return {}
+    if isinstance(spec, tuple | list):
+        if len(spec) != tensor.dim():
+            raise DynamicShapeError(
+                f"dynamic_shapes for {path} has {len(spec)} entries, the tensor {tensor.dim()} dimensions"
+            )
+        spec = dict(enumerate(spec))
+    if not isinstance(spec, Mapping):
+        raise DynamicShapeError(f"dynamic_shapes for {path} must be a dict or a tuple of dimensions, got {spec!r}")
+    found: dict[int, DynamicDim] = {}
+    for dim, entry in spec.items():
+        if not isinstance(dim, int) or not 0 <= dim < tensor.dim():
+            raise DynamicShapeError(
+                f"dynamic_shapes for {path} names dimension {dim!r}; there are 0 … {tensor.dim() - 1}"
+            )
+        dynamic = _dynamic_dim(entry, tensor.shape[dim], f"{path}.shape[{dim}]")
+        if dynamic is not None:
+            found[dim] = dynamic
+    return found
+
+
+def _dynamic_dim(entry: object, size: int, where: str) -> DynamicDim | None:
+    """Read the entry of one dimension; None where it does not vary."""
+    hint = getattr(getattr(entry, "type", None), "name", None)
+    if entry is None or hint == "STATIC":
+        return None
+    if isinstance(entry, int) or type(entry).__name__ == "_StaticDim":
+        expected = entry if isinstance(entry, int) else int(entry.value)  # type: ignore[attr-defined]
+        if expected != size:
+            raise DynamicShapeError(
+                f"{where} is {size} in the example, but dynamic_shapes says it is always {expected}"
+            )
+        return None
+    if hint in ("AUTO", "DYNAMIC"):
+        low, high = getattr(entry, "min", None), getattr(entry, "max", None)
+        found = DynamicDim(None, low or 0, UNBOUNDED if high is None else int(high), required=hint == "DYNAMIC")
+    elif isinstance(entry, Dim):
+        found = _named(entry)
+    else:
+        raise DynamicShapeError(
+            f"{where}: {entry!r} is no dimension; write a Dim, Dim.AUTO, Dim.DYNAMIC, an int or None"
+        )
+    _check_example(found, size, where)
+    return found
+
+
+def _named(dim: Dim) -> DynamicDim:
+    root = getattr(dim, "root", dim)
+    low, high = _bound_of(root.min, 0), _bound_of(root.max, UNBOUNDED)
+    if root is dim:
+        return DynamicDim(dim.__name__, low, high)
+    line = sympy.Poly(dim.fn(size_symbol("x")), size_symbol("x"))  # type: ignore[attr-defined]
+    return DynamicDim(root.__name__, low, high, int(line.nth(1)), int(line.nth(0)))
+
+
+def _bound_of(bound: object, unbounded: int) -> int:
+    """Return a bound of a Dim as a number; torch writes an infinity for none."""
+    return min(bound, UNBOUNDED) if isinstance(bound, int) else unbounded
+
+
+def _check_example(found: DynamicDim, size: int, where: str) -> None:
+    value, rest = divmod(size - found.offset, found.scale)
+    if rest or not found.low <= value <= found.high:
+        name = found.name or "its size"
+        length = found.expr if found.name is not None and not found.bare else name
+        high = "" if found.high == UNBOUNDED else str(found.high)
+        raise DynamicShapeError(
+            f"{where} is {size} in the example, but must be {length}, with {name} in {found.low} … {high}"
+        )
+
+
+def _check_names(dims: Sequence[TensorDims]) -> None:
+    """Check that a name means one range, and can name a size in the library."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for dim in (dim for tensor in dims for dim in tensor.values() if dim.name is not None):
+        assert dim.name is not None
+        if not dim.name.isidentifier():
+            raise DynamicShapeError(f"the Dim is called {dim.name!r}; use a name that Python takes for a variable")
+        if ranges.setdefault(dim.name, (dim.low, dim.high)) != (dim.low, dim.high):
+            raise DynamicShapeError(f"two Dims are called {dim.name!r}, with different ranges; use one Dim")

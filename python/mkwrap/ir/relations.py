@@ -1,0 +1,153 @@
+"""What is known of dynamic sizes from their ranges: intervals of expressions, relations that hold anyway, narrower ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import sympy
+
+from mkwrap.ir.index import FloorDiv, Mod
+from mkwrap.ir.nodes import Expr
+from mkwrap.ir.signature import Relation, SymbolSpec
+
+Limits: TypeAlias = Mapping[sympy.Symbol, tuple[int, int]]
+"""Inclusive range of each size symbol."""
+
+
+def limits_of(symbols: Iterable[SymbolSpec]) -> Limits:
+    """Return the ranges of size symbols."""
+    return {spec.symbol: (spec.low, spec.high) for spec in symbols}
+
+
+def interval(expr: Expr, limits: Limits) -> tuple[int, int] | None:
+    """Return numbers that an expression over sizes is never below and never above; None where there are none to tell.
+
+    A symbol that occurs twice counts as two: the interval may be wider than the values.
+    """
+    if expr.is_Integer:
+        return int(expr), int(expr)
+    if expr.is_Symbol:
+        return limits.get(expr)
+    parts = [interval(arg, limits) for arg in expr.args]
+    known = [part for part in parts if part is not None]
+    if isinstance(expr, Mod) and expr.args[1].is_Integer:
+        return 0, int(expr.args[1]) - 1
+    if len(known) != len(parts):
+        return None
+    if expr.is_Add:
+        return sum(low for low, _ in known), sum(high for _, high in known)
+    if expr.is_Mul:
+        return _product(known)
+    if expr.is_Pow and expr.exp.is_Integer and expr.exp > 0:
+        return _product(known[:1] * int(expr.exp))
+    if isinstance(expr, sympy.Min):
+        return min(low for low, _ in known), min(high for _, high in known)
+    if isinstance(expr, sympy.Max):
+        return max(low for low, _ in known), max(high for _, high in known)
+    if isinstance(expr, FloorDiv) and known[1][0] > 0:
+        corners = [a // b for a in known[0] for b in known[1]]
+        return min(corners), max(corners)
+    if isinstance(expr, Mod) and known[1][0] > 0:
+        return 0, known[1][1] - 1
+    return None
+
+
+def _product(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    low, high = parts[0]
+    for other in parts[1:]:
+        corners = [a * b for a in (low, high) for b in other]
+        low, high = min(corners), max(corners)
+    return low, high
+
+
+def decided(relation: Relation, limits: Limits) -> bool | None:
+    """Whether a relation holds for all sizes in their ranges (True) or for none (False); None where it depends on them."""
+    between = interval(sympy.expand(relation.left - relation.right), limits)
+    if between is None:
+        return None
+    low, high = between
+    match relation.op:
+        case "==":
+            return True if low == high == 0 else False if low > 0 or high < 0 else None
+        case "!=":
+            return True if low > 0 or high < 0 else False if low == high == 0 else None
+        case "<":
+            return True if high < 0 else False if low >= 0 else None
+        case "<=":
+            return True if high <= 0 else False if low > 0 else None
+
+
+def narrowed(
+    symbols: Sequence[SymbolSpec], relations: Iterable[Relation]
+) -> tuple[tuple[SymbolSpec, ...], tuple[Relation, ...], tuple[str, ...]]:
+    """Turn relations that bound one size into its range, and drop those that hold anyway.
+
+    Returns the sizes, the relations that are left, and a line for each range that became narrower. A relation that can never
+    hold stays: it says why every call is refused.
+    """
+    specs = {spec.symbol: spec for spec in symbols}
+    left = list(dict.fromkeys(relations))
+    why: dict[sympy.Symbol, list[str]] = {}
+    changed = True
+    while changed:
+        changed = False
+        for relation in list(left):
+            if decided(relation, limits_of(specs.values())) is True:
+                left.remove(relation)
+                changed = True
+                continue
+            bound = _bound(relation, specs)
+            if bound is not None:
+                spec, low, high = bound
+                specs[spec.symbol] = replace(spec, low=low, high=high)
+                why.setdefault(spec.symbol, []).append(relation.origin)
+                left.remove(relation)
+                changed = True
+    before = {spec.symbol: spec for spec in symbols}
+    notes = tuple(_narrowing(before[symbol], specs[symbol], origins) for symbol, origins in why.items())
+    return tuple(specs.values()), tuple(left), notes
+
+
+def _narrowing(before: SymbolSpec, after: SymbolSpec, origins: Sequence[str]) -> str:
+    places = "; ".join(dict.fromkeys(origin for origin in origins if origin))
+    change = f"at least {after.low}" if after.low != before.low else f"at most {after.high}"
+    if after.low != before.low and after.high != before.high:
+        change = f"{after.low} … {after.high}"
+    return f"{after.symbol} is {change}, as the program asks for it" + (f" at {places}" if places else "")
+
+
+def _bound(relation: Relation, specs: Mapping[sympy.Symbol, SymbolSpec]) -> tuple[SymbolSpec, int, int] | None:
+    """Return the size that a relation bounds and its new range, which is narrower and not empty."""
+    difference = sympy.expand(relation.left - relation.right)
+    if len(difference.free_symbols) != 1:
+        return None
+    (symbol,) = difference.free_symbols
+    spec = specs.get(symbol)
+    factor, rest = difference.coeff(symbol), difference.subs(symbol, 0)
+    if spec is None or not factor.is_Integer or not rest.is_Integer or factor * symbol + rest != difference:
+        return None
+    low, high = _solved(relation.op, int(factor), int(rest), spec.low, spec.high)
+    if (low, high) == (spec.low, spec.high) or low > high:
+        return None
+    return spec, low, high
+
+
+def _solved(op: Literal["==", "!=", "<", "<="], factor: int, rest: int, low: int, high: int) -> tuple[int, int]:
+    """Return the part of low … high where factor·x + rest op 0, as far as that is a range."""
+    if op == "!=":
+        if rest % factor == 0:
+            gap = -rest // factor
+            return low + (low == gap), high - (high == gap)
+        return low, high
+    if op == "==":
+        return low, high
+    slack = -rest - (1 if op == "<" else 0)
+    # factor·x ≤ slack
+    return (low, min(high, slack // factor)) if factor > 0 else (max(low, -(slack // -factor)), high)
+
+
+def relation_text(relation: Relation) -> str:
+    """Spell a relation for a message."""
+    return f"{relation.left} {relation.op} {relation.right}"

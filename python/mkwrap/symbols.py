@@ -1,0 +1,372 @@
+"""Translates torch's symbolic sizes into size symbols of the IR: names, ranges, relations, and what became a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import sympy
+import torch
+from torch.export import Dim
+from torch.fx.experimental import _config
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
+
+from mkwrap.dims import UNBOUNDED, DynamicDim, TensorDims
+from mkwrap.errors import DynamicShapeError
+from mkwrap.guards import GuardLines
+from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.ir.nodes import Expr
+from mkwrap.ir.relations import narrowed
+from mkwrap.ir.signature import Relation, SymbolSpec
+
+Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"
+
+
+class UntranslatableError(Exception):
+    """A size expression of torch that has no counterpart here; the message names it."""
+
+
+def sizes_from_zero() -> AbstractContextManager[None]:
+    """While active, torch takes a dynamic size for any number from 0, not from 2, and guards what it decides on 0 and 1."""
+    patched: AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    return patched
+
+
+def tracing_options(dims: Sequence[TensorDims]) -> dict[str, Any]:
+    """Return what torch.export is told: which dimensions vary, and to note what it asks of them rather than to refuse it.
+
+    Names, ranges and derived dimensions are kept here: torch refuses every range that it cannot prove to be right.
+    """
+    shapes = tuple(dict.fromkeys(tensor, Dim.AUTO) or None for tensor in dims)
+    return {"dynamic_shapes": {"tensors": shapes}, "prefer_deferred_runtime_asserts_over_guards": True}
+
+
+def expression(value: Number) -> Expr:
+    """Return a number of torch's, symbolic or not, as an expression over torch's symbols."""
+    node = getattr(value, "node", None)
+    return sympy.sympify(value) if node is None else node.expr
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """The dynamic sizes of a captured graph."""
+
+    meaning: Mapping[sympy.Symbol, Expr]
+    """Torch's symbols, as expressions over ours."""
+    specs: tuple[SymbolSpec, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What became of declared ranges and dimensions, a line each."""
+
+    def size(self, value: Number) -> Expr:
+        """Return a number of torch's as an expression over ours. Raises `UntranslatableError`."""
+        return translated(expression(value), self.meaning)
+
+    def sizes(self, values: Sequence[Number]) -> tuple[Expr, ...]:
+        """Return sizes or strides of torch's as expressions over ours."""
+        return tuple(self.size(value) for value in values)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One tensor argument as it was traced."""
+
+    name: str
+    path: str
+    fake: torch.Tensor
+    dims: TensorDims
+
+
+def symbols_of(inputs: Sequence[Traced], lines: GuardLines) -> Symbols:
+    """Name every dynamic size of a traced graph, and collect what tracing asks of them.
+
+    Raises `DynamicShapeError` where a declared dimension became a constant or equal to another one, or nothing binds a size.
+    """
+    environment = _environment(inputs)
+    if environment is None:
+        _refuse_constants(inputs, lines)
+        return Symbols({}, notes=tuple(_constants(inputs, {}, lines)))
+    fixed = {
+        symbol: sympy.Integer(int(span.lower))
+        for symbol, span in environment.var_to_range.items()
+        if span.is_singleton() and span.lower.is_Integer
+    }
+    _refuse_constants(inputs, lines, fixed)
+    meaning = {**fixed, **_named(inputs, fixed, lines)}
+    meaning.update(_replaced(environment, meaning))
+    specs = tuple(_specs(inputs, meaning))
+    relations = [*_ranges(environment, meaning, specs, lines), *_relations(environment, meaning, lines)]
+    narrow, left, notes = narrowed(specs, relations)
+    return Symbols(meaning, narrow, left, (*_constants(inputs, fixed, lines), *notes))
+
+
+def sizes_of(graph_module: torch.fx.GraphModule, symbols: Symbols) -> dict[str, Expr]:
+    """Return the graph nodes that are numbers made of sizes, as expressions; what no expression tells is left out."""
+    sizes: dict[str, Expr] = {}
+    for node in graph_module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.SymInt | torch.SymFloat | int | float):
+            try:
+                sizes[node.name] = symbols.size(value)
+            except UntranslatableError:
+                continue
+    return sizes
+
+
+def layouts_of(graph_module: torch.fx.GraphModule, symbols: Symbols) -> dict[str, tuple[Expr, ...]]:
+    """Return the strides of every tensor that the graph gives back."""
+    layouts: dict[str, tuple[Expr, ...]] = {}
+    for leaf in graph_module.graph.output_node().args[0]:  # type: ignore[union-attr]
+        if isinstance(leaf, torch.fx.Node) and isinstance(leaf.meta.get("val"), torch.Tensor):
+            try:
+                strides = symbols.sizes(leaf.meta["val"].stride())
+            except UntranslatableError:
+                continue
+            # A size counts as 1 in a stride where it is 0: without elements, strides say nothing.
+            layouts[leaf.name] = tuple(s.replace(sympy.Max, _without_one) for s in strides)
+    return layouts
+
+
+def _without_one(*args: Expr) -> Expr:
+    return sympy.Max(*[arg for arg in args if arg != 1])
+
+
+def depends_on_values(value: object) -> bool:
+    """Whether the result of a node is a number, or has a size, that only the values of tensors tell."""
+    numbers: list[object] = [value]
+    if isinstance(value, torch.Tensor):
+        numbers = [*value.shape]
+    elif isinstance(value, tuple | list):
+        return any(depends_on_values(item) for item in value)
+    nodes = [getattr(number, "node", None) for number in numbers]
+    return any(node is not None and free_unbacked_symbols(node.expr) for node in nodes)
+
+
+def _environment(inputs: Sequence[Traced]) -> ShapeEnv | None:
+    for traced in inputs:
+        for size in traced.fake.shape:
+            node = getattr(size, "node", None)
+            if node is not None:
+                environment: ShapeEnv = node.shape_env
+                return environment
+    return None
+
+
+def _dynamic(inputs: Sequence[Traced]) -> Iterator[tuple[Traced, int, DynamicDim, Expr]]:
+    """Yield every dimension that may vary, with torch's expression of it."""
+    for traced in inputs:
+        for dim, declared in sorted(traced.dims.items()):
+            yield traced, dim, declared, expression(traced.fake.shape[dim])
+
+
+def _constants(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> Iterator[str]:
+    for traced, dim, _, expr in _dynamic(inputs):
+        value = expr.xreplace(dict(fixed))
+        if value.is_Integer:
+            yield f"{traced.path}.shape[{dim}] is always {value}" + lines.place(expr, value)
+
+
+def _refuse_constants(
+    inputs: Sequence[Traced], lines: GuardLines, fixed: Mapping[sympy.Symbol, Expr] | None = None
+) -> None:
+    for traced, dim, declared, expr in _dynamic(inputs):
+        value = expr.xreplace(dict(fixed or {}))
+        if value.is_Integer and declared.required:
+            what = f"the Dim {declared.name!r}" if declared.name else "Dim.DYNAMIC"
+            raise DynamicShapeError(
+                f"{traced.path}.shape[{dim}] is declared as {what}, but tracing made it the constant {value}"
+                f"{lines.place(expr, value)}; use the size without turning it into a number there, or declare Dim.AUTO or "
+                "a static dimension"
+            )
+
+
+def _named(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> dict[sympy.Symbol, Expr]:
+    """Give each of torch's symbols its meaning: the user's names first, then s0, s1, … in order of appearance."""
+    meaning: dict[sympy.Symbol, Expr] = {}
+    taken = {declared.name for _, _, declared, _ in _dynamic(inputs)}
+    for traced, dim, declared, expr in _dynamic(inputs):
+        if declared.expr is None:
+            continue
+        if expr.is_Symbol and expr not in fixed:
+            known = meaning.setdefault(expr, declared.expr)
+        else:
+            known = translated(expr, {**fixed, **meaning})
+        if sympy.expand(known - declared.expr) != 0:
+            raise DynamicShapeError(
+                f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {known}"
+                f"{lines.place(expr)}; declare it so"
+            )
+    count = 0
+    for _, _, _, expr in _dynamic(inputs):
+        for symbol in sorted(expr.free_symbols, key=str):
+            if symbol in meaning or symbol in fixed:
+                continue
+            while f"s{count}" in taken:
+                count += 1
+            meaning[symbol] = size_symbol(f"s{count}")
+            count += 1
+    return meaning
+
+
+def _replaced(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[tuple[sympy.Symbol, Expr]]:
+    """Yield the symbols that torch found to be equal to others."""
+    for symbol in environment.replacements:
+        expr = environment.replace(symbol)
+        if symbol not in meaning and expr.free_symbols <= meaning.keys():
+            yield symbol, translated(expr, meaning)
+
+
+def _specs(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[SymbolSpec]:
+    """Bind every size symbol to the first dimension that is it, or else to the first derived from it."""
+    bare: dict[sympy.Symbol, SymbolSpec] = {}
+    derived: dict[sympy.Symbol, SymbolSpec] = {}
+    order: dict[sympy.Symbol, None] = {}
+    ranges: dict[sympy.Symbol, tuple[int, int]] = {}
+    for traced, dim, declared, expr in _dynamic(inputs):
+        length = sympy.expand(translated(expr, meaning))
+        order.update(dict.fromkeys(sorted(length.free_symbols, key=str)))
+        if len(length.free_symbols) != 1:
+            continue
+        (symbol,) = length.free_symbols
+        scale, offset = length.coeff(symbol), length.subs(symbol, 0)
+        if scale * symbol + offset != length or not scale.is_Integer or not offset.is_Integer:
+            continue
+        if declared.name is not None or length == symbol:
+            low, high = ranges.get(symbol, (0, UNBOUNDED))
+            ranges[symbol] = (max(low, declared.low), min(high, declared.high))
+        where = bare if length == symbol else derived
+        where.setdefault(symbol, SymbolSpec(symbol, 0, UNBOUNDED, traced.name, dim, int(scale), int(offset)))
+    for symbol in order:
+        spec = bare.get(symbol) or derived.get(symbol)
+        if spec is None:
+            raise DynamicShapeError(f"no dimension of an argument tells the size {symbol}; make one that is dynamic")
+        low, high = ranges.get(symbol, (0, UNBOUNDED))
+        yield SymbolSpec(symbol, low, high, spec.input_name, spec.dim, spec.scale, spec.offset)
+
+
+def _ranges(
+    environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], specs: Sequence[SymbolSpec], lines: GuardLines
+) -> Iterator[Relation]:
+    """Yield what tracing found of the range of single symbols."""
+    ours = {spec.symbol for spec in specs}
+    for symbol, expr in meaning.items():
+        if not expr.free_symbols or not expr.free_symbols <= ours:
+            continue
+        span = environment.var_to_range.get(symbol)
+        if span is None:
+            continue
+        origin = lines.of_symbol(symbol)
+        if span.lower.is_Integer and span.lower > 0:
+            yield Relation(sympy.Integer(int(span.lower)), "<=", expr, origin)
+        if span.upper.is_Integer:
+            yield Relation(expr, "<=", sympy.Integer(int(span.upper)), origin)
+
+
+def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> Iterator[Relation]:
+    asked = [(item.expr, str(item.expr)) for items in environment.deferred_runtime_asserts.values() for item in items]
+    asked += [(guard.expr, str(guard.expr)) for guard in environment.guards]
+    for condition, text in asked:
+        try:
+            yield from relations_of(condition, meaning, lines.of(text))
+        except UntranslatableError as reason:
+            origin = lines.of(text)
+            raise DynamicShapeError(
+                f"the program asks of its sizes that {reason}, which cannot be checked in a call"
+                + (f" (at {origin})" if origin else "")
+            ) from None
+
+
+def relations_of(condition: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr], origin: str) -> Iterator[Relation]:
+    """Yield a condition of torch's as relations. Raises `UntranslatableError` for one that is no conjunction of comparisons."""
+    if condition == sympy.true:
+        return
+    if isinstance(condition, sympy.And):
+        for part in condition.args:
+            yield from relations_of(part, meaning, origin)
+        return
+    for kind, op, swapped in _COMPARISONS:
+        if isinstance(condition, kind):
+            left, right = (translated(side, meaning) for side in condition.args)
+            left, right = (right, left) if swapped else (left, right)
+            yield _simple(Relation(left, op, right, origin))
+            return
+    raise UntranslatableError(str(condition))
+
+
+_COMPARISONS: tuple[tuple[type[sympy.Basic], Literal["==", "!=", "<", "<="], bool], ...] = (
+    (sympy.Eq, "==", False),
+    (sympy.Ne, "!=", False),
+    (sympy.StrictLessThan, "<", False),
+    (sympy.LessThan, "<=", False),
+    (sympy.StrictGreaterThan, "<", True),
+    (sympy.GreaterThan, "<=", True),
+)
+
+
+def _simple(relation: Relation) -> Relation:
+    """Write x = n·⌊x / n⌋ as x mod n = 0."""
+    if relation.op != "==":
+        return relation
+    for whole, parts in ((relation.left, relation.right), (relation.right, relation.left)):
+        for division in parts.atoms(FloorDiv):
+            if division.args[0] == whole and parts == division * division.args[1]:
+                return Relation(Mod(*division.args), "==", sympy.Integer(0), relation.origin)
+    return relation
+
+
+def translated(expr: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr]) -> Expr:
+    """Return an expression of torch's over our symbols and functions. Raises `UntranslatableError`."""
+    if expr.is_Number:
+        return sympy.Integer(int(expr)) if expr.is_Integer else sympy.Float(float(expr))
+    if expr.is_Symbol:
+        if expr not in meaning:
+            raise UntranslatableError(f"the size {expr} depends on the values of tensors")
+        return meaning[expr]
+    name = type(expr).__name__
+    if name in _ROUNDED and type(expr.args[0]).__name__ == "IntTrueDiv":
+        return _ROUNDED[name](*[translated(arg, meaning) for arg in expr.args[0].args])
+    make = _FUNCTIONS.get(name)
+    if make is None:
+        raise UntranslatableError(str(expr))
+    return make(*[translated(arg, meaning) for arg in expr.args])
+
+
+def _ceil_div(a: Expr, b: Expr) -> Expr:
+    return FloorDiv(a + b - 1, b)
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Expr]] = {
+    "Add": sympy.Add,
+    "Mul": sympy.Mul,
+    "Pow": sympy.Pow,
+    "PowByNatural": sympy.Pow,
+    "FloatPow": sympy.Pow,
+    "FloorDiv": FloorDiv,
+    "CleanDiv": FloorDiv,
+    "CeilDiv": _ceil_div,
+    "Mod": Mod,
+    "PythonMod": Mod,
+    "ModularIndexing": lambda a, b, c: Mod(FloorDiv(a, b), c),
+    "Min": sympy.Min,
+    "Max": sympy.Max,
+    "Identity": lambda a: a,
+    "ToFloat": lambda a: a,
+    "TruncToInt": lambda a: a if a.is_integer else _no_integer(a),
+    "FloatTrueDiv": lambda a, b: a / b,
+    "IntTrueDiv": lambda a, b: a / b,
+    "OpaqueUnaryFn_sqrt": sympy.sqrt,
+}
+"""Torch's functions by the name of their class, which is the same in all releases."""
+
+_ROUNDED: Mapping[str, Callable[[Expr, Expr], Expr]] = {
+    "FloorToInt": FloorDiv,
+    "TruncToInt": FloorDiv,
+    "CeilToInt": _ceil_div,
+}
+"""Roundings of a quotient of sizes, which are never negative."""
+
+
+def _no_integer(value: Expr) -> Expr:
+    raise UntranslatableError(f"the integer part of {value}")
