@@ -13,7 +13,7 @@ import sympy
 
 from mkwrap.ir.analysis import defined, dependencies, index_exprs, reduces, results, stores, stores_elements
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, simplify
+from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, simplify, split_multiple
 from mkwrap.ir.nodes import (
     Axis,
     Buffer,
@@ -149,7 +149,8 @@ def affine(expr: Expr, symbols: Iterable[sympy.Symbol]) -> tuple[dict[sympy.Symb
 def split_axes(nest: Nest) -> Nest:
     """Split every axis x named in ⌊x / c⌋ or x mod c, where c divides its extent, into (extent / c, c); others stay.
 
-    The order of elements is unchanged. New symbols are the old name with `_0` (outer) and `_1` (inner).
+    c is a number, or a product of dynamic sizes that is seen to divide the extent. The order of elements is unchanged. New
+    symbols are the old name with `_0` (outer) and `_1` (inner).
     """
     for _ in range(8):
         found = _divided_axis(nest)
@@ -175,9 +176,10 @@ def _innermost(nest: Nest, buffers: Mapping[str, Buffer]) -> sympy.Symbol | None
     store = stores(nest)[0]
     symbols = [axis.symbol for axis in nest.axes if axis.extent != 1]
     split = affine(buffers[store.buffer].flat_index(store.index), symbols)
-    if split is not None and symbols and all(s.is_Integer for s in split[0].values()):
-        strides = {symbol: abs(int(s)) for symbol, s in split[0].items() if s != 0}
-        if strides:
+    if split is not None:
+        # A stride that is a dynamic size is larger than one that is a number.
+        strides = {symbol: abs(int(s)) for symbol, s in split[0].items() if s.is_Integer and s != 0}
+        if strides and (1 in strides.values() or all(s.is_Integer for s in split[0].values())):
             return min(reversed(strides), key=lambda symbol: strides[symbol])
     return nest.axes[-1].symbol
 
@@ -200,27 +202,36 @@ def _assign(nest: Nest, a: Operand, b: Operand, reduce: Reduce, epilogue: tuple[
     )
 
 
-def _divided_axis(nest: Nest) -> tuple[Axis, int] | None:
-    """The first axis that an index expression divides by a constant which divides its extent."""
+def _divided_axis(nest: Nest) -> tuple[Axis, Expr] | None:
+    """The first axis that an index expression divides by what divides its extent."""
     axes = {axis.symbol: axis for axis in (*nest.axes, *nest.reduction_axes)}
-    found: dict[sympy.Symbol, int] = {}
+    found: dict[sympy.Symbol, Expr] = {}
     for instruction in nest.body:
         for expr in index_exprs(instruction):
-            for node in expr.atoms(FloorDiv, Mod):
+            for node in sorted(expr.atoms(FloorDiv, Mod), key=str):
                 axis, divisor = axes.get(node.args[0]), node.args[1]
-                if axis is None or not divisor.is_Integer or not axis.extent.is_Integer:
+                if axis is None or axis.extent == divisor or not _divides(divisor, axis.extent):
                     continue
-                if int(axis.extent) % int(divisor) == 0:
-                    # The smallest divisor first: larger ones then become divisors of the outer part.
-                    found[axis.symbol] = min(found.get(axis.symbol, int(divisor)), int(divisor))
+                # The smallest divisor first: larger ones then become divisors of the outer part.
+                if axis.symbol not in found or _is_smaller(divisor, found[axis.symbol]):
+                    found[axis.symbol] = divisor
     for symbol, divisor in found.items():
         return axes[symbol], divisor
     return None
 
 
-def _split(nest: Nest, axis: Axis, divisor: int) -> Nest:
-    outer = Axis(axis_symbol(f"{axis.symbol.name}_0"), axis.extent / divisor)
-    inner = Axis(axis_symbol(f"{axis.symbol.name}_1"), sympy.Integer(divisor))
+def _divides(divisor: Expr, extent: Expr) -> bool:
+    quotient, rest = split_multiple(extent, divisor)
+    return bool(rest == 0 and quotient.is_integer)
+
+
+def _is_smaller(a: Expr, b: Expr) -> bool:
+    return bool(a < b) if a.is_Integer and b.is_Integer else _divides(a, b)
+
+
+def _split(nest: Nest, axis: Axis, divisor: Expr) -> Nest:
+    outer = Axis(axis_symbol(f"{axis.symbol.name}_0"), split_multiple(axis.extent, divisor)[0])
+    inner = Axis(axis_symbol(f"{axis.symbol.name}_1"), divisor)
     position = outer.symbol * divisor + inner.symbol
 
     def put(axes: Sequence[Axis]) -> tuple[Axis, ...]:

@@ -16,9 +16,38 @@ Naming = Callable[[sympy.Symbol], str]
 _SUM, _PRODUCT, _ATOM = 1, 2, 3  # binding strength
 
 
-def spell_index(expr: Expr, ranges: Ranges, name: Naming = str) -> str:
+class AtLeastOne(sympy.Function):  # type: ignore[misc]  # sympy is untyped
+    """max(x, 1). `sympy.Max` takes a size for positive and leaves it as it is, but in a call it may be 0."""
+
+    nargs = (1,)
+    is_integer = True
+    is_positive = True
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        """Fold constants."""
+        return sympy.Integer(max(int(x), 1)) if x.is_Integer else None
+
+
+def variable(symbol: sympy.Symbol) -> str:
+    """Return the C++ variable of a symbol. Users name sizes: those get a name that no other variable has."""
+    return f"size_{symbol.name}" if is_size(symbol) else str(symbol.name)
+
+
+def is_size(symbol: sympy.Symbol) -> bool:
+    """Whether a symbol is a dynamic size, no axis and no value of an index."""
+    return bool(symbol.is_positive)
+
+
+def spell_index(expr: Expr, ranges: Ranges, name: Naming = variable) -> str:
     """Spell an integer expression in int64 C++; / and % where the dividend cannot be negative."""
     return _spell(sympy.sympify(expr), ranges, name)[0]
+
+
+def spell_factor(size: Expr | int) -> str:
+    """Spell a size for a place where a product or a quotient may stand around it."""
+    text, strength = _spell(sympy.sympify(size), {}, variable)
+    return text if strength == _ATOM else f"({text})"
 
 
 def _spell(expr: Expr, ranges: Ranges, name: Naming) -> tuple[str, int]:
@@ -40,6 +69,8 @@ def _spell(expr: Expr, ranges: Ranges, name: Naming) -> tuple[str, int]:
         for other in rest:
             first = f"mkw::{function}({first}, {other})"
         return first, _ATOM
+    if isinstance(expr, AtLeastOne):
+        return f"mkw::maximum((int64_t)({_spell(expr.args[0], ranges, name)[0]}), (int64_t)1)", _ATOM
     raise VerifyError(f"index expression {expr} has no C++ spelling")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sympy
 
-from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.indexing import spell_index, variable
 from mkwrap.codegen.cpp.spelling import CTYPES, header
 from mkwrap.codegen.parameters import size_symbols
 from mkwrap.codegen.writer import Writer
@@ -112,7 +112,7 @@ class Frame:
         if self.workspace_bytes != 0:
             writer.line(f"char* const workspace = (char*)args[{position}];")
         for k, symbol in enumerate(self._sizes()):
-            writer.line(f"const int64_t {symbol.name} = sizes[{k}];")
+            writer.line(f"const int64_t {variable(symbol)} = sizes[{k}];")
 
     def _write_entry(self, writer: Writer, entry: str) -> None:
         units = self._units_text()
@@ -120,7 +120,7 @@ class Frame:
         with writer.block(f'extern "C" __attribute__((visibility("default"))) {signature}'):
             for k, symbol in enumerate(self._sizes()):
                 if symbol in self.units.free_symbols:
-                    writer.line(f"const int64_t {symbol.name} = sizes[{k}];")
+                    writer.line(f"const int64_t {variable(symbol)} = sizes[{k}];")
             if self.threads == 1:
                 writer.line(f"return run(args, sizes, 0, {units});")
                 return

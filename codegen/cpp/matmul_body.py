@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import sympy
 
-from mkwrap.codegen.cpp.indexing import spell_index, step_along
+from mkwrap.codegen.cpp.indexing import spell_index, step_along, variable
 from mkwrap.codegen.cpp.spelling import CTYPES, literal, spell
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
@@ -97,7 +97,7 @@ class Body:
         def name(symbol: sympy.Symbol) -> str:
             if symbol == self._axis:
                 return f"({symbol} + lane)"
-            return f"{symbol}[lane]" if symbol.name in self._vectors else str(symbol)
+            return f"{symbol}[lane]" if symbol.name in self._vectors else variable(symbol)
 
         return f"[&](int lane) -> int64_t {{ return {spell_index(expr, self._ranges, name)}; }}"
 

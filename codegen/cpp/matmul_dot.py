@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import sympy
+
+from mkwrap.codegen.cpp import estimate
+from mkwrap.codegen.cpp.indexing import AtLeastOne, spell_factor
 from mkwrap.codegen.cpp.matmul_body import Body, buffers_in
-from mkwrap.codegen.cpp.matmul_problem import COLUMN, DEPTH, Problem, problem_of
-from mkwrap.codegen.cpp.matmul_source import Text, headers, pointers, source_of
+from mkwrap.codegen.cpp.matmul_problem import COLUMN, DEPTH, Problem, is_multiple, problem_of, quotient_up
+from mkwrap.codegen.cpp.matmul_source import Text, declare_sizes, headers, pointers, source_of, team
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import VerifyError
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # Multiply-adds below which threads cannot pay for being started.
@@ -36,11 +41,11 @@ class _Form:
     threads: int
 
     @property
-    def blocks(self) -> int:
+    def blocks(self) -> Expr:
         """Parts that the columns are cut into."""
-        lines = self.problem.batch * self.problem.m
-        wanted = -(-_TASKS * self.threads // lines) if self.threads > 1 else 1
-        return min(wanted, -(-self.problem.n // self.grain))
+        lines = AtLeastOne(self.problem.batch * self.problem.m)
+        wanted = quotient_up(_TASKS * self.threads, lines) if self.threads > 1 else sympy.Integer(1)
+        return sympy.Min(wanted, quotient_up(self.problem.n, self.grain))
 
     @property
     def grain(self) -> int:
@@ -49,7 +54,7 @@ class _Form:
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
-    """Vectors along the columns or the depth where they fit, else none; () where the kernel is no product of static sizes.
+    """Vectors along the columns or the depth where they fit, else none; () where the kernel is no product.
 
     One variant where the product is large: it is there to be safe, not to be measured beside the blocked ones.
     """
@@ -68,7 +73,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 def _lanes(problem: Problem, axis: str, device: Device) -> int:
     """Lanes of a vector along an axis; 1 where it would not be filled once, and where indices are checked."""
     lanes = device.vector_bytes // problem.dtype.itemsize
-    extent = problem.n if axis == "column" else problem.k
+    extent = estimate.number(problem.n if axis == "column" else problem.k)
     return lanes if extent >= lanes > 1 and not problem.checks else 1
 
 
@@ -76,17 +81,17 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write a kernel that `space` has accepted; raises `VerifyError` for another."""
     problem = problem_of(kernel)
     if problem is None:
-        raise VerifyError(f"kernel {kernel.name} is no matrix product of static sizes")
+        raise VerifyError(f"kernel {kernel.name} is no matrix product")
     params = dict(variant.params)
     axis = str(params["vector"])
-    width = 1 if axis == "none" else _lanes(problem, axis, device)
+    width = 1 if axis == "none" else device.vector_bytes // problem.dtype.itemsize
     form = _Form(problem, axis, width, int(params["threads"]))
     body = (*problem.a.body, *problem.b.body, *problem.epilogue)
     members = pointers(kernel, buffers_in(body))
     empty = problem.batch * problem.m * problem.n == 0
     functions = "" if empty else _functions(form)
     entry = "  return 0;\n" if empty else _entry(form)
-    text = Text(device.vector_bytes, headers(body, ("gemm.h", "simd.h")), members, functions, entry)
+    text = Text(device.vector_bytes, headers(body, ("gemm.h", "simd.h")), members, problem.sizes, functions, entry)
     return source_of(kernel, variant, text, 0)
 
 
@@ -94,7 +99,7 @@ def _functions(form: _Form) -> str:
     writer = Writer("  ")
     checks = form.problem.checks
     head = "(const Pointers& arg, int64_t batch, int64_t row, mkw::Share columns)"
-    with writer.block(f"{'int32_t' if checks else 'void'} compute{head}"):
+    with writer.block(f"{'int32_t' if checks else 'void'} compute{head}"), declare_sizes(writer, form.problem.sizes):
         if checks:
             writer.line("int32_t failed = 0;")
         _write_columns(writer, form)
@@ -119,7 +124,9 @@ def _write_columns(writer: Writer, form: _Form) -> None:
         if form.axis == "depth":
             # Four sums: additions to a single one would wait for each other.
             writer.line(f"mkw::Vec<{CTYPES[problem.dtype]}, {form.width}> sums[4] = {{}};")
-            with _sweep(writer, f"{form.width}, 4, true", (f"0, {problem.k}", problem.k), "depth", "which"):
+            with _sweep(
+                writer, f"{form.width}, 4, true", (f"0, {spell_factor(problem.k)}", problem.k), "depth", "which"
+            ):
                 _accumulate(writer, form, "sums[which]", "mkw::active(lanes)")
             writer.line(f"const {CTYPES[problem.dtype]} {result} = mkw::gemm::total(sums);")
         else:
@@ -130,9 +137,9 @@ def _write_columns(writer: Writer, form: _Form) -> None:
 
 def _write_sum(writer: Writer, form: _Form, zero: str) -> None:
     """Write the sum over the depth; a long one as a sum of sums, so that its error does not grow with its length."""
-    k = form.problem.k
+    depth, k = form.problem.k, spell_factor(form.problem.k)
     writer.line(f"auto sum = {zero};")
-    if k <= _RUN:
+    if depth.is_Integer and depth <= _RUN:
         with writer.block(f"for (int64_t depth = 0; depth < {k}; ++depth)"):
             _accumulate(writer, form, "sum")
         return
@@ -144,10 +151,10 @@ def _write_sum(writer: Writer, form: _Form, zero: str) -> None:
 
 
 @contextmanager
-def _sweep(writer: Writer, shape: str, span: tuple[str, int], position: str, which: str = "") -> Iterator[None]:
+def _sweep(writer: Writer, shape: str, span: tuple[str, Expr], position: str, which: str = "") -> Iterator[None]:
     """Write a loop of vectors; `span` is the range's text and its length."""
     width = int(shape.partition(",")[0])
-    tail = "true" if span[1] % width else "false"
+    tail = "false" if is_multiple(span[1], width) else "true"
     head = f"mkw::sweep<{shape}, {tail}>({span[0]}, [&](auto lanes, int64_t {position}, auto {which}".rstrip()
     with writer.block(f"{head}) MKW_BODY", "});"):
         yield
@@ -177,22 +184,24 @@ def _epilogue(writer: Writer, form: _Form) -> None:
 
 
 def _entry(form: _Form) -> str:
-    problem, blocks = form.problem, form.blocks
+    problem, blocks, m = form.problem, spell_factor(form.blocks), spell_factor(form.problem.m)
     writer = Writer("  ")
     with writer.indented():
         if problem.checks:
             writer.line("int32_t failed = 0;")
         if form.threads > 1:
             reduction = " reduction(|:failed)" if problem.checks else ""
-            writer.line(f"#pragma omp parallel for num_threads({form.threads}) schedule(static){reduction}")
-        with writer.block(f"for (int64_t task = 0; task < {problem.batch * problem.m * blocks}; ++task)"):
+            threads = team(form.threads, problem.batch * problem.m * problem.n * problem.k, _SERIAL)
+            writer.line(f"#pragma omp parallel for {threads} schedule(static){reduction}")
+        tasks = spell_factor(problem.batch * problem.m * form.blocks)
+        with writer.block(f"for (int64_t task = 0; task < {tasks}; ++task)"):
             writer.line(f"const int64_t line = task / {blocks};")
-            share = f"mkw::share({problem.n}, {form.grain}, task % {blocks}, {blocks})"
-            call = f"compute(arg, line / {problem.m}, line % {problem.m}, {share});"
+            share = f"mkw::share({spell_factor(problem.n)}, {form.grain}, task % {blocks}, {blocks})"
+            call = f"compute(arg, line / {m}, line % {m}, {share});"
             writer.line(f"failed |= {call}" if problem.checks else call)
         writer.line("return failed;" if problem.checks else "return 0;")
     return writer.text()
 
 
 TEMPLATE = Template("dot", space, render)
-"""Any dtype but bool, all sizes static, zero included, data-dependent indices included."""
+"""Any dtype but bool, sizes of zero included, data-dependent indices included."""

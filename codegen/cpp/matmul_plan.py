@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mkwrap.codegen.cpp.matmul_problem import DEPTH, Problem, Side
+import sympy
+
+from mkwrap.codegen.cpp.matmul_problem import DEPTH, Problem, Side, is_multiple, quotient_up
 from mkwrap.codegen.cpp.matmul_tiles import Blocking
 from mkwrap.codegen.cpp.matmul_variants import Choice, Layout
+from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Kernel
 
 _ALIGNMENT = 64  # bytes: a cache line, so that threads share none
@@ -32,19 +35,29 @@ class Plan:
         return self.cut.vectors * self.width
 
     @property
-    def row_tiles(self) -> int:
+    def row_tiles(self) -> Expr:
         """Tiles that cover the rows."""
-        return -(-self.problem.m // self.cut.rows)
+        return quotient_up(self.problem.m, self.cut.rows)
 
     @property
-    def panels(self) -> int:
+    def panels(self) -> Expr:
         """Panels that cover the columns."""
-        return -(-self.problem.n // self.columns)
+        return quotient_up(self.problem.n, self.columns)
 
     @property
-    def tasks(self) -> int:
+    def tasks(self) -> Expr:
         """Independent parts of the work."""
         return self.problem.batch * self.cut.row_parts * self.cut.column_parts
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether tiles cover the rows exactly."""
+        return is_multiple(self.problem.m, self.cut.rows)
+
+    @property
+    def fits(self) -> bool:
+        """Whether tiles at the border have microkernels of their own: where sizes, and so what is left over, vary."""
+        return bool(self.problem.m.free_symbols or self.problem.n.free_symbols)
 
     @property
     def packs_a(self) -> bool:
@@ -62,6 +75,11 @@ class Plan:
         return (self.packs_a and self.cut.column_parts > 1) or (self.packs_b and self.cut.row_parts > 1)
 
     @property
+    def pads_b(self) -> bool:
+        """Whether the last panel of a B in place may lack columns: it is packed, then."""
+        return self.choice.b is Layout.IN_PLACE and not is_multiple(self.problem.n, self.columns)
+
+    @property
     def stages_b(self) -> bool:
         """Whether panels of B are made in two steps: computed along the depth, then transposed."""
         side = self.problem.b
@@ -73,50 +91,54 @@ class Plan:
         return load is not None and load.dtype is self.problem.dtype and len(side.body) == 1 and side.depth is not None
 
     @property
-    def a_bytes(self) -> int:
+    def a_bytes(self) -> Expr:
         """Bytes of packed A: of all batches where packing is shared, else of one task."""
-        task_rows = -(-self.row_tiles // self.cut.row_parts) * self.cut.rows
+        task_rows = quotient_up(self.row_tiles, self.cut.row_parts) * self.cut.rows
         rows = self.problem.batch * self.problem.m if self.shared else task_rows
-        return self._bytes(rows * self.problem.k) if self.packs_a else 0
+        return self._bytes(rows * self.problem.k if self.packs_a else 0)
 
     @property
-    def b_bytes(self) -> int:
+    def b_bytes(self) -> Expr:
         """Bytes of packed B, likewise."""
-        panels = self.problem.batch * self.panels if self.shared else -(-self.panels // self.cut.column_parts)
-        return self._bytes(panels * self.columns * self.problem.k) if self.packs_b else 0
+        panels = self.problem.batch * self.panels if self.shared else quotient_up(self.panels, self.cut.column_parts)
+        return self._bytes(panels * self.columns * self.problem.k if self.packs_b else 0)
 
     @property
-    def stage_bytes(self) -> int:
+    def stage_bytes(self) -> Expr:
         """Bytes of a panel before its transposition."""
-        return self._bytes(self.columns * self.problem.k) if self.stages_b else 0
+        return self._bytes(self.columns * self.problem.k if self.stages_b else 0)
 
     @property
-    def sum_bytes(self) -> int:
+    def pad_bytes(self) -> Expr:
+        """Bytes of the panel that lacks columns."""
+        return self._bytes(self.columns * self.problem.k if self.pads_b else 0)
+
+    @property
+    def sum_bytes(self) -> Expr:
         """Bytes of the sums of a column of tiles, which are kept where the depth is cut."""
-        if not self.cuts_depth:
-            return 0
-        return self._bytes(-(-self.row_tiles // self.cut.row_parts) * self.cut.rows * self.columns)
+        rows = quotient_up(self.row_tiles, self.cut.row_parts) * self.cut.rows
+        return self._bytes(rows * self.columns if self.cuts_depth else 0)
 
     @property
     def cuts_depth(self) -> bool:
         """Whether products are summed over several parts of the depth."""
-        return self.cut.depth < self.problem.k
+        return self.cut.depth > 0
 
     @property
-    def thread_offset(self) -> int:
+    def thread_offset(self) -> Expr:
         """Where the threads' own parts of the workspace begin."""
-        return self.a_bytes + self.b_bytes if self.shared else 0
+        return self.a_bytes + self.b_bytes if self.shared else sympy.Integer(0)
 
     @property
-    def thread_bytes(self) -> int:
+    def thread_bytes(self) -> Expr:
         """Workspace of one thread."""
-        return self.stage_bytes + self.sum_bytes + (0 if self.shared else self.a_bytes + self.b_bytes)
+        own = sympy.Integer(0) if self.shared else self.a_bytes + self.b_bytes
+        return self.stage_bytes + self.pad_bytes + self.sum_bytes + own
 
     @property
-    def workspace_bytes(self) -> int:
+    def workspace_bytes(self) -> Expr:
         """Workspace of the variant."""
-        return self.thread_offset + self.cut.threads * self.thread_bytes
+        return sympy.expand(self.thread_offset + self.cut.threads * self.thread_bytes)
 
-    def _bytes(self, elements: int) -> int:
-        size = elements * self.problem.dtype.itemsize
-        return -(-size // _ALIGNMENT) * _ALIGNMENT
+    def _bytes(self, elements: Expr | int) -> Expr:
+        return quotient_up(elements * self.problem.dtype.itemsize, _ALIGNMENT) * _ALIGNMENT

@@ -1,20 +1,22 @@
-"""A matrix product with static sizes as the C++ templates see it: flattened batch, row, column and depth.
+"""A matrix product as the C++ templates see it: flattened batch, row, column and depth.
 
-All accesses are rewritten to one-dimensional indices over BATCH, ROW, COLUMN and DEPTH.
+Their sizes are numbers, or expressions of dynamic sizes. All accesses are rewritten to
+one-dimensional indices over BATCH, ROW, COLUMN and DEPTH.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sympy
 
+from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.matmul_roles import MatmulRoles, Operand, affine, matmul_roles, split_axes
+from mkwrap.codegen.parameters import buffers_of, size_symbols
 from mkwrap.ir.analysis import index_exprs
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import Ranges, axis_symbol, delinearize, recombine, simplify
+from mkwrap.ir.index import FloorDiv, Ranges, axis_symbol, delinearize, recombine, simplify
 from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Expr, IndexValue, Instruction, Load, Store
 from mkwrap.stages import Kernel
 
@@ -33,8 +35,8 @@ class Side:
     operand: Operand
     body: tuple[Instruction, ...]
     load: Load | None
-    line: int | None
-    depth: int | None
+    line: Expr | None
+    depth: Expr | None
     contiguous: sympy.Symbol
     """Along which of its two symbols most of its loads are contiguous."""
 
@@ -46,24 +48,26 @@ class Problem:
     roles: MatmulRoles
     buffers: Mapping[str, Buffer]
     dtype: DType
-    batch: int
-    m: int
-    n: int
-    k: int
+    sizes: tuple[sympy.Symbol, ...]
+    """The dynamic sizes it names, by name."""
+    batch: Expr
+    m: Expr
+    n: Expr
+    k: Expr
     a: Side
     b: Side
     epilogue: tuple[Instruction, ...]
 
     @property
     def products(self) -> int:
-        """Multiply-adds in all."""
-        return self.batch * self.m * self.n * self.k
+        """Multiply-adds in all, dynamic sizes guessed."""
+        return estimate.number(self.batch * self.m * self.n * self.k)
 
     @property
     def ranges(self) -> Ranges:
         """Bounds of the flattened positions."""
         sizes = {BATCH: self.batch, ROW: self.m, COLUMN: self.n, DEPTH: self.k}
-        return {symbol: (sympy.Integer(0), sympy.Integer(size - 1)) for symbol, size in sizes.items()}
+        return {symbol: (sympy.Integer(0), size - 1) for symbol, size in sizes.items()}
 
     @property
     def checks(self) -> bool:
@@ -72,20 +76,18 @@ class Problem:
 
 
 def problem_of(kernel: Kernel) -> Problem | None:
-    """Read a kernel as a matrix product of static sizes; None where it is not one."""
-    geometry = {p.buffer.name: p.buffer for p in kernel.parameters}
-    nest = split_axes(kernel.nest)
-    roles = matmul_roles(nest, geometry)
-    if roles is None or not all(axis.extent.is_Integer for axis in (*nest.axes, *nest.reduction_axes)):
-        return None
-    if not all(stride.is_Integer for b in geometry.values() for stride in b.strides):
+    """Read a kernel as a matrix product; None where it is not one."""
+    geometry = buffers_of(kernel)
+    roles = matmul_roles(split_axes(kernel.nest), geometry)
+    if roles is None:
         return None
     view = _Flattening(roles, geometry)
-    batch, m, n, k = (math.prod(int(axis.extent) for axis in axes) for axes, _ in view.groups)
+    batch, m, n, k = (sympy.Mul(*[axis.extent for axis in axes]) for axes, _ in view.groups)
     return Problem(
         roles=roles,
         buffers={name: _flat(buffer) for name, buffer in geometry.items()},
         dtype=roles.accumulator,
+        sizes=size_symbols(kernel.nest, geometry.values()),
         batch=batch,
         m=m,
         n=n,
@@ -94,6 +96,16 @@ def problem_of(kernel: Kernel) -> Problem | None:
         b=_side(view, roles.b, COLUMN),
         epilogue=view.body(roles.epilogue),
     )
+
+
+def quotient_up(a: Expr | int, b: Expr | int) -> Expr:
+    """Return ⌈a / b⌉ for b > 0."""
+    return FloorDiv(sympy.sympify(a) + b - 1, sympy.sympify(b))
+
+
+def is_multiple(size: Expr, of: int) -> bool:
+    """Whether a size is known to be a multiple of a number."""
+    return bool(sympy.Mod(size, of) == 0)
 
 
 class _Flattening:
@@ -131,22 +143,22 @@ def _replaced(expr: Expr, axes: Sequence[Axis], symbol: sympy.Symbol, ranges: Ra
         return expr
     split = affine(expr, [axis.symbol for axis in axes])
     if split is not None:
-        stride = _joint_stride([(split[0][axis.symbol], int(axis.extent)) for axis in axes if axis.extent != 1])
+        stride = _joint_stride([(split[0][axis.symbol], axis.extent) for axis in axes if axis.extent != 1])
         if stride is not None:
             return split[1] + stride * symbol
     digits = delinearize(symbol, [axis.extent for axis in axes], ranges)
     return expr.subs({axis.symbol: digit for axis, digit in zip(axes, digits, strict=True)}, simultaneous=True)
 
 
-def _joint_stride(strides: Sequence[tuple[Expr, int]]) -> Expr | None:
+def _joint_stride(strides: Sequence[tuple[Expr, Expr]]) -> Expr | None:
     """The stride along the flattened axes (outermost first), where they run as one."""
     if not strides:
         return sympy.Integer(0)
     step, reached = strides[-1][0], strides[-1][1]
     for stride, extent in reversed(strides[:-1]):
-        if stride != step * reached:
+        if sympy.expand(stride - step * reached) != 0:
             return None
-        reached *= extent
+        reached = reached * extent
     return step
 
 
@@ -159,13 +171,13 @@ def _side(view: _Flattening, operand: Operand, line: sympy.Symbol) -> Side:
     plain = operand.plain_load is not None
     load = body[0] if plain and isinstance(body[0], Load) else None
     split = affine(load.index[0], (line, DEPTH)) if load is not None else None
-    constant = split is not None and all(s.is_Integer for s in split[0].values())
+    regular = split is not None and not any(s.free_symbols & {BATCH, ROW, COLUMN, DEPTH} for s in split[0].values())
     return Side(
         operand=operand,
         body=body,
         load=load,
-        line=int(split[0][line]) if split is not None and constant else None,
-        depth=int(split[0][DEPTH]) if split is not None and constant else None,
+        line=split[0][line] if split is not None and regular else None,
+        depth=split[0][DEPTH] if split is not None and regular else None,
         contiguous=_contiguous(body, line),
     )
 

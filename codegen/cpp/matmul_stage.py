@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 
 import sympy
 
-from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.indexing import spell_factor, spell_index
 from mkwrap.codegen.cpp.matmul_body import Body
 from mkwrap.codegen.cpp.matmul_plan import Plan
-from mkwrap.codegen.cpp.matmul_problem import COLUMN, DEPTH, Side
+from mkwrap.codegen.cpp.matmul_problem import COLUMN, DEPTH, Side, is_multiple
+from mkwrap.codegen.cpp.matmul_source import declare_sizes
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import VerifyError
@@ -31,9 +32,9 @@ def plain_load(side: Side) -> Load:
     return side.load
 
 
-def sweep(writer: Writer, width: int, total: int, end: str, position: str) -> AbstractContextManager[None]:
+def sweep(writer: Writer, width: int, total: Expr, end: str, position: str) -> AbstractContextManager[None]:
     """Open a loop of vectors over 0 … end − 1; the last is partial only where `width` does not divide `total`."""
-    tail = "true" if total % width else "false"
+    tail = "false" if is_multiple(total, width) else "true"
     head = f"mkw::sweep<{width}, 1, false, {tail}>(0, {end}, [&](auto lanes, int64_t {position}, auto) MKW_BODY"
     return writer.block(head, "});")
 
@@ -43,11 +44,11 @@ def write_stage_a(writer: Writer, plan: Plan) -> None:
     problem, side = plan.problem, plan.problem.a
     ctype = CTYPES[problem.dtype]
     head = f"void stage_a(const Pointers& arg, int64_t batch, int64_t first, int64_t count, {ctype}* out)"
-    with writer.block(head):
+    with writer.block(head), declare_sizes(writer, problem.sizes):
         if plan.plain(side) and side.line == 1:
             writer.line("const int64_t row = first;")
-            k = problem.k
-            call = f"{address(plan, side)}, {side.depth}, count, {k}, {k}, out"
+            k = spell_factor(problem.k)
+            call = f"{address(plan, side)}, {spell_factor(side.depth)}, count, {k}, {k}, out"
             writer.line(f"mkw::gemm::pack_columns<{plan.width}>({call});")
         else:
             with writer.block("for (int64_t r = 0; r < count; ++r)"):
@@ -61,21 +62,24 @@ def write_stage_b(writer: Writer, plan: Plan) -> None:
     problem, side, width = plan.problem, plan.problem.b, plan.columns
     ctype = CTYPES[problem.dtype]
     scratch = f", {ctype}* scratch" if plan.stages_b else ""
-    with writer.block(f"void stage_b(const Pointers& arg, int64_t batch, int64_t panel, {ctype}* out{scratch})"):
+    head = f"void stage_b(const Pointers& arg, int64_t batch, int64_t panel, {ctype}* out{scratch})"
+    with writer.block(head), declare_sizes(writer, problem.sizes):
+        k = spell_factor(problem.k)
         writer.line(f"const int64_t first = panel * {width};")
-        writer.line(f"const int64_t columns = mkw::smaller({width}, {problem.n} - first);")
-        sizes = f"{problem.k}, columns, {width}, out"
+        writer.line(f"const int64_t columns = mkw::smaller({width}, {spell_factor(problem.n)} - first);")
+        sizes = f"{k}, columns, {width}, out"
         if plan.plain(side) and side.line == 1:
             writer.line("const int64_t column = first;")
-            writer.line(f"mkw::gemm::pack_rows({address(plan, side)}, {side.depth}, {sizes});")
+            writer.line(f"mkw::gemm::pack_rows({address(plan, side)}, {spell_factor(side.depth)}, {sizes});")
         elif plan.plain(side) and side.depth == 1 and side.line is not None:
             writer.line("const int64_t column = first;")
-            writer.line(f"mkw::gemm::pack_columns<{plan.width}>({address(plan, side)}, {side.line}, {sizes});")
+            line = spell_factor(side.line)
+            writer.line(f"mkw::gemm::pack_columns<{plan.width}>({address(plan, side)}, {line}, {sizes});")
         elif plan.stages_b:
             with writer.block("for (int64_t c = 0; c < columns; ++c)"):
                 writer.line("const int64_t column = first + c;")
                 _along_depth(writer, plan, side, "scratch + c")
-            writer.line(f"mkw::gemm::pack_columns<{plan.width}>(scratch, {problem.k}, {sizes});")
+            writer.line(f"mkw::gemm::pack_columns<{plan.width}>(scratch, {k}, {sizes});")
         else:
             _along_columns(writer, plan, side)
     writer.line()
@@ -83,8 +87,8 @@ def write_stage_b(writer: Writer, plan: Plan) -> None:
 
 def _along_depth(writer: Writer, plan: Plan, side: Side, line: str) -> None:
     """Write one line of an operand, vectors along the depth."""
-    k, width = plan.problem.k, plan.width
-    with sweep(writer, width, k, str(k), "depth"):
+    k, width = spell_factor(plan.problem.k), plan.width
+    with sweep(writer, width, plan.problem.k, k, "depth"):
         body = Body(writer, plan.problem.ranges, DEPTH, width)
         body.emit(side.body)
         value = body.value(side.operand.value, plan.problem.dtype)
@@ -94,14 +98,14 @@ def _along_depth(writer: Writer, plan: Plan, side: Side, line: str) -> None:
 def _along_columns(writer: Writer, plan: Plan, side: Side) -> None:
     """Write a panel row by row, vectors along the columns; a panel's rows are whole vectors, so stores need no mask."""
     n, width, columns = plan.problem.n, plan.width, plan.columns
-    with writer.block(f"for (int64_t depth = 0; depth < {plan.problem.k}; ++depth)"):
+    with writer.block(f"for (int64_t depth = 0; depth < {spell_factor(plan.problem.k)}; ++depth)"):
         with sweep(writer, width, n, "columns", "c"):
             writer.line("const int64_t column = first + c;")
             body = Body(writer, plan.problem.ranges, COLUMN, width)
             body.emit(side.body)
             value = body.value(side.operand.value, plan.problem.dtype)
             writer.line(f"mkw::store(mkw::Full<{width}>{{}}, out + depth * {columns} + c, {value});")
-        if n % columns:
+        if not is_multiple(n, columns):
             zeros = f"mkw::store(mkw::Full<{width}>{{}}, out + depth * {columns} + c, mkw::splat<{width}>"
             writer.line(f"for (int64_t c = (columns + {width - 1}) / {width} * {width}; c < {columns}; c += {width})")
             writer.line(f"    {zeros}({CTYPES[plan.problem.dtype]}{{}}));")
@@ -115,7 +119,8 @@ def constant_packing(plan: Plan) -> Packing:
         raise VerifyError("a constant operand is packed, but is not a plain load")
     z, panel, depth, column = (axis_symbol(f"p{number}") for number in range(4))
     batched = constant_batches(plan)
-    shape = ((problem.batch,) if batched else ()) + (plan.panels, problem.k, plan.columns)
+    sizes = ((problem.batch,) if batched else ()) + (plan.panels, problem.k)
+    shape = (*(int(size) for size in sizes), plan.columns)
     axes = ((z,) if batched else ()) + (panel, depth, column)
     limits = dict(zip(axes, shape, strict=True))
     ranges: Ranges = {symbol: (sympy.Integer(0), sympy.Integer(size - 1)) for symbol, size in limits.items()}

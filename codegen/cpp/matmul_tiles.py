@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.matmul_problem import Problem
 from mkwrap.stages import Device
 
@@ -28,7 +29,7 @@ class Blocking:
     row_parts: int
     column_parts: int
     depth: int
-    """Depth that is summed in registers at once."""
+    """Depth of the parts that are summed one after another, so that a panel's part stays in cache; 0: all at once."""
     threads: int
 
 
@@ -45,20 +46,21 @@ def lanes(problem: Problem, device: Device) -> int:
 def blockings(problem: Problem, device: Device, threads: int) -> list[Blocking]:
     """All sensible blockings for a number of threads, cheapest first by the model; ties in a fixed order."""
     width = lanes(problem, device)
+    batch, m, n, k = (estimate.number(size) for size in (problem.batch, problem.m, problem.n, problem.k))
     ranked: list[tuple[float, Blocking]] = []
     for rows, vectors in _tiles(registers(device)):
         columns = vectors * width
-        if rows > problem.m or (vectors > 1 and columns - width >= problem.n):
+        if rows > m or (vectors > 1 and columns - width >= n):
             continue
-        row_tiles, panels = -(-problem.m // rows), -(-problem.n // columns)
-        depth = _depth(problem, device, columns)
+        row_tiles, panels = -(-m // rows), -(-n // columns)
+        depth = _depth(k, problem.dtype.itemsize * columns, device)
         step = _step_cycles(rows, vectors, width * problem.dtype.itemsize)
-        for row_parts, column_parts in _divisions(problem.batch, row_tiles, panels, threads):
-            tasks = problem.batch * row_parts * column_parts
+        for row_parts, column_parts in _divisions(batch, row_tiles, panels, threads):
+            tasks = batch * row_parts * column_parts
             tiles = -(-row_tiles // row_parts), -(-panels // column_parts)
             lines = tiles[0] * rows + tiles[1] * columns
-            cycles = tiles[0] * tiles[1] * (problem.k * step + _TILE_OVERHEAD + rows * vectors)
-            cycles += lines * problem.k * problem.dtype.itemsize / _L3_RATE
+            cycles = tiles[0] * tiles[1] * (k * step + _TILE_OVERHEAD + rows * vectors)
+            cycles += lines * k * problem.dtype.itemsize / _L3_RATE
             blocking = Blocking(rows, vectors, row_parts, column_parts, depth, threads)
             ranked.append((cycles * -(-tasks // threads), blocking))
     ranked.sort(key=lambda pair: pair[0])
@@ -79,11 +81,11 @@ def _step_cycles(rows: int, vectors: int, vector_bytes: int) -> float:
     return max(compute, vectors * vector_bytes / _L2_RATE) + 0.05 * rows
 
 
-def _depth(problem: Problem, device: Device, columns: int) -> int:
-    """The depth of a panel that takes at most half of the second-level cache; parts are equal up to rounding."""
-    limit = max(device.l2_bytes // 2 // (columns * problem.dtype.itemsize), 64)
-    parts = -(-problem.k // limit)
-    return -(-problem.k // parts)
+def _depth(k: int, row_bytes: int, device: Device) -> int:
+    """The depth of a panel that takes at most half of the second-level cache, in parts equal up to rounding; 0: all of it."""
+    limit = max(device.l2_bytes // 2 // row_bytes, 64)
+    parts = -(-k // limit)
+    return -(-k // parts) if parts > 1 else 0
 
 
 def _divisions(batch: int, row_tiles: int, panels: int, threads: int) -> Iterator[tuple[int, int]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from mkwrap.codegen.cpp.matmul_problem import Problem, Side, problem_of
+from mkwrap.codegen.cpp import estimate
+from mkwrap.codegen.cpp.matmul_problem import Problem, Side, is_multiple, problem_of
 from mkwrap.codegen.cpp.matmul_tiles import Blocking, blockings, lanes
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Device, Kernel, Params
 
 _LIMIT = 6
-# Multiply-adds below which threads cannot pay for being started, and above which they surely do.
-_SERIAL = 200_000
+SERIAL = 200_000
+"""Multiply-adds below which threads cannot pay for being started."""
+# Multiply-adds above which they surely do.
 _PARALLEL = 4_000_000
 
 
@@ -58,6 +61,20 @@ def choice_of(params: Params) -> Choice:
     return Choice(Blocking(*(int(values[name]) for name in names)), Layout(values["a"]), Layout(values["b"]))
 
 
+def applied(choice: Choice, problem: Problem, kernel: Kernel) -> Choice:
+    """Return the choice with layouts that a problem has: of a product with dynamic sizes less is known than of one at a point."""
+    a, b = choice.a, choice.b
+    if a is Layout.IN_PLACE and not (readable(problem, problem.a) and problem.a.depth is not None):
+        a = Layout.PACKED
+    if b is Layout.IN_PLACE and not (
+        readable(problem, problem.b) and problem.b.line == 1 and problem.b.depth is not None
+    ):
+        b = Layout.PACKED
+    if b is Layout.CONSTANT and not packs_ahead(problem, kernel):
+        b = Layout.PACKED
+    return replace(choice, a=a, b=b)
+
+
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     """Up to six variants, best guess first; () where this template does not fit (size 0, integers, checked indices)."""
     problem = problem_of(kernel)
@@ -70,7 +87,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 
 def _choices(problem: Problem, kernel: Kernel, device: Device) -> Iterator[Choice]:
     """Yield the best guess, then what differs from it in one respect each, then further tiles."""
-    ranked = blockings(problem, device, device.units if problem.products >= _SERIAL else 1)
+    ranked = blockings(problem, device, device.units if problem.products >= SERIAL else 1)
     best = ranked[0]
     serial = blockings(problem, device, 1)[:1] if problem.products < _PARALLEL else []
     for blocking in (best, *serial):
@@ -97,7 +114,7 @@ def _division(blocking: Blocking) -> tuple[int, int]:
 
 def _row_layouts(problem: Problem) -> tuple[Layout, ...]:
     side = problem.a
-    plain = _readable(problem, side) and side.depth is not None
+    plain = readable(problem, side) and side.depth is not None
     if plain and side.depth == 1:
         return (Layout.IN_PLACE,)
     # With one row there is nothing to gain from moving it.
@@ -111,29 +128,39 @@ def _column_layouts(problem: Problem, kernel: Kernel, blocking: Blocking, device
     if packs_ahead(problem, kernel):
         return (Layout.CONSTANT,)
     columns = blocking.vectors * lanes(problem, device)
-    if not (_readable(problem, side) and side.line == 1 and side.depth is not None and problem.n % columns == 0):
+    in_place = readable(problem, side) and side.line == 1 and is_multiple(problem.n, columns)
+    if not in_place or side.depth is None:
         return (Layout.PACKED,)
-    row_bytes = abs(side.depth) * problem.dtype.itemsize
+    m, k, step = (estimate.number(size) for size in (problem.m, problem.k, abs(side.depth)))
     # Rows a page apart fall into the same few sets of the caches.
-    small = problem.k * columns * problem.dtype.itemsize <= device.l1_bytes // 2 and row_bytes % 4096 != 0
-    few = problem.m <= 4 * blocking.rows
-    if problem.m <= blocking.rows:
+    apart = step * problem.dtype.itemsize % 4096 == 0
+    small = k * columns * problem.dtype.itemsize <= device.l1_bytes // 2 and not apart
+    if m <= blocking.rows:
         return (Layout.IN_PLACE,)
+    few = m <= 4 * blocking.rows
     return (Layout.IN_PLACE, Layout.PACKED) if small or few else (Layout.PACKED, Layout.IN_PLACE)
 
 
-def _readable(problem: Problem, side: Side) -> bool:
+def readable(problem: Problem, side: Side) -> bool:
     """Whether memory holds the operand as the microkernel wants it, in the accumulator's type."""
     return side.load is not None and side.load.dtype is problem.dtype and len(side.body) == 1
 
 
 def packs_ahead(problem: Problem, kernel: Kernel) -> bool:
-    """Whether B is a constant to be packed at compile time: a load, no negative steps, widened exactly if at all."""
-    load = problem.b.load
-    if load is None or problem.b.line is None or problem.b.depth is None or min(problem.b.line, problem.b.depth) < 0:
+    """Whether B is a constant to be packed at compile time: static, a load, no negative steps, widened exactly if at all."""
+    load, side = problem.b.load, problem.b
+    if load is None or not _is_count(side.line) or not _is_count(side.depth):
         return False
-    if problem.b.operand.dtype not in (load.dtype, problem.dtype):
+    roles = problem.roles
+    axes = (*roles.n, *roles.k, *(axis for axis in roles.batch if axis.symbol in roles.b.axes))
+    if not all(axis.extent.is_Integer for axis in axes) or load.index[0].free_symbols & set(problem.sizes):
+        return False
+    if side.operand.dtype not in (load.dtype, problem.dtype):
         return False
     exact = load.dtype is problem.dtype or (load.dtype.compute is problem.dtype and load.dtype.is_float)
     parameter = next(p for p in kernel.parameters if p.buffer.name == load.buffer)
     return exact and parameter.constant
+
+
+def _is_count(step: Expr | None) -> bool:
+    return step is not None and bool(step.is_Integer) and step >= 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import sympy
 
-from mkwrap.codegen.cpp.indexing import spell_index
+from mkwrap.codegen.cpp.indexing import is_size, spell_index, variable
 from mkwrap.codegen.cpp.spelling import CTYPES, literal, spell
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.errors import VerifyError
@@ -62,9 +62,9 @@ class Statements:
         return spell_index(moved, ranges, lambda s: varying.get(s) or self._name(s))
 
     def _name(self, symbol: sympy.Symbol) -> str:
-        if symbol.name in self.values.dtypes:
+        if symbol.name in self.values.dtypes and not is_size(symbol):
             return self.ref(symbol.name)
-        return axis_names(self.values).get(symbol, symbol.name)
+        return axis_names(self.values).get(symbol) or variable(symbol)
 
     # ── values ──
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import sympy
 
+from mkwrap.codegen.cpp.indexing import AtLeastOne
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Compute, Constant, Expr, IndexValue, Instruction, Nest, Reduce
 
@@ -57,6 +58,6 @@ def _count(number: str, count: Expr, dtype: DType) -> list[Instruction]:
         return [Constant(number, dtype, float(max(int(count), 1)))]
     whole = f"{number}_int"
     return [
-        IndexValue(whole, DType.INT64, sympy.Max(count, 1)),
+        IndexValue(whole, DType.INT64, AtLeastOne(count)),
         Compute(number, dtype, "cast", (whole,)),
     ]

@@ -32,11 +32,12 @@ MKW_INLINE T total(const Vec<T, N> (&sums)[4]) {
 /// length.
 constexpr int64_t kRun = 256;
 
-/// c[i·NV·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j < NV·W, p < k; k > 0.
-template <int MR, int NV, int W, class T>
+/// c[i·P·W + j] = (or +=) Σ_p rows[i][p·step] · b[p·ldb + j] for i < MR, j < NV·W, p < k.
+template <int MR, int NV, int W, int P = NV, class T>
 MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb, int64_t k, T* c,
                      bool accumulate) {
-  for (int64_t start = 0; start < k; start += kRun) {
+  int64_t start = 0;
+  do {
     const int64_t end = smaller(k, start + kRun);
     Vec<T, W> sums[MR][NV];
     const T* a[MR];
@@ -63,11 +64,38 @@ MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) {
-        T* out = c + (i * NV + v) * W;
+        T* out = c + (i * P + v) * W;
         store(Full<W>{}, out, first ? sums[i][v] : add(load(Full<W>{}, out), sums[i][v]));
       }
     }
-  }
+    start += kRun;
+  } while (start < k);
+}
+
+/// `tile` for the first `count` rows and `columns` columns at least, by a microkernel of a quarter,
+/// half or three quarters of the rows, and half or all vectors, where that is enough.
+template <int MR, int NV, int W, class T>
+MKW_INLINE void fitted_tile(int64_t count, int64_t columns, const T* const* rows, int64_t step,
+                            const T* b, int64_t ldb, int64_t k, T* c, bool accumulate) {
+  constexpr int quarter = (MR + 3) / 4, half = (MR + 1) / 2, most = MR - MR / 4;
+  constexpr int narrow = (NV + 1) / 2;
+  const auto of = [&](auto height) MKW_BODY {
+    constexpr int M = decltype(height)::value;
+    if (columns > narrow * W)
+      tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
+    else if constexpr (narrow < NV)
+      tile<M, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
+    else
+      tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
+  };
+  if (count > most)
+    of(mkw::Count<MR>{});
+  else if (count > half)
+    of(mkw::Count<most>{});
+  else if (count > quarter)
+    of(mkw::Count<half>{});
+  else
+    of(mkw::Count<quarter>{});
 }
 
 /// Packs k rows of a panel whose columns are contiguous: out[p·width + j] =
