@@ -29,7 +29,7 @@ from mkwrap.options import Options
 from mkwrap.pytree import encode_call
 from mkwrap.stages import Candidates, CapturedGraph, Selection
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.build import Built, Rendered, build_all
+from mkwrap.toolchain.build import EVERY, Built, Rendered, build_all
 from mkwrap.toolchain.cache import Cache, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
@@ -117,7 +117,7 @@ class Opened:
         """Compile sources, all of them."""
         identity = f"{target.toolchain} {headers_digest()}"
         compiler = Compiler(target.compile, identity, options.jobs, Cache(options.cache_dir), children)
-        return build_all(sources, lambda _kernel: None, compiler, silent)
+        return build_all(sources, lambda _kernel: EVERY, compiler, silent)
 
 
 def opened(fn: Callable[..., object], inputs: tuple[torch.Tensor, ...], target: Target) -> Opened:

@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from mkwrap.stages import Binary, Dispatch, Image, Key, Packing, Provenance, Rejected, Schedule, Timing, Tuned
+from mkwrap.stages import (
+    Binary,
+    Dispatch,
+    Hints,
+    Image,
+    Key,
+    Packing,
+    PointChoice,
+    Provenance,
+    Rejected,
+    Schedule,
+    Timing,
+    Tuned,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,9 @@ class OpenSelection:
     """Per kernel whose choice is made and was measured: what the record says beyond times."""
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     """Per kernel; no part of the library."""
+    points: Mapping[str, tuple[PointChoice, ...]] = field(default_factory=dict)
+    """Of each kernel with dynamic sizes, which are never left open: the choice at each of its points."""
+    hints: Hints = field(default_factory=Hints)
 
 
 @dataclass(frozen=True)

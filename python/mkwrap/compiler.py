@@ -10,9 +10,9 @@ from mkwrap.artifact import OpenSelection
 from mkwrap.capture import Callee, capture
 from mkwrap.codegen.wrapper.host import wrap
 from mkwrap.codegen.wrapper.manifest import Description
-from mkwrap.errors import CaptureError
-from mkwrap.examples import reader
+from mkwrap.examples import arguments, reader
 from mkwrap.fuse import fuse
+from mkwrap.hints import hints_of
 from mkwrap.journal import Journal, Value
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
@@ -20,7 +20,8 @@ from mkwrap.model import Compilation, Model, load_kept
 from mkwrap.options import Options, given_or_default
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call
-from mkwrap.stages import Schedule, Selection
+from mkwrap.spaces import fitting
+from mkwrap.stages import Hints, Schedule, Selection
 from mkwrap.targets import resolve_all
 from mkwrap.targets.home import home_of
 from mkwrap.targets.target import Target
@@ -59,7 +60,7 @@ def compile(
     `ToolchainError` for compilers and drivers, `InternalError` for defects of mkwrap.
     """
     settings = given_or_default(options)
-    args, kwargs = _arguments(example_inputs), dict(example_kwargs or {})
+    args, kwargs = arguments(example_inputs), dict(example_kwargs or {})
     record = read_record(settings.tuning) if settings.tuning is not None else ()
     targets = resolve_all(target if target is not None else home_of(args, kwargs), settings, devices_of(record))
     cache = Cache(settings.cache_dir)
@@ -70,7 +71,7 @@ def compile(
         program = stage("lower", lambda: lower(captured))
         schedule = stage("fuse", lambda: fuse(program))
         means = Means(cache, advance, early.referee, reader(captured.samples))
-        choice = _Choice(settings, record, journal, early, means)
+        choice = _Choice(settings, record, journal, early, means, hints_of(program, captured.samples, settings))
         selections = [choice.made(schedule, each, each.name if each is not targets[0] else "") for each in targets]
         call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
         device, *further = (each.device for each in targets)
@@ -93,6 +94,7 @@ class _Choice:
     journal: Journal
     early: Early
     means: Means
+    hints: Hints
 
     def made(self, schedule: Schedule, target: Target, suffix: str) -> Selection | OpenSelection:
         """Run them for one target; `suffix` tells its stages from another's."""
@@ -103,18 +105,11 @@ class _Choice:
         def stage(name: str, run: Callable[[], Value]) -> Value:
             return self.journal.stage(f"{name} {suffix}".strip(), run)
 
-        candidates = stage("variants", lambda: variants(schedule, target, settings.force))
-        written = stage("render", lambda: render(candidates, target))
-        sources = hopeful(written, schedule, target.device, settings.force)
+        proposed = stage("variants", lambda: variants(schedule, target, settings.force, self.hints))
+        written = stage("render", lambda: render(proposed, target))
+        candidates, fit = fitting(proposed, written, settings.force)
+        sources = hopeful(fit, schedule, target.device, settings.force)
         recalled = stage("recall", lambda: recall(candidates, sources, target, settings, self.record, cache))
         wanted = recalled.wanted(settings)
         binaries = stage("build", lambda: build_all(sources, wanted, compiler, self.means.advance, recalled.images))
         return stage("tune", lambda: tune(candidates, binaries, recalled, target, settings, self.means))
-
-
-def _arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:
-    if not isinstance(example_inputs, tuple | list):
-        raise CaptureError(
-            f"example_inputs must be a tuple of the arguments, got a {type(example_inputs).__name__}; write (x,) for one"
-        )
-    return tuple(example_inputs)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,15 @@ class Versions:
     toolchain: str
     """The target's: compiler, version and flags."""
     torch: str
+
+
+@dataclass(frozen=True)
+class Hints:
+    """The points that a program of dynamic sizes is tuned at; each gives a size to each of its symbols."""
+
+    example: Mapping[sympy.Symbol, int] = field(default_factory=dict)
+    """The sizes of the example call; empty where all sizes are static."""
+    points: tuple[Mapping[sympy.Symbol, int], ...] = ()
+    """All of them, the example's first, the others in order."""
+    left_out: tuple[Mapping[sympy.Symbol, int], ...] = ()
+    """Points asked for that `Options.max_points` has no room for."""

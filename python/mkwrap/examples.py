@@ -1,12 +1,14 @@
-"""The values of the example tensors, for stages that do without torch."""
+"""The example call: its arguments, and the values of its tensors for stages that do without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from mkwrap.errors import CaptureError
 
 _EXACT_TYPES = (torch.Tensor, torch.nn.Parameter)
 
@@ -30,3 +32,12 @@ def reader(samples: Mapping[str, torch.Tensor]) -> Callable[[str], npt.NDArray[n
         return elements
 
     return read
+
+
+def arguments(example_inputs: Sequence[object]) -> tuple[object, ...]:
+    """Return the positional arguments of the example call; raises `CaptureError` for what is no tuple or list of them."""
+    if not isinstance(example_inputs, tuple | list):
+        raise CaptureError(
+            f"example_inputs must be a tuple of the arguments, got a {type(example_inputs).__name__}; write (x,) for one"
+        )
+    return tuple(example_inputs)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, TypeGuard
 
 from mkwrap.errors import OptionError
 
 TuneMode = Literal["full", "quick", "off", "later"]
 _TUNE_MODES = ("full", "quick", "off", "later")
+HintSet: TypeAlias = 'Literal["auto"] | Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]]'
 
 
 def default_cache_dir() -> Path:
@@ -63,8 +64,8 @@ class Options:
     """How to compile. All fields have defaults; values are checked at construction (`OptionError`)."""
 
     tune: TuneMode = "full"
-    """"full" measures each distinct kernel for at most 3 s, "quick" for at most 1 s (less where the winner is clear before);
-    "off" takes entry 0.
+    """"full" measures each distinct kernel for at most 3 s, "quick" for at most 1 s (less where the winner is clear before), at
+    each of its points if its sizes are dynamic; "off" takes entry 0.
 
     Where the target's device is not there, or with "later", the choice is left open: the library holds every variant that may
     win, and `mkwrap tune` on the target machine makes it (docs/open-choice.md)."""
@@ -72,6 +73,15 @@ class Options:
     """Take entry 0 of every kernel and measure nothing: two cold compiles give the same bits."""
     force: Mapping[str, str] = field(default_factory=dict)
     """Kernel name → variant label (as the report prints them); forced kernels are not measured."""
+    hints: HintSet = "auto"
+    """Sizes that kernels of dynamic shapes are tuned at; what runs for other sizes is chosen by similarity (docs/dynamic.md).
+
+    By symbol, `{"batch": [1, 8, 64], "seq": [128, 512]}`: the product is taken. Or a list of points,
+    `[{"batch": 1, "seq": 512}, …]`. A symbol that is not named keeps the example's size. "auto" spreads powers of two over each
+    symbol's range. The example's own sizes are always among the points. Static shapes have none: hints change nothing there."""
+    max_points: int = 16
+    """The most points that a program is tuned at; of more, those that lie farthest apart are taken, and the report says which
+    were left out."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where compiled images, choices and libraries are kept; created on first use."""
     cache_bytes: int = field(default_factory=default_cache_bytes)
@@ -95,7 +105,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.tune not in _TUNE_MODES:
             raise OptionError(f"Options.tune is {self.tune!r}; expected one of {', '.join(_TUNE_MODES)}")
-        for name in ("jobs", "threads", "cache_bytes"):
+        for name in ("jobs", "threads", "cache_bytes", "max_points"):
             value = getattr(self, name)
             if name == "threads" and value is None:
                 continue
@@ -113,12 +123,34 @@ class Options:
             raise OptionError(
                 "Options.deterministic takes the default variants and Options.tuning the recorded: drop one"
             )
+        self._refuse_wrong_hints()
         self._refuse_wrong_paths()
         object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
         if self.tuning is not None:
             object.__setattr__(self, "tuning", Path(self.tuning).expanduser())
         if self.dump_dir is not None:
             object.__setattr__(self, "dump_dir", Path(self.dump_dir))
+
+    def _refuse_wrong_hints(self) -> None:
+        hints = self.hints
+        if isinstance(hints, str) and hints == "auto":
+            return
+        if isinstance(hints, Mapping):
+            names = list(hints)
+            several = [tuple(sizes) if _is_list(sizes) else (sizes,) for sizes in hints.values()]
+            listed = [size for sizes in several for size in sizes]
+            full = all(several)
+        else:
+            points = [point for point in hints if isinstance(point, Mapping)] if _is_list(hints) else []
+            names = [name for point in points for name in point]
+            listed = [size for point in points for size in point.values()]
+            full = 0 < len(points) == len(hints)
+        sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in listed)
+        if not full or not sizes_fit or not all(isinstance(name, str) for name in names):
+            raise OptionError(
+                f"Options.hints is {hints!r}; expected 'auto', sizes by symbol as {{'batch': [1, 8]}}, "
+                "or a list of points as [{'batch': 1}, {'batch': 8}]"
+            )
 
     def _refuse_wrong_paths(self) -> None:
         if not isinstance(self.cxx, str) or not self.cxx:
@@ -128,6 +160,10 @@ class Options:
             if (optional and value is None) or (isinstance(value, str | os.PathLike) and value != ""):
                 continue
             raise OptionError(f"Options.{name} is {value!r}; expected a path{' or None' if optional else ''}")
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def given_or_default(options: Options | None) -> Options:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mkwrap.evidence import Hints as Hints  # noqa: PLC0414  a value of the stages, too
 from mkwrap.evidence import Key as Key  # noqa: PLC0414  a value of the stages, too
 from mkwrap.evidence import Provenance as Provenance  # noqa: PLC0414  a value of the stages, too
 from mkwrap.evidence import Tuned as Tuned  # noqa: PLC0414  a value of the stages, too
@@ -198,6 +199,7 @@ class Candidates:
     variants: Mapping[str, tuple[Variant, ...]]
     points: Mapping[str, Mapping[Point, tuple[Variant, ...]]] = field(default_factory=dict)
     """Of each kernel with dynamic sizes: the points it is tuned at, and the variants worth trying there."""
+    hints: Hints = field(default_factory=Hints)
 
 
 @dataclass(frozen=True)
@@ -363,6 +365,18 @@ class Dispatch:
 
 
 @dataclass(frozen=True)
+class PointChoice:
+    """The choice at one point of a kernel with dynamic sizes, and its evidence."""
+
+    at: Mapping[str, int]
+    """Name of each of the kernel's symbols → size."""
+    winner: Variant
+    reason: str
+    timings: tuple[Timing, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
+@dataclass(frozen=True)
 class Selection:
     """The closed choice: winners right within tolerance; the bytes timed are the bytes shipped."""
 
@@ -378,3 +392,6 @@ class Selection:
     """Per kernel that was measured, by this compile or an earlier one: what the record says beyond times."""
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     """Per kernel; no part of the library, which is the same whoever measured."""
+    points: Mapping[str, tuple[PointChoice, ...]] = field(default_factory=dict)
+    """Of each kernel with dynamic sizes: the choice at each of its points, of which its dispatch is made."""
+    hints: Hints = field(default_factory=Hints)

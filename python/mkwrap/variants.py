@@ -7,22 +7,42 @@ from types import MappingProxyType
 
 from mkwrap.codegen.template import WHOLE_ROW
 from mkwrap.errors import InternalError, MkwrapError, OptionError, UnsupportedOpError, UnsupportedUse
-from mkwrap.stages import Candidates, Kernel, Rejected, Schedule, Source, Variant
+from mkwrap.spaces import kernel_points, limits_of, propose
+from mkwrap.stages import Candidates, Hints, Kernel, Point, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.rejection import rejection
 
+_NO_HINTS = Hints()
 MOST = 16
 """Variants of a kernel that are built; templates come best first, so that what lies beyond is unlikely to win."""
 
 
-def variants(schedule: Schedule, target: Target, force: Mapping[str, str] = MappingProxyType({})) -> Candidates:
+def variants(
+    schedule: Schedule,
+    target: Target,
+    force: Mapping[str, str] = MappingProxyType({}),
+    hints: Hints = _NO_HINTS,
+) -> Candidates:
     """Return each kernel's variants in the order of the language's templates: distinct, and at most `MOST`.
 
-    Every template that fits a kernel has its best guess among them. Raises `UnsupportedOpError` where the language has no
-    template yet for an instruction of the kernel, `InternalError` where no template fits for another reason, `OptionError`
-    where `force` (see `Options.force`) names a kernel or a variant that does not exist.
+    Every template that fits a kernel has its best guess among them. Of a kernel with dynamic sizes the variants are those that
+    are proposed at its points, the best first (`spaces.propose`); where each is right is known once it is written.
+
+    Raises `UnsupportedOpError` where the language has no template yet for an instruction of the kernel, `InternalError` where no
+    template fits for another reason, `OptionError` where `force` (see `Options.force`) names a kernel or a variant that does not
+    exist.
     """
-    candidates = Candidates(schedule, {name: _variants(kernel, target) for name, kernel in schedule.kernels.items()})
+    limits = limits_of(schedule.program)
+    found: dict[str, tuple[Variant, ...]] = {}
+    points: dict[str, Mapping[Point, tuple[Variant, ...]]] = {}
+    for name, kernel in schedule.kernels.items():
+        own = kernel_points(kernel, hints)
+        if own:
+            forms = target.language.forms(kernel, limits)
+            found[name], points[name] = propose(kernel, own, forms, lambda fixed: _variants(fixed, target))
+        else:
+            found[name] = _variants(kernel, target)
+    candidates = Candidates(schedule, found, points, hints)
     _check_force(candidates, force)
     return candidates
 

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_C",),
     ("toolchain",),
     ("targets",),
-    ("variants", "progress", "journal"),
+    ("points", "hints", "spaces", "variants", "progress", "journal"),
     ("tune",),
     ("report", "calls", "model", "retune"),
     ("compiler",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -11,8 +12,21 @@ from mkwrap.toolchain.pool import Advance, Compiler, build
 
 Rendered: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
 Built: TypeAlias = Mapping[str, Sequence[Binary | Rejected]]
-Wanted: TypeAlias = Callable[[str], str | None]
-"""From a kernel's name: "" to build its first variant that builds, a label to build that one, None to build all."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """Which variants of a kernel are built: those of these labels; of none of them the first that builds; None: all."""
+
+    labels: tuple[str, ...] | None = ()
+    spare: bool = False
+    """Build all where one of the labels is rejected: others stand in for it."""
+
+
+FIRST = Want()
+EVERY = Want(None)
+Wanted: TypeAlias = Callable[[str], Want]
+"""From a kernel's name to what is built of it."""
 
 
 def build_all(
@@ -20,18 +34,18 @@ def build_all(
     wanted: Wanted,
     compiler: Compiler,
     advance: Advance,
-    recorded: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    recorded: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType({}),
 ) -> Built:
     """Compile what the choice needs: per kernel, results in the order of its variants.
 
     A kernel that nobody will measure needs one binary; its further variants are built only where the first are rejected.
-    `recorded` has, by kernel, the digests that the images of the wanted variant must have by an earlier choice: where
+    `recorded` has, by kernel and label, the digests that the images of wanted variants must have by an earlier choice: where
     they differ, that choice was another, and all variants are built. A pruned variant is built once all its rivals are
     rejected.
     """
     chosen = {name: _chosen(written, wanted(name)) for name, written in sources.items()}
     built: dict[str, tuple[Binary | Rejected, ...]] = dict.fromkeys(sources, ())
-    todo = {name: written if wanted(name) is None else written[:1] for name, written in chosen.items()}
+    todo = {name: written[:1] if wanted(name) == FIRST else written for name, written in chosen.items()}
     while any(todo.values()):
         for name, results in _build(todo, compiler, advance).items():
             built[name] += results
@@ -40,7 +54,9 @@ def build_all(
             for name, written in chosen.items()
             if not any(isinstance(result, Binary) for result in built[name])
         }
-    changed = {name: sources[name] for name, images in recorded.items() if not _has(built[name], images)}
+    short = [name for name in sources if wanted(name).spare and any(isinstance(r, Rejected) for r in built[name])]
+    short += [name for name, images in recorded.items() if not _has(built[name], images)]
+    changed = {name: sources[name] for name in short}
     if changed:
         built = {**built, **_build(changed, compiler, advance)}
     freed = {name: entries for name, results in built.items() if (entries := _freed(results))}
@@ -54,14 +70,15 @@ def _freed(results: Sequence[Binary | Rejected]) -> tuple[Source | Binary | Reje
     return tuple(r.source if isinstance(r, Pruned) and r in free else r for r in results) if free else ()
 
 
-def _has(built: Sequence[Binary | Rejected], digests: tuple[str, ...]) -> bool:
-    return any(isinstance(b, Binary) and tuple(image.digest for image in b.images) == digests for b in built)
+def _has(built: Sequence[Binary | Rejected], digests: Mapping[str, tuple[str, ...]]) -> bool:
+    found = {b.source.variant.label: tuple(image.digest for image in b.images) for b in built if isinstance(b, Binary)}
+    return all(found.get(label) == images for label, images in digests.items())
 
 
-def _chosen(written: Sequence[Source | Rejected], label: str | None) -> Sequence[Source | Rejected]:
-    if not label:
+def _chosen(written: Sequence[Source | Rejected], want: Want) -> Sequence[Source | Rejected]:
+    if not want.labels:
         return written
-    return [item for item in written if item.variant.label == label] or written
+    return [item for item in written if item.variant.label in want.labels] or written
 
 
 def _build(

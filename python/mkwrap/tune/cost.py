@@ -41,6 +41,8 @@ _LAUNCH_S = 0.8e-6
 # A thread that keeps so much on its stack is far from the fastest, if another variant keeps nothing there.
 _HEAVY_SPILL_BYTES = 256
 
+_PRUNED = "pruned: "
+
 Entry = TypeVar("Entry", Source, Binary)
 
 
@@ -144,15 +146,20 @@ def prune(kernel: Kernel, entries: Sequence[Entry], device: Device) -> tuple[tup
         reason = ""
         if value is not None and variant.template in first:
             if value > HOPELESS * min(known):
-                reason = f"pruned: takes at least {value:.1f} µs, another variant perhaps {min(known):.1f}"
+                reason = f"{_PRUNED}takes at least {value:.1f} µs, another variant perhaps {min(known):.1f}"
             elif calm and _spilled(entry) > _HEAVY_SPILL_BYTES:
-                reason = f"pruned: spills {_spilled(entry)} bytes per thread, another variant none"
+                reason = f"{_PRUNED}spills {_spilled(entry)} bytes per thread, another variant none"
         first.add(variant.template)
         if reason:
             rejected.append(Rejected(variant, reason))
         else:
             kept.append(entry)
     return tuple(kept), tuple(rejected)
+
+
+def is_pruned(entry: Rejected) -> bool:
+    """Whether a variant is out because others promise more, not because it is wrong."""
+    return entry.reason.startswith(_PRUNED)
 
 
 def hopeful(

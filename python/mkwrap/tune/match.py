@@ -24,7 +24,18 @@ from mkwrap.tune.inputs import memories
 from mkwrap.tune.lock import device_to_itself
 from mkwrap.tune.measure import Outcome, Referee
 from mkwrap.tune.race import race_of
-from mkwrap.tune.recall import Decision, Recalled, cached_row, decision_of, images_of, keep_row, row_of, versions_of
+from mkwrap.tune.recall import (
+    Decision,
+    PointsDecision,
+    Recalled,
+    cached_row,
+    decision_of,
+    images_of,
+    keep_row,
+    row_of,
+    versions_of,
+)
+from mkwrap.tune.record import Row
 from mkwrap.tune.samples import Samples
 from mkwrap.tune.select import select
 from mkwrap.tune.spread import summary
@@ -108,12 +119,21 @@ class Matches:
         """
         if self._trouble:
             return Decision(entrants.variants[0], f"not measured: {self._trouble}")
-        with device_to_itself(self._target.kind, self._target.device.name):
+        with self.device():
             # Another process may have measured it since, holding the device.
             elsewhere = self._kept(entrants)
             if elsewhere is not None:
                 return elsewhere
-            return self._noted(entrants, *self._measured(entrants))
+            return self._noted(entrants, *self.contest(entrants, self._schedule, self._samples))
+
+    @property
+    def trouble(self) -> str:
+        """Say why nothing can be measured; "" where it can."""
+        return self._trouble
+
+    def device(self) -> contextlib.AbstractContextManager[None]:
+        """Take the device from others while something is measured."""
+        return device_to_itself(self._target.kind, self._target.device.name)
 
     def alone(self, entrants: Entrants) -> Decision | None:
         """Decide a kernel of which one variant is left; None where there are more."""
@@ -125,12 +145,20 @@ class Matches:
         return self._noted(entrants, Decision(variant, "not measured: the other variants were rejected"), lasting=True)
 
     def _kept(self, entrants: Entrants) -> Decision | None:
+        row = self.kept_row(entrants.kernel)
+        return None if row is None else decision_of(row, entrants.candidates, entrants.binaries, Provenance.CACHE)
+
+    def kept_row(self, kernel: Kernel) -> Row | None:
+        """Return the row that the cache has for a kernel by now."""
         if self._cache is None:
             return None
-        key = self._recalled.keys[entrants.kernel.name].choice
-        versions = versions_of(self._target)
-        row = cached_row(self._cache, key, self._target.device, versions, self._options.tune)
-        return None if row is None else decision_of(row, entrants.candidates, entrants.binaries, Provenance.CACHE)
+        key = self._recalled.keys[kernel.name].choice
+        return cached_row(self._cache, key, self._target.device, versions_of(self._target), self._options.tune)
+
+    def keep(self, kernel: Kernel, decision: Decision | PointsDecision) -> None:
+        """Keep a decision that was measured in the cache."""
+        if self._cache is not None:
+            keep_row(self._cache, row_of(kernel, self._recalled.keys[kernel.name], self._target, decision))
 
     def _noted(self, entrants: Entrants, decision: Decision, lasting: bool) -> Decision:
         """Complete a decision by what the build rejected, in the order of the variants; keep it if it is lasting."""
@@ -143,9 +171,7 @@ class Matches:
         if not lasting or not settled(rejected):
             return decision
         decision = replace(decision, tuned=Tuned(self._options.tune, now(), images_of(entrants.binaries)))
-        if self._cache is not None:
-            key = self._recalled.keys[entrants.kernel.name]
-            keep_row(self._cache, row_of(entrants.kernel, key, self._target, decision))
+        self.keep(entrants.kernel, decision)
         return decision
 
     def left_open(self, entrants: Entrants, reason: str) -> tuple[Decision, Open | None]:
@@ -163,10 +189,11 @@ class Matches:
         race = race_of(self._schedule, entrants.kernel, binaries, LIMITS["full"], self._samples, cache_bytes)
         return Decision(first, reason, (), rejected), Open(binaries, race)
 
-    def _measured(self, entrants: Entrants) -> tuple[Decision, bool]:
+    def contest(self, entrants: Entrants, schedule: Schedule, samples: Samples | None) -> tuple[Decision, bool]:
+        """Measure a static kernel's variants as its use in a static schedule; returns whether the decision may be kept."""
         kernel = entrants.kernel
         cache_bytes = cache_bytes_of(self._target.device)
-        own = memories(self._schedule, kernel, self._schedule.program.constants, self._samples, cache_bytes)
+        own = memories(schedule, kernel, schedule.program.constants, samples, cache_bytes)
         binder = Binder(kernel, list(own))
         binaries, pruned = prune(kernel, entrants.binaries, self._target.device)
         out = list(pruned)

@@ -7,7 +7,7 @@ versions. A row of another question is no answer. Rows the user gives (`Options.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 
 from mkwrap.errors import MissingTuningError
@@ -18,6 +18,7 @@ from mkwrap.stages import (
     Device,
     Kernel,
     Key,
+    PointChoice,
     Provenance,
     Rejected,
     Source,
@@ -27,11 +28,14 @@ from mkwrap.stages import (
     Versions,
 )
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.build import Wanted
+from mkwrap.toolchain.build import EVERY, FIRST, Want, Wanted
 from mkwrap.toolchain.cache import Cache, digest, package_version
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.records import source_digest
-from mkwrap.tune.record import MODES, Entry, Point, Row, decode, encode
+from mkwrap.tune.field import Field, field_of
+from mkwrap.tune.points_record import RowChoices, choices_of, row_points, spell_point, summary
+from mkwrap.tune.record import MODES, Point, Row, decode, encode, entries_of
+from mkwrap.tune.table import Table
 
 KIND = "choice"
 """What the cache calls its rows."""
@@ -47,19 +51,52 @@ class Recalled:
     recorded: frozenset[str] = frozenset()
     """The kernels whose rows the user gave."""
 
-    def label(self, kernel: str) -> str | None:
-        """Return the recorded winner's label."""
-        return self.rows[kernel].points[0].winner if kernel in self.rows else None
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    """Kernels of dynamic sizes, as they are written."""
+    choices: Mapping[str, RowChoices] = field(default_factory=dict)
+    """Of those with a row: what it says of their points."""
 
     def wanted(self, options: Options) -> Wanted:
-        """Say which variants are built: the forced, the recorded, all where they race here or later, else the first."""
-        rest = "" if options.tune == "off" or options.deterministic else None
-        return lambda kernel: options.force.get(kernel) or self.label(kernel) or rest
+        """Say which variants are built: the forced, the recorded, all where they race here or later, else the first.
+
+        A kernel of dynamic sizes needs all of its dispatch table.
+        """
+        unmeasured = options.tune == "off" or options.deterministic
+
+        def want(kernel: str) -> Want:
+            forced = options.force.get(kernel)
+            if kernel in self.fields:
+                own = self.table(kernel, forced, unmeasured=unmeasured)
+                return EVERY if own is None else Want(tuple(variant.label for variant in own.variants), spare=True)
+            if forced is not None:
+                return Want((forced,))
+            if kernel in self.rows:
+                return Want((self.rows[kernel].points[0].winner,))
+            return FIRST if unmeasured else EVERY
+
+        return want
+
+    def table(self, kernel: str, forced: str | None, *, unmeasured: bool) -> Table | None:
+        """Return the dispatch table of a kernel of dynamic sizes as far as it is known before the build."""
+        own = self.fields[kernel]
+        if forced is not None:
+            variant = next((variant for variant in own.guards if variant.label == forced), None)
+            return None if variant is None else own.table(own.defaults("", variant))
+        row = self.choices.get(kernel)
+        if row is not None and not row.missing:
+            return own.table(row.choices)
+        return own.table(own.defaults("")) if unmeasured else None
 
     @property
-    def images(self) -> Mapping[str, tuple[str, ...]]:
-        """Kernel → the digests its recorded winner's images must have."""
-        return {kernel: row.points[0].images for kernel, row in self.rows.items()}
+    def images(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Kernel → label → the digests that the images of what its row elects must have."""
+        winners = {kernel: row.points[0] for kernel, row in self.rows.items() if kernel not in self.fields}
+        found: dict[str, Mapping[str, tuple[str, ...]]] = {k: {p.winner: p.images} for k, p in winners.items()}
+        for kernel, row in self.choices.items():
+            if not row.missing:
+                labels = [variant.label for variant in self.fields[kernel].table(row.choices).variants]
+                found[kernel] = {label: row.tuned.images.get(label, ()) for label in labels}
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,6 +109,23 @@ class Decision:
     rejected: tuple[Rejected, ...] = ()
     tuned: Tuned | None = None
     provenance: Provenance = Provenance.NONE
+
+
+@dataclass(frozen=True)
+class PointsDecision:
+    """The winners at the points of one kernel of dynamic sizes and the evidence; `tuned` as in `Decision`.
+
+    Variants that could not be built are among the rejected of the first point.
+    """
+
+    choices: tuple[PointChoice, ...]
+    tuned: Tuned | None = None
+    provenance: Provenance = Provenance.NONE
+
+    @property
+    def reason(self) -> str:
+        """Say why the winners won."""
+        return summary(self.choices)
 
 
 def versions_of(target: Target) -> Versions:
@@ -109,9 +163,9 @@ def recall(
     """
     kernels = candidates.schedule.kernels
     keys = {name: key_of(kernels[name], written) for name, written in sources.items()}
+    known = _Known(candidates, {name: field_of(candidates, name, sources[name]) for name in candidates.points})
     open_names = [name for name, written in sources.items() if _is_open(name, written, options)]
     versions = versions_of(target)
-    rows: dict[str, Row] = {}
     missing: dict[str, str] = {}
     by_key: dict[str, list[Row]] = {}
     for row in record:
@@ -120,18 +174,44 @@ def recall(
         rivals = by_key.get(keys[name].choice, [])
         answers = [row for row in rivals if (row.device, row.versions) == (target.device, versions)]
         if answers:
-            rows[name] = max(answers, key=lambda row: row.rank)
+            lack = known.add(name, max(answers, key=lambda row: row.rank))
         else:
-            missing[name] = _difference(rivals[-1], target.device, versions) if rivals else "no row has its key"
-    recorded = frozenset(rows)
+            lack = _difference(rivals[-1], target.device, versions) if rivals else "no row has its key"
+        if lack:
+            missing[name] = lack
+    recorded = frozenset(known.rows)
     if options.require_tuning and missing:
         raise missing_tuning(candidates, missing)
     if cache is not None and options.tune in MODES and target.device.name:
         for name in missing:
             kept = cached_row(cache, keys[name].choice, target.device, versions, options.tune)
             if kept is not None:
-                rows[name] = kept
-    return Recalled(keys, rows, recorded)
+                known.add(name, kept)
+    return Recalled(keys, known.rows, recorded, known.fields, known.choices)
+
+
+@dataclass
+class _Known:
+    """Collects the rows that answer: all points of a kernel, or some of them."""
+
+    candidates: Candidates
+    fields: Mapping[str, Field]
+    rows: dict[str, Row] = field(default_factory=dict)
+    choices: dict[str, RowChoices] = field(default_factory=dict)
+
+    def add(self, name: str, row: Row) -> str:
+        """Take a row; says why it is no answer, "" where it is one. What it has of a dynamic kernel's points is kept."""
+        if name not in self.fields:
+            self.rows[name] = row
+            return ""
+        found = choices_of(row, self.fields[name], self.candidates.variants[name])
+        if found is None:
+            return "its row is of other sizes"
+        if not found.missing:
+            self.rows[name], self.choices[name] = row, found
+            return ""
+        self.choices.setdefault(name, found)
+        return "its row lacks " + ", ".join(spell_point(at) for at in found.missing)
 
 
 def _is_open(name: str, written: Sequence[Source | Rejected], options: Options) -> bool:
@@ -200,19 +280,15 @@ def images_of(binaries: Sequence[Binary]) -> dict[str, tuple[str, ...]]:
     return {b.source.variant.label: tuple(image.digest for image in b.images) for b in binaries}
 
 
-def row_of(kernel: Kernel, key: Key, target: Target, decision: Decision) -> Row:
-    """Return a decision as a row; it must say when it was measured (`Decision.tuned`)."""
+def row_of(kernel: Kernel, key: Key, target: Target, decision: Decision | PointsDecision) -> Row:
+    """Return a decision as a row; it must say when it was measured (`tuned`)."""
     tuned = decision.tuned
     assert tuned is not None
-    timings = {timing.variant.label: timing for timing in decision.timings}
-    rejected = {entry.variant.label: entry.reason for entry in decision.rejected}
-    entries = []
-    for label in dict.fromkeys((*tuned.images, *rejected)):
-        entry = Entry(label, tuned.images.get(label, ()), rejected=rejected.get(label, ""))
-        if label in timings:
-            timing = timings[label]
-            entry = replace(entry, median_us=timing.median_us, spread_us=timing.spread_us, runs=timing.runs)
-        entries.append(entry)
+    if isinstance(decision, PointsDecision):
+        points = row_points(decision.choices, tuned.images)
+    else:
+        entries = entries_of(tuned.images, decision.timings, decision.rejected)
+        points = (Point({}, entries, decision.winner.label, decision.reason),)
     origins = tuple(f"{origin.op} {origin.location}".strip() for origin in kernel.nest.origins)
     return Row(
         key=key.choice,
@@ -223,7 +299,7 @@ def row_of(kernel: Kernel, key: Key, target: Target, decision: Decision) -> Row:
         versions=versions_of(target),
         mode=tuned.mode,
         measured_at=tuned.measured_at,
-        points=(Point({}, tuple(entries), decision.winner.label, decision.reason),),
+        points=points,
     )
 
 

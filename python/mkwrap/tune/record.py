@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeAlias
 
-from mkwrap.stages import Device, Versions
+from mkwrap.stages import Device, Rejected, Timing, Versions
 
 SCHEMA = 1
 MODES = ("quick", "full")
@@ -68,6 +68,22 @@ class Row:
     def rank(self) -> tuple[int, str, str]:
         """Order among rivals: full before quick, then the later; text decides the rest, so that file order does not."""
         return MODES.index(self.mode), self.measured_at, encode(self)
+
+
+def entries_of(
+    images: Mapping[str, tuple[str, ...]], timings: Sequence[Timing], rejected: Sequence[Rejected]
+) -> tuple[Entry, ...]:
+    """Return the candidates of a point: those that were built, with their images, then others that were rejected."""
+    times = {timing.variant.label: timing for timing in timings}
+    reasons = {entry.variant.label: entry.reason for entry in rejected}
+    entries = []
+    for label in dict.fromkeys((*images, *reasons)):
+        entry = Entry(label, images.get(label, ()), rejected=reasons.get(label, ""))
+        if label in times:
+            timing = times[label]
+            entry = replace(entry, median_us=timing.median_us, spread_us=timing.spread_us, runs=timing.runs)
+        entries.append(entry)
+    return tuple(entries)
 
 
 def encode(row: Row) -> str:
@@ -238,14 +254,26 @@ def rows_of(manifest: Json) -> Iterator[Row]:
             versions=decode_versions(tuning.get("versions")),
             mode=_text(tuned, "mode"),
             measured_at=_text(tuned, "measured_at"),
-            points=(_kernel_point(kernel, _list(tuned, "images")),),
+            points=_kernel_points(kernel, _list(tuned, "images")),
         )
 
 
-def _kernel_point(kernel: Json, built: Sequence[object]) -> Point:
+def _kernel_points(kernel: Json, built: Sequence[object]) -> tuple[Point, ...]:
+    """Return the points of a row: of dynamic sizes those listed, the first of which has all that was built."""
     images = {_text(b, "variant"): _list(b, "images") for b in (_object(b, "a built variant") for b in built)}
-    timings = {_text(t, "variant"): t for t in (_object(t, "a timing") for t in _list(kernel, "timings"))}
-    rejected = {_text(r, "variant"): r for r in (_object(r, "a rejection") for r in _list(kernel, "rejected"))}
+    if not kernel.get("points"):
+        return (_kernel_point({}, kernel, images),)
+    points = []
+    for number, point in enumerate(_object(point, "a point") for point in _list(kernel, "points")):
+        timed = {_text(_object(t, "a timing"), "variant") for t in _list(point, "timings")} | {_text(point, "winner")}
+        listed = {label: found for label, found in images.items() if number == 0 or label in timed}
+        points.append(_kernel_point(_object(point.get("at"), "at"), point, listed))
+    return tuple(points)
+
+
+def _kernel_point(at: Json, choice: Json, images: Mapping[str, Sequence[object]]) -> Point:
+    timings = {_text(t, "variant"): t for t in (_object(t, "a timing") for t in _list(choice, "timings"))}
+    rejected = {_text(r, "variant"): r for r in (_object(r, "a rejection") for r in _list(choice, "rejected"))}
     candidates = [
         {
             "variant": label,
@@ -255,4 +283,4 @@ def _kernel_point(kernel: Json, built: Sequence[object]) -> Point:
         }
         for label in dict.fromkeys((*images, *timings, *rejected))
     ]
-    return _point({"at": {}, "candidates": candidates, "winner": kernel["winner"], "reason": kernel["reason"]})
+    return _point({"at": at, "candidates": candidates, "winner": choice["winner"], "reason": choice["reason"]})

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from mkwrap.artifact import Open, OpenSelection
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, DispatchRow, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
+from mkwrap.toolchain.pool import Advance
 from mkwrap.tune.early import Means
+from mkwrap.tune.field import field_of
 from mkwrap.tune.match import LIMITS, Entrants, Matches, no_variant
-from mkwrap.tune.recall import Decision, Recalled, missing_tuning
+from mkwrap.tune.match_points import PointMatches
+from mkwrap.tune.recall import Decision, PointsDecision, Recalled, missing_tuning
 
-_ABSENT = {"cpu": "open: this machine lacks the target's instructions", "cuda": "open: no device"}
+_ABSENT = {"cpu": "this machine lacks the target's instructions", "cuda": "no device"}
 
 
 def tune(
@@ -27,7 +31,8 @@ def tune(
 ) -> Selection | OpenSelection:
     """Choose one binary per kernel: the forced, the recorded, the measured, or else the first.
 
-    What only a device that is not here can decide stays open, and with `options.tune` "later" what only a device can.
+    What only a device that is not here can decide stays open, and with `options.tune` "later" what only a device can; kernels of
+    dynamic sizes take the best guess at each of their points instead.
 
     `binaries` holds, per kernel, what became of its variants, in order; variants that nobody needs may be missing: all but
     the recorded winner, all but the first where nothing is measured. Forced kernels and labels exist.
@@ -40,11 +45,18 @@ def tune(
         for name, kernel in candidates.schedule.kernels.items()
     }
     means = means or Means()
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, Decision | PointsDecision] = {}
     later = options.tune == "later" or not target.present
+    reason = _unmeasured(options)
     with Matches(candidates.schedule, target, options, recalled, means) as matches:
+        spread = PointMatches(candidates, options, recalled, matches, means.read)
         for name, entry in entrants.items():
-            settled = _forced(entry, options) or matches.known(entry) or _unmeasured(entry, options)
+            if name in candidates.points:
+                known = spread.settled(entry, reason or (_later(target) if later else ""))
+                if known is not None:
+                    decisions[name] = known
+                continue
+            settled = _forced(entry, options) or matches.known(entry) or _first(entry, reason)
             decision = settled or (None if later else matches.alone(entry))
             if decision is not None:
                 decisions[name] = decision
@@ -53,21 +65,40 @@ def tune(
             raise missing_tuning(candidates, dict.fromkeys(changed, "its row is of other bytes than are built here"))
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
         if undecided and later:
-            reason = "open: left for later" if target.present else _ABSENT[target.kind]
-            open_ones = {entry.kernel.name: matches.left_open(entry, reason) for entry in undecided}
+            why = f"open: {_later(target)}"
+            open_ones = {entry.kernel.name: matches.left_open(entry, why) for entry in undecided}
             decisions |= {name: decision for name, (decision, _) in open_ones.items()}
             races = {name: race for name, (_, race) in open_ones.items() if race is not None}
             return _open(_selection(candidates, entrants, decisions, recalled), races)
         matches.prepare(undecided)
-        begin = time.monotonic()
-        for done, entry in enumerate(undecided):
-            # Before the first is known, one kernel takes its budget at the most.
-            each = (time.monotonic() - begin) / done if done else LIMITS[options.tune].budget
-            left = math.ceil(each * (len(undecided) - done))
-            means.advance("tune", done, len(undecided), f"{entry.kernel.name}, {left} s left")
-            decisions[entry.kernel.name] = matches.play(entry)
-        means.advance("tune", len(undecided), len(undecided))
+        decisions |= _played(undecided, candidates, matches, spread, options, means.advance)
     return _selection(candidates, entrants, decisions, recalled)
+
+
+def _played(
+    undecided: Sequence[Entrants],
+    candidates: Candidates,
+    matches: Matches,
+    spread: PointMatches,
+    options: Options,
+    advance: Advance,
+) -> dict[str, Decision | PointsDecision]:
+    """Measure kernels one after another."""
+    decisions: dict[str, Decision | PointsDecision] = {}
+    begin = time.monotonic()
+    for done, entry in enumerate(undecided):
+        name = entry.kernel.name
+        # Before the first is known, one contest takes its budget at the most.
+        each = (time.monotonic() - begin) / done if done else LIMITS[options.tune].budget
+        left = f"{math.ceil(each * (len(undecided) - done))} s left"
+        advance("tune", done, len(undecided), f"{name}, {left}")
+        if name in candidates.points:
+            show = partial(advance, "tune", done, len(undecided))
+            decisions[name] = spread.play(entry, show)
+        else:
+            decisions[name] = matches.play(entry)
+    advance("tune", len(undecided), len(undecided))
+    return decisions
 
 
 def _entrants(kernel: Kernel, binaries: Sequence[Binary | Rejected], candidates: tuple[Variant, ...]) -> Entrants:
@@ -89,33 +120,50 @@ def _forced(entrants: Entrants, options: Options) -> Decision | None:
     return Decision(forced, "forced", (), entrants.rejected)
 
 
-def _unmeasured(entrants: Entrants, options: Options) -> Decision | None:
-    """Decide where nothing may be measured; None where it may."""
-    first = entrants.variants[0]
+def _unmeasured(options: Options) -> str:
+    """Say why nothing may be measured, here or later; "" where it may."""
     if options.deterministic:
-        return Decision(first, "not measured: deterministic", (), entrants.rejected)
-    if options.tune == "off":
-        return Decision(first, "not measured: tune is off", (), entrants.rejected)
-    return None
+        return "not measured: deterministic"
+    return "not measured: tune is off" if options.tune == "off" else ""
+
+
+def _first(entrants: Entrants, reason: str) -> Decision | None:
+    return Decision(entrants.variants[0], reason, (), entrants.rejected) if reason else None
+
+
+def _later(target: Target) -> str:
+    return "left for later" if target.present else _ABSENT[target.kind]
 
 
 def _selection(
-    candidates: Candidates, entrants: Mapping[str, Entrants], decisions: Mapping[str, Decision], recalled: Recalled
+    candidates: Candidates,
+    entrants: Mapping[str, Entrants],
+    decisions: Mapping[str, Decision | PointsDecision],
+    recalled: Recalled,
 ) -> Selection:
-    names = tuple(candidates.schedule.kernels)
-    winners = {
-        name: next(b for b in entrants[name].binaries if b.source.variant == decisions[name].winner) for name in names
-    }
+    fixed = {name: decision for name, decision in decisions.items() if isinstance(decision, Decision)}
+    points = {name: decision.choices for name, decision in decisions.items() if isinstance(decision, PointsDecision)}
+    winners = {name: _dispatch(candidates, entrants[name], decisions[name]) for name in candidates.schedule.kernels}
     return Selection(
         schedule=candidates.schedule,
-        winners={name: Dispatch((DispatchRow((), winner),)) for name, winner in winners.items()},
-        timings={name: decisions[name].timings for name in names},
-        rejected={name: decisions[name].rejected for name in names},
-        reasons={name: decisions[name].reason for name in names},
+        winners=winners,
+        timings={name: fixed[name].timings if name in fixed else () for name in winners},
+        rejected={name: fixed[name].rejected if name in fixed else () for name in winners},
+        reasons={name: decisions[name].reason for name in winners},
         keys=recalled.keys,
-        provenance={name: decisions[name].provenance for name in names},
-        tuned={name: tuned for name in names if (tuned := decisions[name].tuned) is not None},
+        provenance={name: decisions[name].provenance for name in winners},
+        tuned={name: tuned for name in winners if (tuned := decisions[name].tuned) is not None},
+        points=points,
+        hints=candidates.hints,
     )
+
+
+def _dispatch(candidates: Candidates, entrants: Entrants, decision: Decision | PointsDecision) -> Dispatch:
+    if isinstance(decision, PointsDecision):
+        field = field_of(candidates, entrants.kernel.name, entrants.binaries)
+        return field.table(decision.choices).dispatch(entrants.binaries)
+    winner = next(b for b in entrants.binaries if b.source.variant == decision.winner)
+    return Dispatch((DispatchRow((), winner),))
 
 
 def _open(closed: Selection, races: Mapping[str, Open]) -> Selection | OpenSelection:
@@ -131,4 +179,6 @@ def _open(closed: Selection, races: Mapping[str, Open]) -> Selection | OpenSelec
         keys=closed.keys,
         tuned=closed.tuned,
         provenance=closed.provenance,
+        points=closed.points,
+        hints=closed.hints,
     )

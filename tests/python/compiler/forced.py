@@ -17,7 +17,7 @@ from mkwrap.pytree import encode_call
 from mkwrap.stages import Candidates, CapturedGraph, Source
 from mkwrap.targets import resolve
 from mkwrap.targets.target import Target
-from mkwrap.toolchain.build import Built, build_all
+from mkwrap.toolchain.build import EVERY, Built, Want, build_all
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.headers import headers_digest
 from mkwrap.toolchain.libraries import published
@@ -66,7 +66,12 @@ class Prepared:
         """Compile the wanted variant of each kernel; of kernels not named, all."""
         identity = f"{self.target.toolchain} {headers_digest()}"
         compiler = Compiler(self.target.compile, identity, self.options.jobs, Cache(self.options.cache_dir))
-        return build_all(render(self.candidates, self.target), wanted.get, compiler, silent)
+        return build_all(
+            render(self.candidates, self.target),
+            lambda name: Want((wanted[name],)) if name in wanted else EVERY,
+            compiler,
+            silent,
+        )
 
     def forced(self, binaries: Built, force: dict[str, str]) -> Forced:
         """Make the library of one choice."""

@@ -12,7 +12,7 @@ from tests.python.tune.kernels import plus_one, schedule_of
 from mkwrap.ir.index import size_symbol
 from mkwrap.stages import Binary, Image, Launch, Pruned, Rejected, Source, Variant
 from mkwrap.targets.cuda import DEVICES
-from mkwrap.toolchain.build import build_all
+from mkwrap.toolchain.build import EVERY, FIRST, Want, build_all
 from mkwrap.toolchain.pool import Compiler, silent
 from mkwrap.tune.cost import CHIPS, Shape, estimate, hopeful, least_seconds, prune, resident_blocks
 
@@ -150,9 +150,9 @@ def _compiled_but(*broken: str) -> tuple[Compiler, list[str]]:
         (("a[n=0]", "a[n=1]", "a[n=2]"), [Rejected, Rejected, Rejected, Binary]),
     ],
 )
-@pytest.mark.parametrize("wanted", [None, ""])
+@pytest.mark.parametrize("wanted", [EVERY, FIRST])
 def test_what_only_a_failed_variant_ruled_out_is_built_after_all(
-    broken: tuple[str, ...], results: list[type], wanted: str | None
+    broken: tuple[str, ...], results: list[type], wanted: Want
 ) -> None:
     sources = [
         replace(_source("a", n, blocks), language="cpp", text=str(n)) for n, blocks in enumerate((1, 8192, 16, 4))
@@ -165,4 +165,4 @@ def test_what_only_a_failed_variant_ruled_out_is_built_after_all(
     assert len(seen) == len(set(seen)), "nothing is built twice"
     assert [type(entry) for entry in built] == results[: len(built)]
     assert any(isinstance(entry, Binary) for entry in built)
-    assert len(built) == 4 or wanted == ""
+    assert len(built) == 4 or wanted == FIRST

@@ -1,0 +1,152 @@
+"""The points that a program is tuned at: what `Options.hints` asks for, within the program's ranges and `max_points`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mkwrap.errors import OptionError
+from mkwrap.ir.nearest import distance
+from mkwrap.ir.signature import Relation, SymbolSpec
+from mkwrap.options import HintSet, Options
+from mkwrap.points import Values, projected, size_at, values_at
+from mkwrap.stages import Hints, Point, Program
+
+if TYPE_CHECKING:
+    from mkwrap.ir.nodes import Expr
+
+# "auto" takes at most so many sizes of one symbol: kernels that one symbol decides change their winner every few doublings.
+_MOST_SIZES = 8
+# A range that goes on to here is one that nobody bounded: sizes are spread around the example's instead …
+_UNBOUNDED = 1 << 31
+# … by so many doublings to each side.
+_AROUND = 6
+# "auto" measures no point at which one buffer holds more bytes.
+_MOST_BYTES = 1 << 30
+
+_HOLDS = {
+    "==": lambda left, right: left == right,
+    "!=": lambda left, right: left != right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+}
+
+
+class Shaped(Protocol):
+    """What an example is asked for."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its extents."""
+
+
+def example_sizes(program: Program, samples: Mapping[str, Shaped]) -> Values:
+    """Return each symbol's size in the example call."""
+    return {
+        spec.symbol: (int(samples[spec.input_name].shape[spec.dim]) - spec.offset) // spec.scale
+        for spec in program.symbols
+    }
+
+
+def hints_of(program: Program, samples: Mapping[str, Shaped], options: Options) -> Hints:
+    """Return the points to tune a program at; none where all its sizes are static. `samples`: the examples of its inputs.
+
+    Points that break one of the program's relations are no shapes of it and do not count. Raises `OptionError` for a hint that
+    names no symbol of the program, or a size outside its range.
+    """
+    specs = sorted(program.symbols, key=lambda spec: str(spec.symbol.name))
+    if not specs:
+        return Hints()
+    symbols = [spec.symbol for spec in specs]
+    own = projected(example_sizes(program, samples), symbols)
+    asked = set(_asked(options.hints, specs, own, options.max_points))
+    legal = {p for p in asked if all(holds(r, values_at(symbols, p)) for r in program.relations)}
+    if options.hints == "auto":
+        legal = {p for p in legal if _largest(program, values_at(symbols, p)) <= _MOST_BYTES}
+    points = spread([own], sorted(legal - {own}), options.max_points)
+    left_out = sorted(legal - set(points))
+    return Hints(
+        example=values_at(symbols, own),
+        points=tuple(values_at(symbols, p) for p in (own, *sorted(points[1:]))),
+        left_out=tuple(values_at(symbols, p) for p in left_out),
+    )
+
+
+def spread(start: Sequence[Point], others: Sequence[Point], most: int) -> list[Point]:
+    """Return `start` with points added, each the farthest from all before, until there are `most`.
+
+    Far is as the dispatch rule has it; of points as far the first is taken.
+    """
+    chosen = list(start)
+    far = {point: min(distance(point, taken) for taken in chosen) for point in others}
+    while far and len(chosen) < most:
+        point = max(far, key=lambda candidate: far[candidate])
+        del far[point]
+        chosen.append(point)
+        far = {other: min(known, distance(other, point)) for other, known in far.items()}
+    return chosen
+
+
+def holds(relation: Relation, values: Values) -> bool:
+    """Whether sizes fulfil a relation; one over a symbol without a value is not broken."""
+    left, right = size_at(relation.left, values), size_at(relation.right, values)
+    if left.free_symbols or right.free_symbols:
+        return True
+    return bool(_HOLDS[relation.op](int(left), int(right)))
+
+
+def _asked(hints: HintSet, specs: Sequence[SymbolSpec], own: Point, most: int) -> Iterable[Point]:
+    if isinstance(hints, str):
+        each = max(2, math.ceil(round(most ** (1 / len(specs)), 6)))
+        sizes = [_powers(spec, size, min(_MOST_SIZES, each)) for spec, size in zip(specs, own, strict=True)]
+        return itertools.product(*sizes)
+    if isinstance(hints, Mapping):
+        given = {name: (sizes,) if isinstance(sizes, int) else tuple(sizes) for name, sizes in hints.items()}
+        _check([(name, size) for name, sizes in given.items() for size in sizes], list(given), specs)
+        return itertools.product(*(given.get(_name(spec), (size,)) for spec, size in zip(specs, own, strict=True)))
+    _check([pair for point in hints for pair in point.items()], [name for point in hints for name in point], specs)
+    return [tuple(point.get(_name(s), size) for s, size in zip(specs, own, strict=True)) for point in hints]
+
+
+def _check(sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequence[SymbolSpec]) -> None:
+    by_name = {_name(spec): spec for spec in specs}
+    for name in names:
+        if name not in by_name:
+            known = ", ".join(by_name)
+            raise OptionError(f"Options.hints names the symbol {name!r}; the program's dynamic sizes are: {known}")
+    for name, size in sizes:
+        spec = by_name[name]
+        if not spec.low <= size <= spec.high:
+            raise OptionError(f"Options.hints has {name}={size}; its range is {spec.low} to {spec.high}")
+
+
+def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
+    """Return powers of two spread over a symbol's range; the example's size where there is none in it."""
+    low, high = max(1, spec.low), spec.high
+    if high >= _UNBOUNDED:
+        low, high = max(low, example >> _AROUND), max(1, example) << _AROUND
+    powers = [1 << k for k in range((low - 1).bit_length(), high.bit_length()) if low <= 1 << k <= high]
+    if not powers:
+        return (example,)
+    if len(powers) > count:
+        last = len(powers) - 1
+        powers = [powers[round(k * last / (count - 1))] for k in range(count)]
+    return tuple(dict.fromkeys(powers))
+
+
+def _largest(program: Program, values: Values) -> int:
+    return max(
+        (_bytes(buffer.storage_elements, values) * buffer.dtype.itemsize for buffer in program.buffers.values()),
+        default=0,
+    )
+
+
+def _bytes(elements: Expr, values: Values) -> int:
+    number = size_at(elements, values)
+    return int(number) if number.is_Integer else 0
+
+
+def _name(spec: SymbolSpec) -> str:
+    return str(spec.symbol.name)

@@ -1,0 +1,172 @@
+"""The variants of kernels with dynamic sizes: what their templates propose at each point, and where each text is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeAlias
+
+import sympy
+
+from mkwrap.errors import NoVariantError
+from mkwrap.ir.index import bounds, split_multiple
+from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, values_at
+from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
+from mkwrap.toolchain.records import source_digest
+
+MOST_TEXTS = 24
+"""Texts of one kernel; beyond it go only each point's first guess and each template's, which are never left out."""
+# Templates ask for sizes that an axis is worth having for.
+_LEAST_SIZE = 2
+# Of what is no first guess so many forms are written: the wider ones stand in for others where sizes are rare.
+_COMMON_FORMS = 2
+# A symbol with such an upper end has none.
+_UNBOUNDED = 1 << 31
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+Proposed: TypeAlias = Callable[[Kernel], tuple[Variant, ...]]
+"""From a static kernel to its variants, best first within each template."""
+Written: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
+OpenGuards: TypeAlias = Mapping[Variant, frozenset[Guard]]
+"""Of each variant the guards that may fail for sizes within their ranges."""
+
+
+def ranges_of(program: Program) -> Ranges:
+    """Return the range of each of a program's symbols."""
+    return {spec.symbol: (spec.low, spec.high) for spec in program.symbols}
+
+
+def limits_of(program: Program) -> Mapping[sympy.Symbol, int]:
+    """Return the upper ends of a program's symbols, of those that have one."""
+    return {spec.symbol: spec.high for spec in program.symbols if spec.high < _UNBOUNDED}
+
+
+def kernel_points(kernel: Kernel, hints: Hints) -> tuple[Point, ...]:
+    """Return a kernel's points, the example's first: the program's seen by the kernel's own symbols; a size 0 counts as 1."""
+    symbols = kernel_symbols(kernel)
+    if not symbols:
+        return ()
+    found = [projected(values, symbols) for values in hints.points]
+    return tuple(dict.fromkeys(tuple(max(1, size) for size in point) for point in found))
+
+
+def completed(kernel: Kernel, point: Point, hints: Hints) -> Values:
+    """Return a size for every symbol of the program at a kernel's point: those of a program's point there, else the example's."""
+    symbols = kernel_symbols(kernel)
+    own = values_at(symbols, point)
+    there = (v for v in hints.points if all(max(1, v[symbol]) == size for symbol, size in own.items()))
+    return {**next(there, hints.example), **own}
+
+
+def propose(
+    kernel: Kernel, points: Sequence[Point], forms: Sequence[Params], proposed: Proposed
+) -> tuple[tuple[Variant, ...], Mapping[Point, tuple[Variant, ...]]]:
+    """Return a kernel's variants, best first, and for each point those worth trying there, in the order they are proposed.
+
+    A template is asked at each point as for a static kernel; every form of the answer is a variant. Those proposed at most
+    points go first, then those of the better rank. A point's first guess is worth trying at every other point, too.
+    """
+    symbols = kernel_symbols(kernel)
+    raised = {point: tuple(max(_LEAST_SIZE, size) for size in point) for point in points}
+    spaces = {point: proposed(kernel_at(kernel, values_at(symbols, raised[point]))) for point in points}
+    score: dict[Variant, float] = {}
+    for space in spaces.values():
+        for rank, variant in enumerate(space):
+            score[variant] = score.get(variant, 0.0) + 1 / (1 + rank)
+    ranked = sorted(score, key=lambda variant: -score[variant])
+    guesses = {space[0] for space in spaces.values()}
+    leaders = [variant for space in spaces.values() for variant in _leaders(space)]
+    for template in dict.fromkeys(variant.template for variant in ranked):
+        guesses.add(next(variant for variant in ranked if variant.template == template and variant in leaders))
+    texts: dict[Variant, tuple[Variant, ...]] = {v: _in_forms(v, forms) for v in ranked if v in guesses}
+    room = MOST_TEXTS - sum(map(len, texts.values()))
+    for variant in ranked:
+        fewer = _in_forms(variant, forms[:_COMMON_FORMS])
+        if variant not in texts and len(fewer) <= room:
+            texts[variant] = fewer
+            room -= len(fewer)
+    kept = tuple(text for variant in ranked if variant in texts for text in texts[variant])
+    shared = [variant for variant in ranked if variant in guesses]
+    worth = {
+        point: tuple(t for v in dict.fromkeys((*space, *shared)) if v in texts for t in texts[v])
+        for point, space in spaces.items()
+    }
+    return kept, worth
+
+
+def _leaders(space: Sequence[Variant]) -> list[Variant]:
+    first: dict[str, Variant] = {}
+    for variant in space:
+        first.setdefault(variant.template, variant)
+    return list(first.values())
+
+
+def _in_forms(variant: Variant, forms: Sequence[Params]) -> tuple[Variant, ...]:
+    return tuple(dict.fromkeys(replace(variant, params=(*variant.params, *form)) for form in forms))
+
+
+def fitting(candidates: Candidates, written: Written, force: Mapping[str, str] = _NONE) -> tuple[Candidates, Written]:
+    """Return the candidates at each point that are right there, told by the guards of what is written.
+
+    Equal texts of one kernel are one candidate, the forced or else the first. Every point has a variant that is right for all
+    sizes among its own: raises `NoVariantError` for a kernel that has none.
+    """
+    ranges = ranges_of(candidates.schedule.program)
+    variants, points, sources = dict(candidates.variants), dict(candidates.points), dict(written)
+    for name, worth in candidates.points.items():
+        kernel = candidates.schedule.kernels[name]
+        symbols = kernel_symbols(kernel)
+        sources[name] = _distinct(written[name], force.get(name, ""))
+        variants[name] = tuple(item.variant for item in sources[name])
+        by_variant = {item.variant: item for item in sources[name] if isinstance(item, Source)}
+        free = [v for v, source in by_variant.items() if not open_guards(source, ranges)]
+        if not free:
+            raise _nowhere(kernel, sources[name])
+        points[name] = {point: _legal(worth[point], by_variant, free, values_at(symbols, point)) for point in worth}
+    return replace(candidates, variants=variants, points=points), sources
+
+
+def _legal(
+    worth: Sequence[Variant], sources: Mapping[Variant, Source], free: Sequence[Variant], values: Values
+) -> tuple[Variant, ...]:
+    legal = [v for v in worth if v in sources and all(guard.holds(values) for guard in sources[v].guards)]
+    return tuple(legal if set(legal) & set(free) else (*legal, free[0]))
+
+
+def _distinct(items: Sequence[Source | Rejected], forced: str) -> tuple[Source | Rejected, ...]:
+    seen: dict[str, Variant] = {}
+    for item in sorted(items, key=lambda item: item.variant.label != forced):
+        text = source_digest(item) + repr(item.guards) if isinstance(item, Source) else item.variant.label
+        seen.setdefault(text, item.variant)
+    return tuple(item for item in items if item.variant in seen.values())
+
+
+def open_guards(source: Source, ranges: Ranges) -> frozenset[Guard]:
+    """Return the guards of a source that may fail for sizes within their ranges."""
+    return frozenset(guard for guard in source.guards if not _implied(guard, ranges))
+
+
+def _implied(guard: Guard, ranges: Ranges) -> bool:
+    whole = guard.multiple == 1 or split_multiple(guard.expr, sympy.Integer(guard.multiple))[1] == 0
+    if guard.most is None or not whole:
+        return whole
+    known = bounds(guard.expr, {s: (sympy.Integer(low), sympy.Integer(high)) for s, (low, high) in ranges.items()})
+    return known is not None and bool(known[1] <= guard.most)
+
+
+def _nowhere(kernel: Kernel, items: Sequence[Source | Rejected]) -> NoVariantError:
+    origins = ", ".join(dict.fromkeys(origin.op for origin in kernel.nest.origins)) or "no known operation"
+    lines = [f"no variant of kernel {kernel.name} ({origins}) is right for all its dynamic sizes:"]
+    for item in items:
+        reason = item.reason if isinstance(item, Rejected) else "only " + " and ".join(map(spell_guard, item.guards))
+        lines.append(f"  {item.variant.label}: {reason}")
+    lines.append("Compile for static sizes, or bound the dynamic ones more tightly.")
+    return NoVariantError("\n".join(lines))
+
+
+def spell_guard(guard: Guard) -> str:
+    """Spell a guard for people: `seq ≤ 1024`, `seq % 16 = 0`."""
+    parts = [f"{guard.expr} ≤ {guard.most}"] if guard.most is not None else []
+    parts += [f"({guard.expr}) % {guard.multiple} = 0"] if guard.multiple != 1 else []
+    return " and ".join(parts)

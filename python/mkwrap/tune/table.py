@@ -1,0 +1,186 @@
+"""From the choices at a kernel's points to its dispatch table: what runs there and, where guards fail, in its place. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import sympy
+
+from mkwrap.ir.index import FloorDiv
+from mkwrap.ir.nearest import DOUBLING, distance
+from mkwrap.ir.nodes import Expr
+from mkwrap.points import values_at
+from mkwrap.spaces import OpenGuards
+from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, PointChoice, Variant
+from mkwrap.tune.select import FLOOR
+
+Stack: TypeAlias = tuple[tuple[Variant, int], ...]
+"""A point's variants with their handicaps: the winner, then what stands in for it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dispatch table of variants; `Dispatch` is the same of binaries."""
+
+    symbols: tuple[sympy.Symbol, ...]
+    stacks: Mapping[Point, Stack]
+    """In order of the points."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Return its variants, each once."""
+        return tuple(dict.fromkeys(variant for stack in self.stacks.values() for variant, _ in stack))
+
+    def dispatch(self, binaries: Sequence[Binary]) -> Dispatch:
+        """Return the table with the binaries of its variants."""
+        built = {binary.source.variant: binary for binary in binaries}
+        rows = [DispatchRow(p, built[v], handicap) for p, stack in self.stacks.items() for v, handicap in stack]
+        return Dispatch(tuple(rows), self.symbols)
+
+
+def table_of(
+    symbols: Sequence[sympy.Symbol],
+    choices: Sequence[PointChoice],
+    worth: Mapping[Point, Sequence[Variant]],
+    guards: OpenGuards,
+) -> Table:
+    """Return the table of a kernel's choices, with as few points as elect the same.
+
+    `worth` lists the variants worth running at a point, best first; it may lack points. `guards` has the variants that can
+    run at all, in order; one of them is right everywhere.
+    """
+    at = {tuple(choice.at[str(symbol.name)] for symbol in symbols): choice for choice in choices}
+    winners = {choice.winner for choice in choices}
+    stacks: dict[Point, Stack] = {}
+    for point in sorted(at):
+        order = _order(point, at, worth, guards)
+        values = values_at(symbols, point)
+        legal = [v for v in order if v in guards and all(guard.holds(values) for guard in guards[v])]
+        times = {timing.variant: timing.median_us for timing in at[point].timings}
+        stacks[point] = _stack(at[point].winner, legal, times, guards, winners)
+    return merged(Table(tuple(symbols), stacks), guards)
+
+
+def _order(
+    point: Point, at: Mapping[Point, PointChoice], worth: Mapping[Point, Sequence[Variant]], guards: OpenGuards
+) -> list[Variant]:
+    """Return the variants to run at a point, best first: by its own times, else by those of the nearest point like it."""
+    own = at[point]
+    timed = [p for p, choice in at.items() if choice.timings and choice.winner == own.winner]
+    like = point if own.timings or not timed else min(timed, key=lambda p: (distance(p, point), p))
+    measured = [t.variant for t in sorted(at[like].timings, key=lambda timing: timing.median_us)]
+    out = {entry.variant for entry in (*own.rejected, *at[like].rejected)}
+    order = dict.fromkeys((own.winner, *measured, *worth.get(point, ()), *worth.get(like, ()), *guards))
+    return [variant for variant in order if variant not in out] + [v for v in order if v in out and not guards.get(v)]
+
+
+def _stack(
+    winner: Variant,
+    order: Sequence[Variant],
+    times: Mapping[Variant, float],
+    guards: OpenGuards,
+    winners: Collection[Variant],
+) -> Stack:
+    """Return a winner and, the faster first, what runs where its guards fail: variants with fewer of them, down to none.
+
+    Of those that noise cannot tell from the fastest, one that gives up more guards is taken, or one that wins elsewhere.
+    """
+    place = {variant: number for number, variant in enumerate(order)}
+    stack = [winner]
+    while pool := [
+        v for v in order if guards[v] < guards[winner] and not any(guards[w] <= guards[v] for w in stack[1:])
+    ]:
+        least = min(times.get(v, math.inf) for v in pool)
+        near = [v for v in pool if times.get(v, math.inf) <= least * (1 + FLOOR)] if least < math.inf else pool[:1]
+        stack.append(min(near, key=lambda v: (len(guards[v]), v not in winners, place[v])))
+    return tuple((variant, _handicap(guards[winner] - guards[variant])) for variant in stack)
+
+
+def _handicap(given_up: Collection[Guard]) -> int:
+    """Return what a stand-in's distance grows by: where a size is over a limit, another point's winner is likely better."""
+    return DOUBLING if any(guard.most is not None for guard in given_up) else 0
+
+
+def merged(table: Table, guards: OpenGuards) -> Table:
+    """Return a table with fewer points that elects the same for all sizes, and without the symbols that decide nothing.
+
+    Sizes that several points are equally near to within the rule's tolerance may be given to another of these points.
+    """
+    if len(set(table.stacks.values())) == 1:
+        # Whichever point is near: the first variant of the stack whose guards hold is the nearest.
+        point, stack = next(iter(table.stacks.items()))
+        return _without_idle_symbols(Table(table.symbols, {point: stack}), guards)
+    sizes = [sorted(set(axis)) for axis in zip(*table.stacks, strict=True)]
+    if math.prod(map(len, sizes)) != len(table.stacks):
+        return table
+    stacks = dict(table.stacks)
+    for axis, values in enumerate(sizes):
+        kept = list(values)
+        while gone := _superfluous(stacks, axis, kept, guards, alone=len(sizes) == 1):
+            kept.remove(gone)
+            stacks = {point: stack for point, stack in stacks.items() if point[axis] != gone}
+    return _without_idle_symbols(Table(table.symbols, stacks), guards)
+
+
+def _superfluous(
+    stacks: Mapping[Point, Stack], axis: int, values: Sequence[int], guards: OpenGuards, *, alone: bool
+) -> int | None:
+    """Return a size of an axis of the grid whose points can go, since those of its neighbours do the same; None: there is none.
+
+    In a grid the nearest point is the nearest along each axis. So sizes nearest to a plane of points between two that have the
+    same stacks are left to these, and those beyond the last but one plane to it. A handicap that all sizes near a plane bear
+    would upset this. In one dimension none do up to the largest point of those alike, whose limits hold below it, too.
+    """
+
+    def plane(size: int) -> dict[Point, Stack]:
+        return {(*p[:axis], *p[axis + 1 :]): stack for p, stack in stacks.items() if p[axis] == size}
+
+    if len(values) < 2:
+        return None
+    calm = all(handicap == 0 for stack in stacks.values() for _, handicap in stack)
+    growing = alone and all(_only_limits(stack, guards) for stack in stacks.values())
+    alike = {pair: plane(pair[0]) == plane(pair[1]) for pair in pairwise(values)}
+    if calm or growing:
+        for low, size, high in zip(values, values[1:], values[2:], strict=False):
+            if alike[low, size] and alike[size, high]:
+                return size
+        if alike[values[0], values[1]]:
+            return values[0]
+    if calm and alike[values[-2], values[-1]]:
+        return values[-1]
+    return None
+
+
+def _only_limits(stack: Stack, guards: OpenGuards) -> bool:
+    """Whether a stack's handicaps depend on limits alone, all of sizes that grow with the symbols."""
+    unhindered = any(h == 0 and all(guard.multiple == 1 for guard in guards[v]) for v, h in stack)
+    return unhindered and all(_grows(g.expr) for v, _ in stack for g in guards[v] if g.most is not None)
+
+
+def _grows(expr: Expr) -> bool:
+    """Whether an expression visibly does not fall where a symbol grows."""
+    if expr.is_Integer:
+        return bool(expr >= 0)
+    if expr.is_Symbol:
+        return True
+    if isinstance(expr, FloorDiv):
+        return _grows(expr.args[0]) and bool(expr.args[1].is_Integer)
+    if expr.is_Add:
+        return all(_grows(arg) or arg.is_Integer for arg in expr.args)
+    return bool(expr.is_Mul) and all(_grows(arg) for arg in expr.args)
+
+
+def _without_idle_symbols(table: Table, guards: OpenGuards) -> Table:
+    """Drop the symbols that all points agree on, unless a guard asks for them."""
+    asked = {s for variant in table.variants for guard in guards[variant] for s in guard.expr.free_symbols}
+    axes = [
+        axis
+        for axis, symbol in enumerate(table.symbols)
+        if symbol in asked or len({point[axis] for point in table.stacks}) > 1
+    ]
+    stacks = {tuple(point[axis] for axis in axes): stack for point, stack in table.stacks.items()}
+    return Table(tuple(table.symbols[axis] for axis in axes), stacks)

@@ -1,0 +1,154 @@
+"""Which points of a kernel are measured, and what wins at each. Pure, but for the measuring it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+from mkwrap.ir.nearest import DOUBLING, distance
+from mkwrap.spaces import OpenGuards
+from mkwrap.stages import Point, Timing, Variant
+from mkwrap.tune.recall import Decision
+from mkwrap.tune.select import within_noise
+
+MEASURED = "measured"
+SHARED = "within noise of the fastest"
+INHERITED = "not measured: both neighbours elect it"
+
+# Between two points that elect different variants further ones are measured, unless they are as near as this …
+_CLOSE = DOUBLING // 4
+# … or neither variant loses more than this part at the other's point.
+_WORTH = 0.05
+
+Measure: TypeAlias = Callable[[Point], Decision]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a kernel's points are gone through."""
+
+    points: Sequence[Point]
+    """The example's first."""
+    legal: Callable[[Point, Variant], bool]
+    """Whether a variant is right at a point."""
+    possible: Callable[[Point], bool]
+    """Whether the program has such sizes, for a point nobody asked for."""
+    extra: int
+    """The most points that are added between two that elect different variants, by halving: of kernels with one symbol."""
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Decisions at measured points, and the winner and reason of every point."""
+
+    measured: Mapping[Point, Decision]
+    winners: Mapping[Point, tuple[Variant, str]]
+
+
+def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measure: Measure) -> Walked:
+    """Measure every other point along each axis, those between where it takes it, then towards each change of the winner.
+
+    A point between two measured neighbours that both elect the same variant, by more than noise, is not measured. Points in
+    `known` are not measured again. `guards` has all variants, in order.
+    """
+    measured = dict(known)
+    sizes = [sorted(set(axis)) for axis in zip(*plan.points, strict=True)]
+    place = {p: tuple(axis.index(size) for axis, size in zip(sizes, p, strict=True)) for p in plan.points}
+    first = [p for n, p in enumerate(plan.points) if n == 0 or all(k % 2 == 0 for k in place[p])]
+    for point in first:
+        if point not in measured:
+            measured[point] = measure(point)
+    inherited: dict[Point, Variant] = {}
+    for point in plan.points:
+        if point not in measured:
+            surely = _between(point, place, measured)
+            if surely is not None and plan.legal(point, surely):
+                inherited[point] = surely
+            else:
+                measured[point] = measure(point)
+    if len(sizes) == 1:
+        for _ in range(plan.extra):
+            added = _crossing(plan, guards, measured)
+            if added is None:
+                break
+            measured[added] = measure(added)
+    winners = elected(measured, guards)
+    for point, variant in inherited.items():
+        winners[point] = variant, INHERITED
+    return Walked(measured, winners)
+
+
+def elected(measured: Mapping[Point, Decision], guards: OpenGuards) -> dict[Point, tuple[Variant, str]]:
+    """Return each point's winner: of those that noise cannot tell from the fastest, one that wins at as many points as can be.
+
+    Among such, one with fewer guards, then the earlier in `guards`.
+    """
+    order = {variant: number for number, variant in enumerate(guards)}
+    good = {point: _acceptable(decision) for point, decision in measured.items()}
+    winners: dict[Point, tuple[Variant, str]] = {}
+    left = dict(good)
+    while left:
+        counts: dict[Variant, int] = {}
+        for variants in left.values():
+            for variant in variants:
+                counts[variant] = counts.get(variant, 0) + 1
+        best = min(counts, key=lambda v: (-counts[v], len(guards[v]), order[v]))
+        for point in [p for p, variants in left.items() if best in variants]:
+            winners[point] = best, _reason(measured[point], best)
+            del left[point]
+    return winners
+
+
+def _reason(decision: Decision, winner: Variant) -> str:
+    if not decision.timings:
+        return decision.reason
+    fastest = min(decision.timings, key=lambda timing: timing.median_us)
+    return MEASURED if fastest.variant == winner else SHARED
+
+
+def _acceptable(decision: Decision) -> tuple[Variant, ...]:
+    """Return the variants that may win at a point: those within noise of the fastest."""
+    if not decision.timings:
+        return (decision.winner,)
+    best = min(decision.timings, key=lambda timing: timing.median_us)
+    return tuple(timing.variant for timing in decision.timings if within_noise(timing, best))
+
+
+def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:
+    """Return the variant that both neighbours of a point along an axis elect beyond doubt."""
+    at = {place[p]: _acceptable(decision) for p, decision in measured.items() if p in place}
+    own = place[point]
+    for axis in range(len(own)):
+        below, above = (at.get((*own[:axis], own[axis] + step, *own[axis + 1 :]), ()) for step in (-1, 1))
+        if len(below) == 1 and below == above:
+            return below[0]
+    return None
+
+
+def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]) -> Point | None:
+    """Return the point halfway between two neighbours of different winners, those first that may lose most; None: enough."""
+    winners = elected(measured, guards)
+    best: tuple[float, Point] | None = None
+    for below, above in pairwise(sorted(measured)):
+        middle = (math.isqrt(below[0] * above[0]),)
+        if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle == below:
+            continue
+        loss = max(
+            _loss(measured[below].timings, winners[below][0], winners[above][0]),
+            _loss(measured[above].timings, winners[above][0], winners[below][0]),
+        )
+        weight = min(loss, 1.0) * distance(below, above)
+        if loss > _WORTH and plan.possible(middle) and (best is None or weight > best[0]):
+            best = weight, middle
+    return None if best is None else best[1]
+
+
+def _loss(timings: Sequence[Timing], winner: Variant, other: Variant) -> float:
+    """Return by which part the other variant is slower where one wins; much where it does not run or was not timed."""
+    times = {timing.variant: timing.median_us for timing in timings}
+    if winner not in times or other not in times:
+        return math.inf
+    return times[other] / times[winner] - 1
