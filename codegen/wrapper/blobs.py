@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mkwrap.artifact import Blob, EmbeddedConstant, Open, Race
 from mkwrap.codegen.wrapper.contents import Contents, choice_of
-from mkwrap.codegen.wrapper.sizes import largest, round_up
+from mkwrap.codegen.wrapper.sizes import round_up
 from mkwrap.errors import CaptureError, InternalError
 from mkwrap.ir.nodes import Role
 from mkwrap.stages import (
@@ -188,4 +188,4 @@ def _bytes(program: Program, name: str, packing: Packing | None) -> int:
     elements = 1
     for extent in packing.shape:
         elements *= extent
-    return largest(elements, ()) * packing.dtype.itemsize
+    return int(elements) * packing.dtype.itemsize

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mkwrap.codegen.wrapper.launcher import input_number
-from mkwrap.codegen.wrapper.signature import Signature, input_signatures, output_signatures, symbols_read
-from mkwrap.codegen.wrapper.sizes import is_static, size_name, spell_size
+from mkwrap.codegen.wrapper.launcher import input_number, write_checked
+from mkwrap.codegen.wrapper.signature import Signature, input_signatures, output_signatures
+from mkwrap.codegen.wrapper.sizes import ARRAY, Values, is_static
+from mkwrap.codegen.wrapper.text import spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Program
@@ -14,70 +15,102 @@ from mkwrap.stages import Program
 _ERROR = "mkw_error* error"
 
 
-def write_checks(writer: Writer, program: Program) -> None:
-    """Write `check_inputs` and `check_outputs`."""
+def write_checks(writer: Writer, program: Program, values: Values) -> None:
+    """Write `check_inputs` and `check_outputs`; with dynamic sizes they call `derive_shapes`.
+
+    With dynamic sizes `check_inputs` takes a shape: it reads the sizes into it, unless it knows them already.
+    """
     inputs, outputs = input_signatures(program), output_signatures(program)
     writer.line()
-    arguments = f"mkw_device device, const mkw_tensor* inputs, {_ERROR}"
+    shape = "runtime::Shape& shape, " if program.symbols else ""
+    arguments = f"mkw_device device, const mkw_tensor* inputs, {shape}{_ERROR}"
     with writer.block(f"[[maybe_unused]] mkw_status check_inputs({arguments})"):
         _write_table_check(writer, "inputs", len(inputs), 0)
-        symbols_read(writer, program)
-        for spec in program.symbols:
-            number, name = input_number(program, spec.input_name), size_name(spec.symbol)
-            with writer.block(f"if ({name} < {spec.low} || {name} > {spec.high})"):
-                place = f"kInputs[{number}], {number}, {spec.dim}"
-                writer.line(f"return runtime::size_out_of_range({place}, {name}, {spec.low}, {spec.high}, error);")
-        _write_dynamic(writer, inputs, "inputs", "kInputs", 0)
+        if program.symbols:
+            writer.line(f"[[maybe_unused]] int64_t* const {ARRAY} = shape.values;")
+            with writer.block("if (!runtime::same_sizes(kSizes, inputs, shape))"):
+                writer.line("shape.known = false;")
+                write_checked(writer, f"runtime::bind_sizes(kSizes, inputs, {ARRAY}, error)")
+                write_checked(writer, f"derive_shapes({ARRAY}, error)")
+        binding = {(input_number(program, spec.input_name), spec.dim) for spec in program.symbols}
+        for number, signature in enumerate(inputs):
+            dims = [dim for dim in range(len(signature.shape)) if (number, dim) not in binding]
+            _write_dynamic(writer, "inputs", number, number, signature, dims, values)
         writer.line("return MKW_OK;")
     writer.line()
-    arguments = f"mkw_device device, const mkw_tensor* inputs, const mkw_tensor* outputs, {_ERROR}"
+    array = f"[[maybe_unused]] const int64_t* {ARRAY}, " if program.symbols else ""
+    arguments = f"mkw_device device, const mkw_tensor* inputs, const mkw_tensor* outputs, {array}{_ERROR}"
     with writer.block(f"mkw_status check_outputs({arguments})"):
         _write_table_check(writer, "outputs", len(outputs), len(inputs))
-        symbols_read(writer, program)
-        _write_dynamic(writer, outputs, "outputs", "kOutputs", len(inputs))
+        for number, signature in enumerate(outputs):
+            dims = list(range(len(signature.shape)))
+            _write_dynamic(writer, "outputs", number, len(inputs) + number, signature, dims, values)
         tables = f"inputs, {_table('inputs', len(inputs))}, outputs, {_table('outputs', len(outputs))}"
         writer.line(f"return runtime::check_apart<{len(inputs)}, {len(outputs)}>({tables}, error);")
 
 
-def write_output_shapes(writer: Writer, program: Program, device_type: str) -> None:
-    """Write `output_shapes`: checks the inputs, then fills in the sizes of the outputs."""
+def write_output_shapes(writer: Writer, program: Program, values: Values, device_type: str) -> None:
+    """Write `check_query`, which checks the inputs that a query without a run is given, and two queries.
+
+    `output_shapes` fills in the sizes of the outputs, `bind_symbols` the values of the symbols.
+    """
+    writer.line()
+    shape = "runtime::Shape& shape, " if program.symbols else ""
+    with writer.block(f"mkw_status check_query(const mkw_tensor* inputs, {shape}{_ERROR})"):
+        ordinal = "inputs != nullptr ? inputs[0].device.id : 0" if program.inputs else "0"
+        writer.line(f"const mkw_device device = {{{device_type}, {ordinal}}};")
+        writer.line(f"return check_inputs(device, inputs, {'shape, ' if program.symbols else ''}error);")
     writer.line()
     arguments = f"const mkw_tensor* inputs, int64_t* const* shapes, int64_t* const* strides, {_ERROR}"
     with writer.block(f"mkw_status output_shapes({arguments})"):
-        if program.inputs:
-            writer.line(f"const mkw_device device = {{{device_type}, inputs != nullptr ? inputs[0].device.id : 0}};")
-        else:
-            writer.line(f"const mkw_device device = {{{device_type}, 0}};")
-        writer.line("if (const mkw_status status = check_inputs(device, inputs, error)) return status;")
-        symbols_read(writer, program)
+        write_query(writer, program)
         for array, number, dim, value in _sizes_of(output_signatures(program)):
-            writer.line(f"if ({array} != nullptr) {array}[{number}][{dim}] = {spell_size(value)};")
+            writer.line(f"if ({array} != nullptr) {array}[{number}][{dim}] = {values.spell(value)};")
         writer.line("static_cast<void>(shapes);")
         writer.line("static_cast<void>(strides);")
         writer.line("return MKW_OK;")
+    writer.line()
+    with writer.block(f"mkw_status bind_symbols(const mkw_tensor* inputs, int64_t* values, {_ERROR})"):
+        write_query(writer, program)
+        writer.lines(f"values[{number}] = {ARRAY}[{number}];" for number in range(len(program.symbols)))
+        writer.line("static_cast<void>(values);")
+        writer.line("return MKW_OK;")
+
+
+def write_query(writer: Writer, program: Program) -> None:
+    """Write the start of a function that only asks: check the inputs, with a shape of its own for dynamic sizes."""
+    if program.symbols:
+        writer.line(f"int64_t {ARRAY}[kValueCount];")
+        writer.line("uint32_t elected[kElectedCount + 1];")
+        writer.line(f"runtime::Shape shape = {{{ARRAY}, elected, false, 0, 0}};")
+        write_checked(writer, "check_query(inputs, shape, error)")
+    else:
+        write_checked(writer, "check_query(inputs, error)")
 
 
 def _write_table_check(writer: Writer, array: str, count: int, first: int) -> None:
-    call = f"runtime::check({array}, {_table(array, count)}, {count}, {first}, device, error)"
-    writer.line(f"if (const mkw_status status = {call}) return status;")
+    write_checked(writer, f"runtime::check({array}, {_table(array, count)}, {count}, {first}, device, error)")
 
 
 def _table(array: str, count: int) -> str:
     return f"k{array.capitalize()}" if count else "nullptr"
 
 
-def _write_dynamic(writer: Writer, signatures: Sequence[Signature], array: str, table: str, first: int) -> None:
-    for number, signature in enumerate(signatures):
-        for what, sizes in (("shape", signature.shape), ("strides", signature.strides)):
-            for dim, expected in enumerate(sizes):
-                if is_static(expected):
-                    continue
-                tensor = f"{array}[{number}]"
-                got = f"{tensor}.shape[{dim}]" if what == "shape" else f"runtime::stride({tensor}, {dim})"
-                ignored = "" if what == "shape" else f" && {tensor}.shape[{dim}] != 1 && !runtime::is_empty({tensor})"
-                with writer.block(f"if ({got} != {spell_size(expected)}{ignored})"):
-                    place = f'{table}[{number}], {first + number}, "{what}", {dim}'
-                    writer.line(f"return runtime::wrong_extent({place}, {spell_size(expected)}, {got}, error);")
+def _write_dynamic(
+    writer: Writer, array: str, number: int, argument: int, signature: Signature, dims: Sequence[int], values: Values
+) -> None:
+    """Write the comparisons of a tensor's dynamic sizes, in `dims`, and strides."""
+    tensor = f"{array}[{number}]"
+    for what, sizes in (("shape", signature.shape), ("strides", signature.strides)):
+        for dim, expected in enumerate(sizes):
+            if is_static(expected) or (what == "shape" and dim not in dims):
+                continue
+            got = f"{tensor}.shape[{dim}]" if what == "shape" else f"runtime::stride({tensor}, {dim})"
+            ignored = "" if what == "shape" else f" && {tensor}.shape[{dim}] != 1 && !runtime::is_empty({tensor})"
+            with writer.block(f"if ({got} != {values.spell(expected)}{ignored})"):
+                place = f'k{array.capitalize()}[{number}], {argument}, "{what}", {dim}'
+                expression = f"{spell_string(str(expected))}, {values.spell(expected)}"
+                writer.line(f"return runtime::wrong_extent(kSizes, {ARRAY}, {place}, {expression}, {got}, error);")
 
 
 def _sizes_of(signatures: Sequence[Signature]) -> Iterator[tuple[str, int, int, Expr]]:

@@ -1,9 +1,10 @@
-"""What a library holds of each kernel: one alternative where the choice is made, else several."""
+"""What a library holds of each kernel: one alternative where the choice is made for all sizes, else several."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from mkwrap.artifact import Open, OpenSelection
@@ -37,15 +38,27 @@ class Contents:
         """Return a kernel's number."""
         return list(self.kernels).index(kernel)
 
-    def binaries(self, kernel: str, target: int) -> tuple[Binary, ...]:
-        """Return a kernel's alternatives on one target."""
-        return tuple(a.binary for a in self.kernels[kernel] if a.target == target)
+    def alternatives(self, kernel: str, target: int) -> tuple[int, ...]:
+        """Return the numbers of a kernel's alternatives on one target."""
+        return tuple(number for number, a in enumerate(self.kernels[kernel]) if a.target == target)
+
+    def dispatch(self, kernel: str, target: int) -> Dispatch | None:
+        """Return a kernel's table on one target, None where one binary runs whatever the sizes."""
+        choice = choice_of(self.selections[target], kernel)
+        several = isinstance(choice, Dispatch) and len(self.alternatives(kernel, target)) > 1
+        return choice if several and isinstance(choice, Dispatch) else None
+
+    @cached_property
+    def dispatched(self) -> tuple[str, ...]:
+        """Return the kernels that choose among binaries by size, on one target at least, in order."""
+        targets = range(len(self.selections))
+        return tuple(name for name in self.kernels if any(self.dispatch(name, target) for target in targets))
 
 
 def contents_of(selections: Sequence[AnySelection]) -> Contents:
     """Collect the alternatives of selections over one schedule, one selection per target.
 
-    Raises `InternalError` for a dispatch over several binaries (sizes are static here), or for different schedules.
+    Raises `InternalError` for different schedules.
     """
     schedule = selections[0].schedule
     if any(selection.schedule is not schedule for selection in selections):
@@ -74,6 +87,8 @@ def _binaries(selection: AnySelection, kernel: str) -> tuple[Binary, ...]:
     choice = choice_of(selection, kernel)
     if isinstance(choice, Open):
         return choice.binaries
-    if len(choice.rows) != 1:
-        raise InternalError(f"the kernel {kernel} has {len(choice.rows)} winners; host code calls one")
-    return (choice.only,)
+    different: list[Binary] = []
+    for row in choice.rows:
+        if row.binary not in different:
+            different.append(row.binary)
+    return tuple(different)

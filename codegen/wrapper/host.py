@@ -1,6 +1,6 @@
 """The model source of a library: signature tables, checks, and a straight-line `run`, rendered once.
 
-Where a kernel has several alternatives (its choice is open, or differs by target) a step switches over them.
+Where a kernel has several alternatives (its choice is open, differs by target or by size) a step switches over them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ from mkwrap.codegen.wrapper.launcher import (
     checked_steps,
     output_buffers,
     used_buffers,
+    write_checked,
 )
-from mkwrap.codegen.wrapper.manifest import ABI_VERSION, Description, render_manifest
-from mkwrap.codegen.wrapper.signature import symbols_read, write_signature
-from mkwrap.codegen.wrapper.sizes import largest, round_up
+from mkwrap.codegen.wrapper.manifest import ABI_VERSION, Description, most_scratch, render_manifest
+from mkwrap.codegen.wrapper.shapes import (
+    chosen,
+    write_derive_shapes,
+    write_shape_queries,
+    write_size_up,
+    write_tables,
+)
+from mkwrap.codegen.wrapper.signature import write_signature, write_symbols
+from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up, rounded_up
 from mkwrap.codegen.wrapper.text import spell_comment
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
@@ -41,8 +49,7 @@ def wrap(selection: AnySelection, description: Description, further: Sequence[An
     """Render the host code of a choice; equal selections and descriptions give equal text.
 
     `further` are selections for further targets of the same kind over the same schedule, in the order of
-    `description.further`. Raises `CaptureError` where a step writes to a constant, `DynamicShapeError` where a dynamic size
-    has no upper bound.
+    `description.further`. Raises `CaptureError` where a step writes to a constant.
     """
     kind = description.device.kind
     launcher = LAUNCHERS[kind]
@@ -53,17 +60,50 @@ def wrap(selection: AnySelection, description: Description, further: Sequence[An
     manifest = render_manifest(contents, layout, traffic, description, apart).encode()
     writer = Writer("  ")
     _write_head(writer, launcher, contents, layout, apart)
-    program = contents.schedule.program
-    launcher.plan(writer, layout, description.devices, description.features)
-    writer.line(f"[[maybe_unused]] constexpr uint64_t kArenaBytes = {layout.arena_bytes};")
-    write_signature(writer, program)
-    write_checks(writer, program)
-    _write_run(writer, contents, launcher, layout)
-    write_output_shapes(writer, program, launcher.device_type)
-    _write_api(writer, contents, launcher, layout, (layout.parts.texts + 1, len(manifest), traffic))
+    body = _body(contents, launcher, layout)
+    _write_plan(writer, contents, launcher, layout, description)
+    writer.lines(body)
+    _write_api(
+        writer, contents, launcher, layout, (layout.parts.texts + 1, len(manifest), -1 if traffic is None else traffic)
+    )
     objects = _objects(contents) if kind == "cpu" else ()
     parts = layout.parts.blobs(manifest, _texts(contents, writer.text()))
     return HostCode(kind, writer.text(), parts, layout.rows, objects, apart, manifest.decode())
+
+
+def _body(contents: Contents, launcher: Launcher, layout: Layout) -> list[str]:
+    """Return the functions of the model.
+
+    What derives sizes stands before what uses them, and is written after it: only then is known what is used.
+    """
+    program, values = contents.schedule.program, layout.values
+    derived, checks, sized, run = (Writer("  ") for _ in range(4))
+    write_checks(checks, program, values)
+    write_output_shapes(checks, program, values, launcher.device_type)
+    write_derive_shapes(derived, program, values)
+    first = len(values)
+    _write_run(run, contents, launcher, layout)
+    write_size_up(sized, contents, layout, first)
+    write_shape_queries(run, contents)
+    return [line for part in (derived, checks, sized, run) for line in part.text().splitlines()]
+
+
+def _write_plan(
+    writer: Writer, contents: Contents, launcher: Launcher, layout: Layout, description: Description
+) -> None:
+    """Write the tables: the plan, the signature, the symbols, and those that sizes choose binaries by."""
+    program, counts = contents.schedule.program, ""
+    if program.symbols:
+        writer.line(f"constexpr int32_t kValueCount = {len(layout.values)};")
+        writer.line(f"constexpr int32_t kElectedCount = {len(contents.dispatched)};")
+        most = most_scratch(contents, layout)
+        counts = f"{{kValueCount, kElectedCount, {'MKW_DYNAMIC' if most is None else most}}}"
+    launcher.plan(writer, contents, layout, description.devices, description.features, counts)
+    if not program.symbols:
+        writer.line(f"[[maybe_unused]] constexpr uint64_t kArenaBytes = {layout.arena_bytes};")
+    write_signature(writer, program)
+    write_symbols(writer, program)
+    write_tables(writer, contents)
 
 
 def _texts(contents: Contents, host: str) -> bytes:
@@ -84,28 +124,36 @@ def manifest_offset(parts: int, targets: int, kernels: int) -> int:
 def _lay_out(contents: Contents, launcher: Launcher) -> Layout:
     symbols = contents.schedule.program.symbols
     scratch = {
-        name: tuple(launcher.workspace(alternative.binary, symbols) for alternative in found)
+        name: tuple(launcher.workspace(alternative.binary) for alternative in found)
         for name, found in contents.kernels.items()
     }
     rows = []
     for choices in contents.defaults:
         wanted = [sizes[choice] for sizes, choice in zip(scratch.values(), choices, strict=True)]
-        rows.append(Row(round_up(max(wanted, default=0), launcher.alignment), choices))
+        needed = 0 if symbols else max(map(int, wanted), default=0)
+        rows.append(Row(round_up(needed, launcher.alignment), choices))
     return Layout(
         parts=place_parts(contents, images=launcher.images),
-        arena_bytes=round_up(largest(contents.schedule.arena_bytes, symbols), launcher.alignment),
+        arena_bytes=rounded_up(contents.schedule.arena_bytes, launcher.alignment),
         scratch=scratch,
         rows=tuple(rows),
         checked_steps=checked_steps(contents),
+        values=Values(symbols),
     )
 
 
-def _traffic_bytes(schedule: Schedule) -> int:
-    """Estimate the bytes one run moves: every parameter of every step once, twice where it is read and written."""
+def _traffic_bytes(schedule: Schedule) -> int | None:
+    """Estimate the bytes one run moves: every parameter of every step once, twice where it is read and written.
+
+    With dynamic sizes, at their upper ends; None where they have none.
+    """
     total = 0
     for step in schedule.steps:
         for parameter in schedule.kernels[step.kernel].parameters:
-            size = largest(parameter.buffer.numel, schedule.program.symbols) * parameter.buffer.dtype.itemsize
+            elements = largest(parameter.buffer.numel, schedule.program.symbols)
+            if elements is None:
+                return None
+            size = elements * parameter.buffer.dtype.itemsize
             total += 2 * size if parameter.access is Access.READ_WRITE else size
     return total
 
@@ -136,6 +184,8 @@ def _apart(contents: Contents) -> tuple[str, ...]:
 def _write_head(writer: Writer, launcher: Launcher, contents: Contents, layout: Layout, apart: Sequence[str]) -> None:
     writer.line("// A model compiled by mkwrap. The manifest says from what, for which machine and how it was chosen.")
     writer.line(f'#include "{launcher.header}"')
+    if contents.dispatched:
+        writer.line('#include "mkwrap/dispatch.h"')
     writer.line('#include "mkwrap/model_api.h"')
     writer.line('#include "mkwrap/parts.h"')
     writer.line('#include "mkwrap/sizes.h"')
@@ -158,10 +208,17 @@ def _write_run(writer: Writer, contents: Contents, launcher: Launcher, layout: L
     arguments = "mkw_context* context, const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream"
     with writer.block(f"mkw_status run({arguments})"):
         writer.line("const mkw_device device = runtime::device_of(*context->model);")
-        for check in ("check_inputs(device, inputs", "check_outputs(device, inputs, outputs"):
-            writer.line(f"if (const mkw_status status = {check}, &context->error)) return status;")
-        launcher.begin(writer, program, any(any(sizes) for sizes in layout.scratch.values()))
-        symbols_read(writer, program)
+        if program.symbols:
+            writer.line("runtime::Shape& shape = context->shape;")
+            writer.line(f"const int64_t* const {ARRAY} = shape.values;")
+        shape, array = ("shape, ", f"{ARRAY}, ") if program.symbols else ("", "")
+        write_checked(writer, f"check_inputs(device, inputs, {shape}&context->error)")
+        write_checked(writer, f"check_outputs(device, inputs, outputs, {array}&context->error)")
+        if program.symbols:
+            writer.line("if (!shape.known)")
+            with writer.indented():
+                write_checked(writer, "size_up(*context->model, shape, &context->error)")
+        launcher.begin(writer, program, layout)
         for names, array, prefix in (
             ([spec.name for spec in program.inputs], "inputs", "in"),
             ([spec.buffer for spec in output_buffers(program)], "outputs", "out"),
@@ -183,7 +240,7 @@ def _write_step(writer: Writer, contents: Contents, launcher: Launcher, layout: 
         launcher.step(writer, calls[0])
         return
     writer.line(spell_comment(f"{number}: {step.kernel}, {count} alternatives", 2))
-    with writer.block(f"switch (context->model->choices[{contents.number(step.kernel)}])"):
+    with writer.block(f"switch ({chosen(contents, step.kernel, '(*context->model)')})"):
         for call in calls:
             label = "default" if call is calls[-1] else f"case {call.alternative}"
             with writer.block(f"{label}:"):
@@ -219,6 +276,9 @@ def _write_api(
         writer.line(f'runtime::workspace_bytes, runtime::synchronize, "{digest}", mkw_parts,')
         weights = f"runtime::weights_create<mkw_api_table, {len(layout.parts.constants.placed)}>"
         writer.line(f"{weights}, runtime::weights_destroy, runtime::context_create_with,")
+        symbols = f"{len(program.symbols)}, {len(contents.kernels)}, {'kSymbols' if program.symbols else 'nullptr'}"
+        writer.line(f"{symbols}, bind_symbols, scratch_bytes, elected_for,")
+        writer.line("runtime::context_reserve<scratch_bytes>,")
     writer.line()
     with writer.block('extern "C" [[gnu::visibility("default")]] const mkw_api* mkw_get_api(uint32_t version)'):
         writer.line("return version == MKW_ABI_VERSION ? &mkw_api_table : nullptr;")

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import sympy
+
 from mkwrap.codegen.wrapper.contents import Contents
-from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_origin, step_title
-from mkwrap.codegen.wrapper.sizes import largest, spell_size
+from mkwrap.codegen.wrapper.launcher import (
+    Call,
+    Launcher,
+    Layout,
+    spell_argument,
+    step_origin,
+    step_title,
+    write_checked,
+)
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.stages import Binary, Device, Program, SizeArgument, SymbolSpec
+from mkwrap.ir.nodes import Expr
+from mkwrap.stages import Binary, Device, Program, SizeArgument
 
 _CONSTANT = "const_cast<unsigned char*>(runtime::part_bytes(context->parts, {part}))"
 
 
-def _workspace(binary: Binary, symbols: Sequence[SymbolSpec]) -> int:
-    return largest(binary.source.workspace_bytes, symbols)
+def _workspace(binary: Binary) -> Expr:
+    return sympy.sympify(binary.source.workspace_bytes)
 
 
 def _declare(writer: Writer, contents: Contents, layout: Layout) -> None:
@@ -25,22 +35,35 @@ def _declare(writer: Writer, contents: Contents, layout: Layout) -> None:
     writer.lines(f'extern "C" int32_t {entry}(void* const* args, const int64_t* sizes);' for entry in entries)
 
 
-def _plan(writer: Writer, layout: Layout, devices: Sequence[Device], features: Sequence[str]) -> None:
+def _plan(
+    writer: Writer, contents: Contents, layout: Layout, devices: Sequence[Device], features: Sequence[str], counts: str
+) -> None:
+    del contents
     if len(devices) != 1:
         raise InternalError("a CPU library has one target")
     if features:
         writer.line("constexpr const char* kFeatures[] = {" + ", ".join(map(spell_string, features)) + "};")
     table = "kFeatures" if features else "nullptr"
-    fields = ", ".join([spell_string(devices[0].arch), table, str(len(features)), str(layout.arena_bytes), "mkw_parts"])
-    writer.line(f"constexpr runtime::CpuPlan kPlan = {{{fields}}};")
+    arena = "0" if counts else str(layout.arena_bytes)
+    fields = [
+        spell_string(devices[0].arch),
+        table,
+        str(len(features)),
+        arena,
+        "mkw_parts",
+        *([counts] if counts else []),
+    ]
+    writer.line(f"constexpr runtime::CpuPlan kPlan = {{{', '.join(fields)}}};")
 
 
-def _begin(writer: Writer, program: Program, workspace: bool) -> None:
-    del program
+def _begin(writer: Writer, program: Program, layout: Layout) -> None:
     writer.line("static_cast<void>(stream);")
+    if program.symbols:
+        write_checked(writer, "runtime::grow_scratch(*context, shape.scratch_bytes, nullptr, &context->error)")
     writer.line("[[maybe_unused]] unsigned char* const arena = context->scratch;")
-    if workspace:
-        writer.line("unsigned char* const workspace = context->scratch + kArenaBytes;")
+    if layout.has_workspace:
+        size = "shape.arena_bytes" if program.symbols else "kArenaBytes"
+        writer.line(f"[[maybe_unused]] unsigned char* const workspace = context->scratch + {size};")
 
 
 def _step(writer: Writer, call: Call) -> None:
@@ -51,7 +74,7 @@ def _step(writer: Writer, call: Call) -> None:
     writer.line(spell_comment(step_title(call), 2))
     with writer.block(""):
         if source.zero_workspace:
-            writer.line(f"memset(workspace, 0, {spell_size(source.workspace_bytes)});")
+            writer.line(f"memset(workspace, 0, {call.layout.values.spell(source.workspace_bytes)});")
         if pointers:
             writer.line("void* const args[] = {" + ", ".join(pointers) + "};")
         if sizes:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from mkwrap.artifact import Row
 from mkwrap.codegen.wrapper.blobs import Parts
 from mkwrap.codegen.wrapper.contents import Contents
-from mkwrap.codegen.wrapper.sizes import spell_size
+from mkwrap.codegen.wrapper.sizes import Values
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.ir.nodes import Role
+from mkwrap.ir.nodes import Expr, Role
 from mkwrap.stages import (
     Argument,
     Binary,
@@ -25,7 +25,6 @@ from mkwrap.stages import (
     Schedule,
     SizeArgument,
     Step,
-    SymbolSpec,
     WorkspaceArgument,
 )
 
@@ -46,16 +45,18 @@ class Layout:
     """Where everything of a library lies: its parts, and a context's scratch (arena, then workspace; bytes)."""
 
     parts: Parts
-    arena_bytes: int
-    scratch: Mapping[str, tuple[int, ...]]
+    arena_bytes: Expr
+    scratch: Mapping[str, tuple[Expr, ...]]
     """Workspace that each alternative of a kernel asks for."""
     rows: tuple[Row, ...]
     checked_steps: tuple[CheckedStep, ...]
+    values: Values
+    """The sizes that host code computes in a run."""
 
     @property
-    def workspace_bytes(self) -> int:
-        """The largest workspace of any target's choice."""
-        return max(row.workspace_bytes for row in self.rows)
+    def has_workspace(self) -> bool:
+        """Whether any alternative asks for a workspace."""
+        return any(size != 0 for sizes in self.scratch.values() for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,18 @@ class Launcher:
     device_type: str
     alignment: int
     """Bytes every part of the scratch memory is aligned to."""
-    workspace: Callable[[Binary, Sequence[SymbolSpec]], int]
+    workspace: Callable[[Binary], Expr]
     """Bytes of scratch one step with this binary needs."""
     images: bool
     """Whether images are parts that are loaded at run time; else they are linked."""
     declare: Callable[[Writer, Contents, Layout], None]
     """Write the declarations that stand before the model's namespace, if any."""
-    plan: Callable[[Writer, Layout, Sequence[Device], Sequence[str]], None]
-    """Write `kPlan` and its tables; given are each target's device and the instruction set features needed."""
-    begin: Callable[[Writer, Program, bool], None]
-    """Write the start of `run`: `stream` handling and the local names `arena` and `workspace`."""
+    plan: Callable[[Writer, Contents, Layout, Sequence[Device], Sequence[str], str], None]
+    """Write `kPlan` and its tables; given are each target's device, the instruction set features needed, and what a context
+    keeps of dynamic sizes (an initialiser; "" for a static program)."""
+    begin: Callable[[Writer, Program, Layout], None]
+    """Write the start of `run`: `stream` handling, scratch memory that grows with dynamic sizes, and the local names `arena`
+    and `workspace`."""
     address: str
     """The function that turns a tensor into an address."""
     pointer: str
@@ -114,9 +117,9 @@ def spell_argument(call: Call, argument: Argument, constant: str) -> str:
     """Spell an argument's value; `constant` is a format with fields `part` and `offset` for embedded constants."""
     match argument:
         case SizeArgument(expr=expr):
-            return spell_size(expr)
+            return call.layout.values.spell(expr)
         case WorkspaceArgument(offset=offset):
-            return _plus("workspace", spell_size(offset))
+            return _plus("workspace", call.layout.values.spell(offset))
         case FaultArgument():
             place = [step.number for step in call.layout.checked_steps].index(call.number)
             return _plus("context->device_faults", str(_FAULT_BYTES * place))
@@ -136,7 +139,7 @@ def spell_buffer(call: Call, name: str) -> str:
         case Role.OUTPUT:
             return f"out{output_number(call.program, name)}"
         case Role.TEMPORARY if name in call.contents.schedule.placements:
-            return _plus("arena", spell_size(call.contents.schedule.placements[name]))
+            return _plus("arena", call.layout.values.spell(call.contents.schedule.placements[name]))
         case role:
             raise InternalError(f"step {call.number} ({call.kernel.name}) binds {name}, a {role.value} without a place")
 
@@ -181,6 +184,11 @@ def checked_steps(contents: Contents) -> tuple[CheckedStep, ...]:
         for number, step in enumerate(contents.schedule.steps)
         if step.kernel in checked
     )
+
+
+def write_checked(writer: Writer, expression: str) -> None:
+    """Write a call whose failure is the function's own."""
+    writer.line(f"if (const mkw_status status = {expression}) return status;")
 
 
 def step_origin(step: Step) -> str:

@@ -16,12 +16,12 @@ from mkwrap.artifact import Open
 from mkwrap.codegen.wrapper.blobs import constant_parts
 from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
-from mkwrap.codegen.wrapper.sizes import is_static
+from mkwrap.codegen.wrapper.sizes import is_static, largest
 from mkwrap.ir.nodes import Expr
-from mkwrap.stages import Binary, Device, OutputKind, OutputSpec, Program, Versions
+from mkwrap.stages import Binary, Device, Dispatch, OutputKind, OutputSpec, Program, Versions
 
 FORMAT = 1
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -49,7 +49,7 @@ class Description:
 
 
 def render_manifest(
-    contents: Contents, layout: Layout, traffic_bytes: int, description: Description, apart: Sequence[str]
+    contents: Contents, layout: Layout, traffic_bytes: int | None, description: Description, apart: Sequence[str]
 ) -> str:
     """Return the manifest: JSON with sorted keys, so that equal selections give equal text.
 
@@ -72,6 +72,8 @@ def render_manifest(
                 "high": spec.high,
                 "input": input_number(program, spec.input_name),
                 "dim": spec.dim,
+                "scale": spec.scale,
+                "offset": spec.offset,
             }
             for spec in program.symbols
         ],
@@ -79,8 +81,8 @@ def render_manifest(
         "kernels": [_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels],
         "constants": _constants(program, layout),
         "memory": {
-            "arena": layout.arena_bytes,
-            "workspace": layout.workspace_bytes,
+            "arena": largest(layout.arena_bytes, program.symbols),
+            "workspace": _most_workspace(contents, layout),
             "constants": sum(c.size for c in layout.parts.constants.placed),
             "traffic": traffic_bytes,
         },
@@ -88,6 +90,22 @@ def render_manifest(
         "texts": layout.parts.texts,
     }
     return json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def most_scratch(contents: Contents, layout: Layout) -> int | None:
+    """Return the bytes of scratch that a run needs at most, None where dynamic sizes have no upper ends."""
+    arena = largest(layout.arena_bytes, contents.schedule.program.symbols)
+    workspace = _most_workspace(contents, layout)
+    return None if arena is None or workspace is None else arena + workspace
+
+
+def _most_workspace(contents: Contents, layout: Layout) -> int | None:
+    """Return the largest workspace of any target's choice; of all binaries that dynamic sizes may choose."""
+    symbols = contents.schedule.program.symbols
+    if not symbols:
+        return max(row.workspace_bytes for row in layout.rows)
+    wanted = [largest(size, symbols) for sizes in layout.scratch.values() for size in sizes]
+    return None if None in wanted else max((size for size in wanted if size is not None), default=0)
 
 
 def _size(expr: Expr | int) -> Json:
@@ -203,7 +221,33 @@ def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mappi
     if isinstance(choice_of(selection, name), Open):
         race = next(r for r in layout.parts.races if (r.kernel, r.target) == (name, target))
         described["open"] = {"race": race.part, "given": race.given, "alternatives": alternatives}
+    table = contents.dispatch(name, target)
+    if table is not None:
+        described["dispatch"] = _dispatch(contents, name, target, table, alternatives)
     return described
+
+
+def _dispatch(contents: Contents, name: str, target: int, table: Dispatch, alternatives: list[dict[str, Json]]) -> Json:
+    """Describe a table; its rows are in their own order, in which the first of equals is elected."""
+    numbers = contents.alternatives(name, target)
+    binaries = [contents.kernels[name][number].binary for number in numbers]
+    rows: list[Json] = []
+    for row in table.rows:
+        position = binaries.index(row.binary)
+        source = row.binary.source
+        rows.append(
+            {
+                "point": list(row.point),
+                "variant": source.variant.label,
+                "alternative": numbers[position],
+                "handicap": row.handicap,
+                "guards": [
+                    {"expr": _size(guard.expr), "most": guard.most, "multiple": guard.multiple}
+                    for guard in source.guards
+                ],
+            }
+        )
+    return {"symbols": [symbol.name for symbol in table.symbols], "rows": rows, "alternatives": alternatives}
 
 
 def _tuned(selection: AnySelection, name: str) -> Mapping[str, Json]:
@@ -229,7 +273,7 @@ def _alternative(contents: Contents, layout: Layout, name: str, number: int) -> 
         "variant": binary.source.variant.label,
         "alternative": number,
         "workspace_bytes": _size(binary.source.workspace_bytes),
-        "scratch_bytes": layout.scratch[name][number],
+        "scratch_bytes": _size(layout.scratch[name][number]),
         "constants": constant_parts(contents, layout.parts.constants, name, binary),
         "launches": _launches(contents, layout, name, number, binary),
     }

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sympy
-
 from mkwrap.codegen.wrapper.launcher import input_number, output_buffers
-from mkwrap.codegen.wrapper.sizes import is_static, size_name, spell_size
+from mkwrap.codegen.wrapper.sizes import is_static
 from mkwrap.codegen.wrapper.text import spell_dtype, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
@@ -67,15 +65,24 @@ def write_signature(writer: Writer, program: Program) -> None:
                 writer.line(_info(signature, f"k{prefix}{number}"))
 
 
-def symbols_read(writer: Writer, program: Program) -> None:
-    """Write one local per dynamic size, read from the input that binds it."""
-    for spec in program.symbols:
-        place = f"inputs[{input_number(program, spec.input_name)}].shape[{spec.dim}]"
-        writer.line(f"[[maybe_unused]] const int64_t {size_name(spec.symbol)} = {place};")
+def write_symbols(writer: Writer, program: Program) -> None:
+    """Write `kSymbols` and `kSizes`, which every function that reads or names dynamic sizes refers to."""
+    if not program.symbols:
+        return
+    writer.line()
+    with writer.block("constexpr mkw_symbol_info kSymbols[] =", "};"):
+        for spec in program.symbols:
+            place = f"{input_number(program, spec.input_name)}, {spec.dim}, {spec.scale}, {spec.offset}"
+            writer.line(f"{{{spell_string(spec.symbol.name)}, {spec.low}, {_bound(spec.high)}, {place}}},")
+    writer.line(f"constexpr runtime::Symbols kSizes = {{kSymbols, {len(program.symbols)}, kInputs}};")
+
+
+def _bound(high: int) -> str:
+    return "INT64_MAX" if high >= 2**63 - 1 else str(high)
 
 
 def _sizes(name: str, sizes: Sequence[Expr]) -> str:
-    texts = [spell_size(size) if is_static(sympy.sympify(size)) else "MKW_DYNAMIC" for size in sizes]
+    texts = [str(int(size)) if is_static(size) else "MKW_DYNAMIC" for size in sizes]
     return f"constexpr int64_t {name}[] = {{{', '.join(texts)}}};"
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 
-from mkwrap.errors import DynamicShapeError, InternalError
+from mkwrap.codegen.wrapper.text import spell_comment
+from mkwrap.codegen.writer import Writer
+from mkwrap.errors import InternalError
 from mkwrap.ir.index import FloorDiv, Mod
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
@@ -18,31 +20,59 @@ _CALLS: Mapping[type[sympy.Basic], str] = {
     sympy.Min: "runtime::smaller",
     sympy.Max: "runtime::larger",
 }
+ARRAY = "v"
+"""The C++ array of a run's sizes."""
 
 
-def size_name(symbol: sympy.Symbol) -> str:
-    """Return the C++ variable that holds a symbol's value; no other name in host code starts with `n_`."""
-    if not symbol.name.isidentifier():
-        raise InternalError(f"the size symbol {symbol.name!r} is no identifier")
-    return f"n_{symbol.name}"
+class Values:
+    """The dynamic sizes of host code: the symbols, then every size expression once, numbered in order of first use.
+
+    They are the elements of `ARRAY`. Whoever spells an expression makes it one of them; `write` evaluates them.
+    """
+
+    def __init__(self, symbols: Sequence[SymbolSpec]) -> None:
+        self._numbers: dict[Expr, int] = {spec.symbol: number for number, spec in enumerate(symbols)}
+        self._names = {spec.symbol: f"{ARRAY}[{number}]" for number, spec in enumerate(symbols)}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._numbers)
+
+    def spell(self, expr: Expr | int) -> str:
+        """Spell an expression: a static one as a literal, a dynamic one as its element."""
+        expr = sympy.sympify(expr)
+        if is_static(expr):
+            return str(int(expr))
+        return f"{ARRAY}[{self._numbers.setdefault(expr, len(self._numbers))}]"
+
+    def write(self, writer: Writer, first: int) -> None:
+        """Write the evaluation of all from number `first` on; `wide` says whether one does not fit 64 bits."""
+        for expr, number in list(self._numbers.items())[first:]:
+            writer.line(f"{ARRAY}[{number}] = {spell_size(expr, self._names)};  {spell_comment(str(expr), 60)}")
 
 
-def spell_size(expr: Expr | int) -> str:
-    """Spell an integer expression over size symbols as an int64 C++ expression; a static one is a literal."""
+def spell_size(expr: Expr | int, names: Mapping[sympy.Symbol, str]) -> str:
+    """Spell an integer expression over size symbols as an int64 C++ expression; a static one is a literal.
+
+    `names` are the symbols' C++ names. Where a sum or product does not fit 64 bits, the C++ variable `wide` is set.
+    """
     expr = sympy.sympify(expr)
     if expr.is_Integer:
         return str(int(expr))
     if expr.is_Symbol:
-        return size_name(expr)
+        if expr not in names:
+            raise InternalError(f"the size symbol {expr} is bound by no input")
+        return names[expr]
+    args = [spell_size(arg, names) for arg in expr.args if not expr.is_Pow]
     if expr.is_Add:
-        return "(" + " + ".join(spell_size(arg) for arg in expr.args) + ")"
+        return _nest("runtime::plus", args, ", wide")
     if expr.is_Mul:
-        return "(" + " * ".join(spell_size(arg) for arg in expr.args) + ")"
+        return _nest("runtime::times", args, ", wide")
     if expr.is_Pow and expr.exp.is_Integer and int(expr.exp) > 0:
-        return "(" + " * ".join([spell_size(expr.base)] * int(expr.exp)) + ")"
+        return _nest("runtime::times", [spell_size(expr.base, names)] * int(expr.exp), ", wide")
     for function, call in _CALLS.items():
         if isinstance(expr, function):
-            return _nest(call, [spell_size(arg) for arg in expr.args])
+            return _nest(call, args)
     raise InternalError(f"the size expression {expr} has no spelling in C++")
 
 
@@ -51,19 +81,18 @@ def is_static(expr: Expr | int) -> bool:
     return bool(sympy.sympify(expr).is_Integer)
 
 
-def largest(expr: Expr | int, symbols: Sequence[SymbolSpec]) -> int:
+def largest(expr: Expr | int, symbols: Sequence[SymbolSpec]) -> int | None:
     """Return an expression's value where every symbol is at its upper end (sizes grow with their symbols).
 
-    Raises `DynamicShapeError` where a symbol has no upper end that memory could hold.
+    None where a symbol has no upper end, or the value is none that memory could hold.
     """
     expr = sympy.sympify(expr)
-    for spec in symbols:
-        if spec.symbol in expr.free_symbols and spec.high >= _LARGEST:
-            raise DynamicShapeError(f"the dynamic size {spec.symbol} needs an upper bound: give its Dim a max")
+    if any(spec.symbol in expr.free_symbols and spec.high >= _LARGEST for spec in symbols):
+        return None
     value = expr.subs({spec.symbol: spec.high for spec in symbols})
     if not value.is_Integer:
         raise InternalError(f"the size expression {expr} holds symbols that no input binds")
-    return int(value)
+    return int(value) if int(value) < _LARGEST else None
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -71,8 +100,13 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _nest(call: str, args: list[str]) -> str:
+def rounded_up(size: Expr | int, multiple: int) -> Expr:
+    """Return the expression for the least multiple of `multiple` that is at least `size`."""
+    return FloorDiv(sympy.sympify(size) + (multiple - 1), sympy.Integer(multiple)) * multiple
+
+
+def _nest(call: str, args: list[str], tail: str = "") -> str:
     text = args[0]
     for arg in args[1:]:
-        text = f"{call}({text}, {arg})"
+        text = f"{call}({text}, {arg}{tail})"
     return text

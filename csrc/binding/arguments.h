@@ -5,6 +5,7 @@
 #include <Python.h>
 #include <dlpack/dlpack.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -66,11 +67,33 @@ class Arguments {
   std::vector<Object> kept_;  // capsules that own what the slow path exported
 };
 
-// The tensors a call makes. Until `finish` they are this object's.
+// What the outputs of a call must be: the library's own descriptions, with the sizes that the
+// inputs give the dynamic ones.
+class SizedOutputs {
+ public:
+  explicit SizedOutputs(const mkw_api& api);
+  SizedOutputs(const SizedOutputs&) = delete;
+  SizedOutputs& operator=(const SizedOutputs&) = delete;
+
+  // Size them for these inputs, which are checked where sizes are dynamic; false with a Python
+  // exception set.
+  bool fill(const DLTensor* inputs);
+  const mkw_tensor_info* infos() { return dynamic_ ? infos_.data() : api_.outputs; }
+
+ private:
+  const mkw_api& api_;
+  bool dynamic_;
+  Array<mkw_tensor_info, 4> infos_;
+  Array<std::int64_t*, 8> places_;  // of each output's shape, then of each output's strides
+  Array<std::int64_t, 32> sizes_;
+};
+
+// The tensors a call makes, as `infos` describe them. Until `finish` they are this object's.
 class Outputs {
  public:
-  explicit Outputs(const CallSite& site)
+  Outputs(const CallSite& site, const mkw_tensor_info* infos)
       : site_(site),
+        infos_(infos),
         tensors_(count()),
         managed_(count()),
         objects_(count()),
@@ -94,6 +117,7 @@ class Outputs {
   bool allocate_object(std::size_t k, const mkw_tensor_info& info);
 
   const CallSite& site_;
+  const mkw_tensor_info* infos_;
   Array<DLTensor, 4> tensors_;
   Array<DLManagedTensorVersioned*, 4> managed_;
   Array<PyObject*, 4> objects_;

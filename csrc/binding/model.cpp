@@ -16,13 +16,6 @@ namespace {
 // by it.
 constexpr std::int64_t kLongRunBytes = std::int64_t{32} * 1024;
 
-bool is_dynamic(const mkw_tensor_info& info) {
-  for (int k = 0; k < info.ndim; ++k) {
-    if (info.shape[k] == MKW_DYNAMIC || info.strides[k] == MKW_DYNAMIC) return true;
-  }
-  return false;
-}
-
 // The ordinal of the CUDA device that a tensor lives on; 0 where it does not say.
 int device_of(PyObject* tensor) {
   const Object device(PyObject_GetAttrString(tensor, "device"));
@@ -111,15 +104,8 @@ std::unique_ptr<ModelState> open_state(int file, const std::string& path, bool e
     return nullptr;
   }
   const mkw_api& api = state->library->api();
-  bool dynamic = false;
-  for (int k = 0; k < api.input_count; ++k) dynamic |= is_dynamic(api.inputs[k]);
-  for (int k = 0; k < api.output_count; ++k) dynamic |= is_dynamic(api.outputs[k]);
-  if (dynamic) {
-    set_error("LibraryFormatError",
-              path + " has dynamic shapes, which this mkwrap cannot call from Python");
-    return nullptr;
-  }
-  state->long_run = api.device_type == MKW_DEVICE_CUDA || api.traffic_bytes >= kLongRunBytes;
+  state->long_run = api.device_type == MKW_DEVICE_CUDA || api.symbol_count > 0 ||
+                    api.traffic_bytes >= kLongRunBytes;
   if (!state->torch.resolve(exchange)) return nullptr;
   return state;
 }
@@ -180,7 +166,9 @@ PyObject* run(ModelState& state, PyObject* const* inputs, Flat result) {
   const CallSite site{state.torch, api, state.loaded->device(), stream};
   Arguments arguments(site, static_cast<std::size_t>(api.input_count));
   if (!read_inputs(state, arguments, inputs)) return nullptr;
-  Outputs outputs(site);
+  SizedOutputs sized(api);
+  if (!sized.fill(arguments.tensors())) return nullptr;
+  Outputs outputs(site, sized.infos());
   if (!outputs.allocate() || !launch(state, arguments.tensors(), outputs.tensors(), stream))
     return nullptr;
   return collect(outputs, result);

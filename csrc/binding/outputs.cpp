@@ -66,7 +66,51 @@ struct StridedView {
   std::vector<std::int64_t> strides;
 };
 
+// How many sizes, shapes and strides, the outputs of a library with dynamic sizes have.
+std::size_t size_count(const mkw_api& api) {
+  std::size_t count = 0;
+  for (int k = 0; k < api.output_count && api.symbol_count > 0; ++k)
+    count += 2 * static_cast<std::size_t>(api.outputs[k].ndim);
+  return count;
+}
+
 }  // namespace
+
+SizedOutputs::SizedOutputs(const mkw_api& api)
+    : api_(api),
+      dynamic_(api.symbol_count > 0),
+      infos_(dynamic_ ? static_cast<std::size_t>(api.output_count) : 0),
+      places_(dynamic_ ? 2 * static_cast<std::size_t>(api.output_count) : 0),
+      sizes_(size_count(api)) {}
+
+bool SizedOutputs::fill(const DLTensor* inputs) {
+  if (!dynamic_) return true;
+  const auto count = static_cast<std::size_t>(api_.output_count);
+  std::int64_t* free = sizes_.data();
+  for (std::size_t k = 0; k < 2 * count; ++k) {
+    places_[k] = free;
+    free += api_.outputs[k % count].ndim;
+  }
+  mkw_error error{};
+  if (api_.output_shapes(mkw_tensors(inputs), places_.data(), places_.data() + count, &error) !=
+      MKW_OK) {
+    set_status_error(error);
+    return false;
+  }
+  for (std::size_t k = 0; k < count; ++k) {
+    infos_[k] = api_.outputs[k];
+    infos_[k].shape = places_[k];
+    infos_[k].strides = places_[count + k];
+    if (storage_elements(infos_[k]) != 0) continue;
+    // As torch makes an empty tensor: a dimension of size 0 counts as 1.
+    std::int64_t dense = 1;
+    for (int d = infos_[k].ndim - 1; d >= 0; --d) {
+      places_[count + k][d] = dense;
+      dense *= places_[k][d] > 1 ? places_[k][d] : 1;
+    }
+  }
+  return true;
+}
 
 Outputs::~Outputs() {
   for (std::size_t k = 0; k < count(); ++k) {
@@ -79,7 +123,7 @@ Outputs::~Outputs() {
 bool Outputs::allocate() {
   const bool exchange = site_.torch.exchange() != nullptr;
   for (std::size_t k = 0; k < count(); ++k) {
-    const mkw_tensor_info& info = site_.api.outputs[k];
+    const mkw_tensor_info& info = infos_[k];
     if (!(exchange ? allocate_managed(k, info) : allocate_object(k, info))) return false;
     if (tensors_[k].data == nullptr && storage_elements(info) != 0) {
       set_error("InputError",

@@ -13,6 +13,10 @@ const char* error_class(mkw_status status) {
       return "AliasingError";
     case MKW_ERROR_WEIGHTS:
       return "WeightsError";
+    case MKW_ERROR_SIZE:
+      return "SizeError";
+    case MKW_ERROR_CAPTURE:
+      return "GraphCaptureError";
     case MKW_ERROR_INDEX_RANGE:
       return "IndexRangeError";
     case MKW_ERROR_DRIVER:

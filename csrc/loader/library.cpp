@@ -18,6 +18,17 @@ void throw_if(mkw_status status, const mkw_error& error) {
   if (status != MKW_OK) throw Error(error);
 }
 
+std::vector<mkw_tensor> views_of(const mkw_api& api, const std::vector<Tensor>& inputs) {
+  if (inputs.size() != static_cast<std::size_t>(api.input_count))
+    throw Error(MKW_ERROR_INPUT, -1,
+                "expected " + std::to_string(api.input_count) + " inputs, got " +
+                    std::to_string(inputs.size()));
+  std::vector<mkw_tensor> views;
+  views.reserve(inputs.size());
+  for (const Tensor& tensor : inputs) views.push_back(tensor.view());
+  return views;
+}
+
 }  // namespace
 
 Library Library::open(const std::string& path) {
@@ -43,6 +54,35 @@ Library Library::from(mkw_get_api_function get) {
   return {nullptr, api};
 }
 
+std::vector<Symbol> Library::symbols() const {
+  std::vector<Symbol> found;
+  for (std::int32_t i = 0; i < api_->symbol_count; ++i)
+    found.push_back({api_->symbols[i].name, api_->symbols[i].low, api_->symbols[i].high});
+  return found;
+}
+
+std::vector<std::int64_t> Library::sizes(const std::vector<Tensor>& inputs) const {
+  const std::vector<mkw_tensor> views = views_of(*api_, inputs);
+  std::vector<std::int64_t> values(static_cast<std::size_t>(api_->symbol_count));
+  mkw_error error = {};
+  throw_if(api_->bind_symbols(views.data(), values.data(), &error), error);
+  return values;
+}
+
+std::vector<std::vector<std::int64_t>> Library::output_shapes(
+    const std::vector<Tensor>& inputs) const {
+  const std::vector<mkw_tensor> views = views_of(*api_, inputs);
+  std::vector<std::vector<std::int64_t>> shapes;
+  std::vector<std::int64_t*> places;
+  for (std::int32_t i = 0; i < api_->output_count; ++i)
+    shapes.emplace_back(static_cast<std::size_t>(api_->outputs[i].ndim));
+  places.reserve(shapes.size());
+  for (std::vector<std::int64_t>& shape : shapes) places.push_back(shape.data());
+  mkw_error error = {};
+  throw_if(api_->output_shapes(views.data(), places.data(), nullptr, &error), error);
+  return shapes;
+}
+
 Model::Model(const Library& library, std::int32_t device) : library_(library) {
   mkw_model* made = nullptr;
   mkw_error error = {};
@@ -54,6 +94,14 @@ Model::Model(const Library& library, std::int32_t device) : library_(library) {
 std::int64_t Model::workspace_bytes() const {
   std::int64_t bytes = 0;
   library_.api().workspace_bytes(model_.get(), &bytes);
+  return bytes;
+}
+
+std::int64_t Model::scratch_bytes(const std::vector<Tensor>& inputs) const {
+  const std::vector<mkw_tensor> views = views_of(library_.api(), inputs);
+  std::int64_t bytes = 0;
+  mkw_error error = {};
+  throw_if(library_.api().scratch_bytes(model_.get(), views.data(), &bytes, &error), error);
   return bytes;
 }
 
@@ -100,6 +148,11 @@ void Context::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& 
   for (const Tensor& tensor : inputs) views.push_back(tensor.view());
   for (const Tensor& tensor : outputs) views.push_back(tensor.view());
   run(views.data(), views.data() + inputs.size(), stream);
+}
+
+void Context::reserve(const mkw_tensor* inputs, void* stream) {
+  mkw_error error = {};
+  throw_if(api().context_reserve(context_.get(), inputs, stream, &error), error);
 }
 
 void Context::synchronize() {

@@ -90,6 +90,14 @@ class InputError(UserError, TypeError):
     """A call's argument does not match the compiled signature; names argument, expected and got."""
 
 
+class SizeError(UserError, ValueError):
+    """Dynamic sizes are in their ranges, but what follows from them does not fit 64 bits, or is more than the device takes."""
+
+
+class GraphCaptureError(UserError, RuntimeError):
+    """A call under a CUDA graph's capture needs more scratch memory than there is; make one with such sizes before."""
+
+
 class IndexRangeError(UserError, IndexError):
     """A data-dependent index (gather, embedding, index) was out of range during a run."""
 

@@ -107,8 +107,11 @@ class Report:
     device: str
     """The devices whose choice is made; empty where all is left open."""
     kernels: tuple[KernelRow, ...]
-    memory: Mapping[str, int]
-    """Bytes: arena, workspace (per call in flight), constants (per model), traffic (estimate of one run)."""
+    memory: Mapping[str, int | None]
+    """Bytes: arena, workspace (per call in flight), constants (per model), traffic (estimate of one run).
+
+    With dynamic sizes the most that they can be; None where a size has no upper bound.
+    """
 
     def __str__(self) -> str:
         """Render as plain text."""
@@ -123,7 +126,7 @@ class Report:
         steps = _count(sum(kernel.uses for kernel in first), "step")
         tuned = f"tuned for {self.device}" if self.device else "not tuned"
         yield Text.assemble((self.target, "bold"), f", {tuned}: {kernels}, {steps}")
-        yield Text(", ".join(f"{name} {spell_bytes(size)}" for name, size in self.memory.items()))
+        yield Text(", ".join(f"{name} {_spell_most(size)}" for name, size in self.memory.items()))
         for kernel in self.kernels:
             yield Text()
             yield kernel
@@ -162,6 +165,14 @@ def spell_bytes(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
+def _spell_most(size: int | None) -> str:
+    return "without bound" if size is None else spell_bytes(size)
+
+
+def _bytes(size: object) -> int | None:
+    return None if size is None else int(str(size))
+
+
 def make_report(manifest: Mapping[str, object]) -> Report:
     """Read a manifest (docs/manifest.md) into a report."""
     targets = [_mapping(target) for target in _list(manifest["targets"])]
@@ -174,7 +185,7 @@ def make_report(manifest: Mapping[str, object]) -> Report:
         target=f"{targets[0]['kind']}:{', '.join(archs)}",
         device=", ".join(dict.fromkeys(devices)),
         kernels=kernels,
-        memory={name: int(str(memory[name])) for name in ("arena", "workspace", "constants", "traffic")},
+        memory={name: _bytes(memory[name]) for name in ("arena", "workspace", "constants", "traffic")},
     )
 
 

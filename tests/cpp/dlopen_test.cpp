@@ -89,13 +89,14 @@ void dynamic_sizes(const std::string& folder) {
     }
   };
   refused(Tensor(x, {3, 7}), Tensor(y, {6}),
-          "args[0]: wrong shape: expected 6 in dimension 1, got 7");
+          "args[0]: wrong shape: expected 6 in dimension 1, which is 2*s0, got 7; s0 = 3 (args[0] "
+          "dimension 0)");
   refused(Tensor(x, {3, 6}), Tensor(y, {7}),
-          "output[0]: wrong shape: expected 6 in dimension 0, got 7");
+          "output[0]: wrong shape: expected 6 in dimension 0, which is 2*s0, got 7");
   refused(Tensor(x, {0, 0}), Tensor(y, {0}),
-          "args[0]: wrong shape: expected dimension 0 in 1..64, got 0");
+          "args[0]: wrong shape: expected dimension 0 to be s0 with s0 in 1..64, got 0");
   refused(Tensor(x, {3, 6}, {7, 1}), Tensor(y, {6}),
-          "args[0]: wrong strides: expected 6 in dimension 0, got 7");
+          "args[0]: wrong strides: expected 6 in dimension 0, which is 2*s0, got 7");
 }
 
 void refusals(const std::string& folder) {

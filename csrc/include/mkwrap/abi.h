@@ -3,7 +3,8 @@
 // Objects: a *model* is immutable after creation (constants, loaded kernels; one device) and may be
 // used by any number of contexts. *Weights* are another library's constants, to stand in for the
 // model's own. A *context* owns the scratch memory of one call in flight; calls on one context must
-// not overlap, calls on different contexts may. `run` takes no lock and allocates nothing.
+// not overlap, calls on different contexts may. `run` takes no lock, and allocates only where
+// dynamic sizes need more scratch memory than its context holds.
 //
 // Compatibility: fields are only ever appended to `mkw_api`; a change of meaning raises
 // MKW_ABI_VERSION.
@@ -17,7 +18,7 @@ extern "C" {
 #endif
 
 // NOLINTBEGIN(modernize-macro-to-enum): the preprocessor and array bounds of C users need them.
-#define MKW_ABI_VERSION 1u
+#define MKW_ABI_VERSION 2u
 #define MKW_MESSAGE_BYTES 768
 
 // A size or stride that is only known at run time, in `mkw_tensor_info`.
@@ -41,7 +42,7 @@ enum {
   MKW_ERROR_ARCHITECTURE = 5,
   // This CPU lacks instructions that the library was compiled for; the message names them.
   MKW_ERROR_ISA = 6,
-  // Host memory could not be allocated.
+  // Host memory could not be allocated, or scratch memory could not grow for the sizes of a run.
   MKW_ERROR_MEMORY = 7,
   // A null pointer, or a device ordinal that does not exist.
   MKW_ERROR_ARGUMENT = 8,
@@ -52,7 +53,12 @@ enum {
   // A file is no library, is damaged or cannot be loaded (reported by mkwrap.hpp).
   MKW_ERROR_FILE = 11,
   // Weights of a library that holds another program, or other choices of kernels.
-  MKW_ERROR_WEIGHTS = 12
+  MKW_ERROR_WEIGHTS = 12,
+  // Dynamic sizes are in their ranges, but what follows from them does not fit 64 bits or is more
+  // than the device takes, such as blocks of a launch.
+  MKW_ERROR_SIZE = 13,
+  // A stream is being captured and the run needs more scratch memory than its context holds.
+  MKW_ERROR_CAPTURE = 14
 };
 
 // Device types and dtype codes are DLPack's.
@@ -96,6 +102,17 @@ typedef struct mkw_tensor_info {
   int32_t mutated;         // an input that `run` writes to: must be writable
 } mkw_tensor_info;
 
+// A dynamic size: inputs[input].shape[dim] is scale * size + offset.
+typedef struct mkw_symbol_info {
+  const char* name;  // of its Dim
+  int64_t low;       // inclusive
+  int64_t high;      // inclusive; INT64_MAX: without a bound
+  int32_t input;
+  int32_t dim;
+  int64_t scale;  // at least 1
+  int64_t offset;
+} mkw_symbol_info;
+
 typedef struct mkw_error {
   mkw_status status;
   int32_t argument;  // MKW_ERROR_INPUT, MKW_ERROR_ALIASING: index of the input, or input_count +
@@ -121,7 +138,8 @@ struct mkw_api {
   const char* manifest;  // JSON, UTF-8, NUL-terminated; see docs/manifest.md
   uint64_t manifest_bytes;
   int64_t constant_bytes;  // weights a model holds (CUDA: in device memory)
-  int64_t traffic_bytes;   // estimate of the bytes one run reads and writes
+  int64_t traffic_bytes;   // estimate of the bytes one run reads and writes; of the largest dynamic
+                           // sizes, MKW_DYNAMIC where they have no upper bounds
 
   // Create a model on a device ordinal (CPU: 0), from any number of threads. CUDA: retains the
   // device's primary context, loads the kernels and uploads the constants; once per device, as all
@@ -133,7 +151,8 @@ struct mkw_api {
   // allowed.
   void (*model_destroy)(mkw_model* model);
 
-  // Create a context: allocates the scratch memory that every run on it uses.
+  // Create a context: allocates the scratch memory that every run on it uses. With dynamic sizes
+  // it begins with none, and runs and context_reserve make it grow.
   mkw_status (*context_create)(mkw_model* model, mkw_context** context, mkw_error* error);
   // Destroy a context on which no run is in flight (CUDA: its streams have been synchronised). NULL
   // is allowed.
@@ -156,7 +175,8 @@ struct mkw_api {
   mkw_status (*output_shapes)(const mkw_tensor* inputs, int64_t* const* shapes,
                               int64_t* const* strides, mkw_error* error);
 
-  // Fill *bytes with the scratch memory a context holds (CUDA: device memory).
+  // Fill *bytes with the most scratch memory that a run needs (CUDA: device memory), MKW_DYNAMIC
+  // where dynamic sizes have no upper bounds.
   mkw_status (*workspace_bytes)(const mkw_model* model, int64_t* bytes);
 
   // Wait until the device has done all work given to it, then report, once, what the context's runs
@@ -181,6 +201,30 @@ struct mkw_api {
   // CUDA: weights made for another model are refused (MKW_ERROR_WEIGHTS).
   mkw_status (*context_create_with)(mkw_model* model, mkw_weights* weights, mkw_context** context,
                                     mkw_error* error);
+
+  // The dynamic sizes; none in a library of static shapes.
+  int32_t symbol_count;
+  int32_t kernel_count;
+  const mkw_symbol_info* symbols;
+
+  // Fill values[i] with the size of symbols[i] in these inputs, which are checked first.
+  mkw_status (*bind_symbols)(const mkw_tensor* inputs, int64_t* values, mkw_error* error);
+
+  // Fill *bytes with the scratch memory that a run on these inputs, which are checked first, needs.
+  mkw_status (*scratch_bytes)(const mkw_model* model, const mkw_tensor* inputs, int64_t* bytes,
+                              mkw_error* error);
+
+  // Fill numbers[i] with the alternative of kernel i that a run on these inputs, which are checked
+  // first, uses: what the manifest's `alternative` says, kernels in its order.
+  mkw_status (*elected)(const mkw_model* model, const mkw_tensor* inputs, uint32_t* numbers,
+                        mkw_error* error);
+
+  // Let a context's scratch memory grow to what runs on these inputs need, or with NULL to what any
+  // run needs (MKW_ERROR_SIZE where sizes have no upper bounds), so that those runs allocate
+  // nothing. No run on the context is being made meanwhile; CUDA: those in flight are ordered
+  // before `stream`, which is waited for and must not be captured.
+  mkw_status (*context_reserve)(mkw_context* context, const mkw_tensor* inputs, void* stream,
+                                mkw_error* error);
 };
 
 // Return the library's table, or NULL if it does not speak `version`. The table lives as long as

@@ -188,26 +188,6 @@ inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos,
   return MKW_OK;
 }
 
-// A size that a symbol is read from lies outside the range the library was compiled for.
-[[gnu::cold, gnu::noinline]] inline mkw_status size_out_of_range(const mkw_tensor_info& info,
-                                                                 int32_t argument, int32_t dim,
-                                                                 int64_t got, int64_t low,
-                                                                 int64_t high, mkw_error* error) {
-  return fail(error, MKW_ERROR_INPUT, argument,
-              "%s: wrong shape: expected dimension %d in %" PRId64 "..%" PRId64 ", got %" PRId64,
-              info.path, dim, low, high, got);
-}
-
-// A dynamic size or stride differs from the value that the symbols give it.
-[[gnu::cold, gnu::noinline]] inline mkw_status wrong_extent(const mkw_tensor_info& info,
-                                                            int32_t argument, const char* what,
-                                                            int32_t dim, int64_t expected,
-                                                            int64_t got, mkw_error* error) {
-  return fail(error, MKW_ERROR_INPUT, argument,
-              "%s: wrong %s: expected %" PRId64 " in dimension %d, got %" PRId64, info.path, what,
-              expected, dim, got);
-}
-
 }  // namespace mkwrap::runtime
 
 #endif  // MKWRAP_CHECK_H_

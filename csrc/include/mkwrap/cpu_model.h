@@ -2,6 +2,7 @@
 #ifndef MKWRAP_CPU_MODEL_H_
 #define MKWRAP_CPU_MODEL_H_
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,12 +10,15 @@
 #include "mkwrap/cpu_features.h"
 #include "mkwrap/overlap.h"
 #include "mkwrap/parts.h"
+#include "mkwrap/shape.h"
 
 struct mkw_model {
   int32_t references;       // the caller's, and one per context
   const uint32_t* choices;  // per kernel the alternative that runs
-  size_t scratch_bytes;     // of a context
+  int32_t target;           // number of the library's target
+  int64_t scratch_bytes;    // of a context; MKW_DYNAMIC: sizes have no upper bounds
   const char* parts;        // the library's own
+  mkwrap::runtime::ShapeCounts counts;
 };
 
 struct mkw_weights {
@@ -27,6 +31,8 @@ struct mkw_context {
   mkw_weights* weights;    // null: the library's own
   const char* parts;       // where the constants lie
   unsigned char* scratch;  // arena, then the workspace that the steps share
+  uint64_t scratch_bytes;
+  mkwrap::runtime::Shape shape;
   mkw_error error;
 };
 
@@ -42,6 +48,7 @@ struct CpuPlan {
   int32_t feature_count;
   int64_t arena_bytes;
   const char* parts;  // NULL: no alternatives, no workspace
+  ShapeCounts counts;
 };
 
 inline mkw_status check_features(const CpuPlan& plan, mkw_error* error) {
@@ -70,7 +77,10 @@ inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** 
   const Row chosen = plan.parts != nullptr ? row(plan.parts, 0) : Row{};
   made->choices = chosen.choices;
   made->parts = plan.parts;
-  made->scratch_bytes = static_cast<size_t>(plan.arena_bytes) + chosen.workspace_bytes;
+  made->counts = plan.counts;
+  made->scratch_bytes = plan.counts.values != 0
+                            ? plan.counts.most_bytes
+                            : plan.arena_bytes + static_cast<int64_t>(chosen.workspace_bytes);
   *model = made;
   return MKW_OK;
 }
@@ -90,6 +100,25 @@ inline void release_weights(mkw_weights* weights) {
     free(weights);
 }
 
+// Let the scratch memory hold `bytes`, what it held is lost. After a failure it holds nothing.
+inline mkw_status grow_scratch(mkw_context& context, uint64_t bytes, void*, mkw_error* error) {
+  if (bytes <= context.scratch_bytes) return MKW_OK;
+  uint64_t size = grown(context.scratch_bytes, bytes);
+  free(context.scratch);
+  context.scratch = nullptr;
+  context.scratch_bytes = 0;
+  void* scratch = nullptr;
+  if (size > PTRDIFF_MAX || posix_memalign(&scratch, kScratchAlignment, size) != 0) {
+    size = bytes;
+    if (size > PTRDIFF_MAX || posix_memalign(&scratch, kScratchAlignment, size) != 0)
+      return fail(error, MKW_ERROR_MEMORY, -1, "out of memory: %" PRIu64 " bytes of scratch",
+                  bytes);
+  }
+  context.scratch = static_cast<unsigned char*>(scratch);
+  context.scratch_bytes = size;
+  return MKW_OK;
+}
+
 // `weights` null: the library's own constants.
 inline mkw_status create_context(mkw_model* model, mkw_weights* weights, mkw_context** context,
                                  mkw_error* error) {
@@ -97,14 +126,18 @@ inline mkw_status create_context(mkw_model* model, mkw_weights* weights, mkw_con
     return fail(error, MKW_ERROR_ARGUMENT, -1, "context_create: a null pointer was given");
   *context = nullptr;
   auto* made = static_cast<mkw_context*>(calloc(1, sizeof(mkw_context)));
-  void* scratch = nullptr;
-  const size_t bytes = model->scratch_bytes;
-  if (made == nullptr || (bytes > 0 && posix_memalign(&scratch, kScratchAlignment, bytes) != 0)) {
+  if (made == nullptr) return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
+  const bool is_static = model->counts.values == 0;
+  mkw_status status = MKW_OK;
+  if (!allocate_shape(model->counts, made->shape))
+    status = fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory");
+  else if (is_static)
+    status = grow_scratch(*made, static_cast<uint64_t>(model->scratch_bytes), nullptr, error);
+  if (status != MKW_OK) {
+    free_shape(made->shape);
     free(made);
-    return fail(error, MKW_ERROR_MEMORY, -1, "context_create: out of memory (%zu bytes of scratch)",
-                bytes);
+    return status;
   }
-  made->scratch = static_cast<unsigned char*>(scratch);
   made->model = model;
   made->parts = weights != nullptr ? weights->parts : model->parts;
   made->weights = weights;
@@ -119,8 +152,13 @@ inline void destroy_context(mkw_context* context) {
   if (context == nullptr) return;
   release_weights(context->weights);
   release(context->model);
+  free_shape(context->shape);
   free(context->scratch);
   free(context);
+}
+
+inline mkw_status reserve(mkw_context& context, uint64_t bytes, void* stream, mkw_error* error) {
+  return grow_scratch(context, bytes, stream, error);
 }
 
 inline mkw_device device_of(const mkw_model&) { return kHost; }

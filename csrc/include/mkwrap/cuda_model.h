@@ -2,6 +2,7 @@
 #ifndef MKWRAP_CUDA_MODEL_H_
 #define MKWRAP_CUDA_MODEL_H_
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +11,12 @@
 #include "mkwrap/driver.h"
 #include "mkwrap/overlap.h"
 #include "mkwrap/parts.h"
+#include "mkwrap/shape.h"
 
 namespace mkwrap::runtime {
 
 // A compiled kernel: one cubin with one entry. It is loaded where `alternative` of kernel number
-// `number` is the choice.
+// `number` is the choice, or, as one of several binaries that sizes choose among, for its target.
 struct CudaImage {
   uint32_t part;
   const char* entry;
@@ -23,6 +25,7 @@ struct CudaImage {
   uint32_t shared_bytes;  // dynamic shared memory of every launch
   uint32_t number;
   uint32_t alternative;
+  int32_t target;  // -1: it is no binary that sizes choose
 };
 
 // A constant and its place in the model's device memory.
@@ -59,6 +62,12 @@ struct CudaPlan {
   uint64_t arena_bytes;
   const CudaCheckedStep* checked_steps;
   int32_t checked_step_count;
+  ShapeCounts counts;
+};
+
+struct Outgrown {
+  Outgrown* next;
+  CUdeviceptr scratch;
 };
 
 }  // namespace mkwrap::runtime
@@ -74,7 +83,8 @@ struct mkw_model {
   CUdeviceptr constants;
   const char* arch;         // the one of the library's that this device runs
   const uint32_t* choices;  // per kernel the alternative that runs
-  uint64_t scratch_bytes;   // of a context
+  int32_t target;           // number of the library's target
+  int64_t scratch_bytes;    // of a context; MKW_DYNAMIC: sizes have no upper bounds
   int32_t image_count;
   CUmodule* modules;
   CUfunction* functions;
@@ -91,6 +101,12 @@ struct mkw_context {
   mkw_weights* weights;   // null: the library's own
   CUdeviceptr constants;  // theirs
   CUdeviceptr scratch;    // arena, then the workspace that the steps share
+  uint64_t scratch_bytes;
+  // Scratch memory that this one outgrew while a captured graph has its address: kept as long as
+  // the context. Null: none.
+  mkwrap::runtime::Outgrown* outgrown;
+  bool captured;  // whether a captured graph has the address of the scratch memory
+  mkwrap::runtime::Shape shape;
   // A word per checked step, set by its kernel where an index is out of range: host memory that the
   // device can write, so that looking takes neither a copy nor waiting. Null where there are none.
   int32_t* faults;
@@ -155,7 +171,10 @@ inline mkw_status choose_architecture(mkw_model& model, const CudaPlan& plan, mk
   const Row chosen = row(plan.parts, best);
   model.arch = plan.archs[best].name;
   model.choices = chosen.choices;
-  model.scratch_bytes = plan.arena_bytes + chosen.workspace_bytes;
+  model.target = best;
+  model.scratch_bytes = plan.counts.values != 0
+                            ? plan.counts.most_bytes
+                            : static_cast<int64_t>(plan.arena_bytes + chosen.workspace_bytes);
   return MKW_OK;
 }
 
@@ -178,7 +197,9 @@ inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error*
   const Driver& driver = model.driver;
   for (int32_t i = 0; i < plan.image_count; ++i) {
     const CudaImage& image = plan.images[i];
-    if (model.choices[image.number] != image.alternative) continue;
+    const bool wanted = image.target >= 0 ? image.target == model.target
+                                          : model.choices[image.number] == image.alternative;
+    if (!wanted) continue;
     if (part(plan.parts, image.part).size == 0)
       return fail(error, MKW_ERROR_ARCHITECTURE, -1, "the library holds no image of %s for %s",
                   image.kernel, model.arch);

@@ -36,6 +36,7 @@
   X(cuMemcpyHtoDAsync)          \
   X(cuMemsetD8Async)            \
   X(cuStreamCreate)             \
+  X(cuStreamIsCapturing)        \
   X(cuStreamSynchronize)        \
   X(cuStreamDestroy)            \
   X(cuLaunchKernel)

@@ -91,6 +91,13 @@ class Tensor {
   mkw_tensor tensor_{};
 };
 
+// A dynamic size: its name and its inclusive range.
+struct Symbol {
+  std::string name;
+  std::int64_t low;
+  std::int64_t high;
+};
+
 // A library's table, and the open file behind it. Copies share the file; it is closed with the last
 // of them.
 class Library {
@@ -103,6 +110,13 @@ class Library {
   static Library from(mkw_get_api_function get);
 
   [[nodiscard]] const mkw_api& api() const { return *api_; }
+  // The dynamic sizes, in the order of mkw_api.symbols.
+  [[nodiscard]] std::vector<Symbol> symbols() const;
+  // Their values for these inputs, in the same order. Throws Error: MKW_ERROR_INPUT.
+  [[nodiscard]] std::vector<std::int64_t> sizes(const std::vector<Tensor>& inputs) const;
+  // The shapes of the outputs for these inputs. Throws Error: MKW_ERROR_INPUT.
+  [[nodiscard]] std::vector<std::vector<std::int64_t>> output_shapes(
+      const std::vector<Tensor>& inputs) const;
   [[nodiscard]] std::string_view manifest() const {
     return {api_->manifest, static_cast<std::size_t>(api_->manifest_bytes)};
   }
@@ -123,8 +137,11 @@ class Model {
 
   [[nodiscard]] const Library& library() const { return library_; }
   [[nodiscard]] mkw_model* get() const { return model_.get(); }
-  // Bytes of scratch memory that each context holds.
+  // Bytes of scratch memory that a context needs at most; MKW_DYNAMIC where sizes have no bounds.
   [[nodiscard]] std::int64_t workspace_bytes() const;
+  // Bytes of scratch memory that a run on these inputs needs. Throws Error: MKW_ERROR_INPUT,
+  // MKW_ERROR_SIZE.
+  [[nodiscard]] std::int64_t scratch_bytes(const std::vector<Tensor>& inputs) const;
 
  private:
   Library library_;
@@ -158,11 +175,15 @@ class Context {
   explicit Context(const Weights& weights);
 
   // Run once; see mkw_api.run. Throws Error: MKW_ERROR_INPUT, MKW_ERROR_INDEX_RANGE,
-  // MKW_ERROR_DRIVER.
+  // MKW_ERROR_DRIVER; with dynamic sizes MKW_ERROR_SIZE, MKW_ERROR_MEMORY, MKW_ERROR_CAPTURE.
   void run(const mkw_tensor* inputs, const mkw_tensor* outputs, void* stream = nullptr);
   // As above, with the numbers of tensors checked.
   void run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs,
            void* stream = nullptr);
+  // Let the scratch memory grow to what runs on these inputs need, with nullptr to what any run
+  // needs; see mkw_api.context_reserve. Throws Error: MKW_ERROR_MEMORY, MKW_ERROR_SIZE,
+  // MKW_ERROR_CAPTURE, MKW_ERROR_INPUT.
+  void reserve(const mkw_tensor* inputs, void* stream = nullptr);
   // Wait for the device, then throw what runs on this context met meanwhile; see
   // mkw_api.synchronize. Throws Error: MKW_ERROR_INDEX_RANGE, MKW_ERROR_DRIVER.
   void synchronize();

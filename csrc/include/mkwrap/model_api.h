@@ -49,8 +49,28 @@ inline const mkw_error* last_error(const mkw_context* context) { return &context
 
 inline mkw_status workspace_bytes(const mkw_model* model, int64_t* bytes) {
   if (model == nullptr || bytes == nullptr) return MKW_ERROR_ARGUMENT;
-  *bytes = static_cast<int64_t>(model->scratch_bytes);
+  *bytes = model->scratch_bytes;
   return MKW_OK;
+}
+
+[[gnu::cold, gnu::noinline]] inline mkw_status null_model(mkw_error* error) {
+  return fail(error, MKW_ERROR_ARGUMENT, -1, "`model` is a null pointer");
+}
+
+// `kScratchBytes` is the model's entry of the table.
+template <mkw_status (*kScratchBytes)(const mkw_model*, const mkw_tensor*, int64_t*, mkw_error*)>
+mkw_status context_reserve(mkw_context* context, const mkw_tensor* inputs, void* stream,
+                           mkw_error* error) {
+  if (context == nullptr)
+    return fail(error, MKW_ERROR_ARGUMENT, -1, "context_reserve: `context` is a null pointer");
+  int64_t bytes = context->model->scratch_bytes;
+  if (inputs != nullptr)
+    if (const mkw_status status = kScratchBytes(context->model, inputs, &bytes, error))
+      return status;
+  if (bytes < 0)
+    return fail(error, MKW_ERROR_SIZE, -1,
+                "context_reserve: the dynamic sizes have no upper bounds; give inputs");
+  return reserve(*context, static_cast<uint64_t>(bytes), stream, error);
 }
 
 inline mkw_status synchronize(mkw_context* context, mkw_error* error) {

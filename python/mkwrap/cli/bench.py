@@ -46,7 +46,7 @@ def bench(
     calls = cast(_Calls, import_module("mkwrap.cli.calls"))
     median, spread, count = calls.call_us(model, calls.inputs_of(model, device, below), seconds)
     report = model.report
-    traffic = report.memory["traffic"]
+    traffic = report.memory["traffic"] or 0
     kernels = recorded(model, device)
     if as_json:
         rows = [

@@ -117,8 +117,8 @@ def _extracted(file: LibraryFile, folder: Path) -> list[Path]:
 
 
 def _all_launches(kernel: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Return the launches of every variant of a kernel that is in the library: several where the choice is open."""
-    choice = kernel.get("open")
+    """Return the launches of every variant of a kernel in the library: several where the choice is open, or one of size."""
+    choice = kernel.get("open", kernel.get("dispatch"))
     variants = _objects(choice["alternatives"]) if isinstance(choice, Mapping) else [kernel]
     return [launch for variant in variants for launch in _objects(variant["launches"])]
 

@@ -95,10 +95,20 @@ class _KernelEntry(TypedDict):
     launches: list[LaunchEntry]
 
 
+class DispatchEntry(TypedDict):
+    """What the manifest says of a table from sizes to binaries, as far as it is read here."""
+
+    alternatives: list[AlternativeEntry]
+
+
 class KernelEntry(_KernelEntry, total=False):
-    """What the manifest says of a kernel on one target; `open` only where the choice is open."""
+    """What the manifest says of a kernel on one target.
+
+    `open` only where the choice is open, `dispatch` only where sizes choose among several binaries.
+    """
 
     open: OpenEntry
+    dispatch: DispatchEntry
 
 
 class TuningEntry(TypedDict):
@@ -215,11 +225,14 @@ def parts_needed(manifest: Manifest) -> set[int]:
 
 
 def _alternatives(kernel: KernelEntry) -> Sequence[AlternativeEntry | KernelEntry]:
+    if "dispatch" in kernel:
+        return kernel["dispatch"]["alternatives"]
     return kernel["open"]["alternatives"] if "open" in kernel else [kernel]
 
 
 def _labels(kernel: KernelEntry) -> set[str]:
-    return {a["variant"] for a in kernel["open"]["alternatives"]} if "open" in kernel else {kernel["winner"]}
+    several = kernel.get("open", kernel.get("dispatch"))
+    return {a["variant"] for a in several["alternatives"]} if several else {kernel["winner"]}
 
 
 def _constants(manifest: Manifest) -> set[int]:

@@ -174,19 +174,6 @@ CUresult cuInit(unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuGetErrorName(CUresult error, const char** name) {
-  *name = error == CUDA_ERROR_UNKNOWN         ? "CUDA_ERROR_UNKNOWN"
-          : error == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
-          : error == CUDA_ERROR_INVALID_VALUE ? "CUDA_ERROR_INVALID_VALUE"
-                                              : "CUDA_ERROR_OTHER";
-  return CUDA_SUCCESS;
-}
-
-CUresult cuGetErrorString(CUresult, const char** text) {
-  *text = "an error of the fake driver";
-  return CUDA_SUCCESS;
-}
-
 CUresult cuDeviceGetCount(int* count) {
   ENTER(cuDeviceGetCount);
   if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
@@ -305,7 +292,12 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
 CUresult cuMemAlloc(CUdeviceptr* at, std::size_t bytes) {
   ENTER(cuMemAlloc);
   NEED_CONTEXT;
+  if (state.capturing != nullptr) {
+    complain("memory is allocated during a capture");
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (state.memory_bytes != 0 && bytes > state.memory_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
   *at = reinterpret_cast<CUdeviceptr>(allocate(bytes, stack.back()));
   return CUDA_SUCCESS;
 }
@@ -360,8 +352,21 @@ CUresult cuStreamCreate(CUstream* stream, unsigned) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuStreamSynchronize(CUstream) {
+CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
+  ENTER(cuStreamIsCapturing);
+  NEED_CONTEXT;
+  const bool captured = stream != nullptr && stream == state.capturing;
+  *status = captured ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSynchronize(CUstream stream) {
   ENTER(cuStreamSynchronize);
+  if (stream != nullptr && stream == state.capturing) {
+    complain("a stream that is captured is waited for");
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  ++state.waits;
   return CUDA_SUCCESS;
 }
 
@@ -385,6 +390,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     std::printf("launch %s %u,%u,%u %u %u\n", function->name.c_str(), grid_x, grid_y, grid_z,
                 block_x, shared);
   ++state.launches;
+  std::memcpy(state.grid, grid, sizeof(grid));
+  std::snprintf(state.launched, sizeof(state.launched), "%s", function->name.c_str());
   if (state.kernel != nullptr) state.kernel(function->name.c_str(), state.arguments, stream);
   return CUDA_SUCCESS;
 }

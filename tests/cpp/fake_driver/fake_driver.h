@@ -21,6 +21,8 @@ struct FakeDriver {
   int fail_at;         // the call that fails, counted from 1 after `calls` was reset; 0: none
   CUresult fail_with;  // what it returns
   FakeKernel kernel;   // may be null
+  CUstream capturing;  // counts as captured; null: none is
+  unsigned long long memory_bytes;  // the largest allocation that succeeds; 0: any
   // Observed.
   int calls;        // not counted: cuGetErrorName and cuGetErrorString
   char failed[64];  // name of the last call that was made to fail
@@ -32,6 +34,9 @@ struct FakeDriver {
   int made;    // modules, allocations and streams ever made
   int loads;   // modules ever loaded
   int launches;
+  int waits;                        // cuStreamSynchronize
+  unsigned grid[3];                 // of the last launch
+  char launched[64];                // its kernel
   unsigned long long arguments[8];  // the first of the last launch
   CUstream memset_stream;           // of the last memset
   char complaint[256];              // the first rule that a launch broke

@@ -25,7 +25,7 @@ def build_runner(folder: Path) -> Path:
     """Build the fake driver and the program that runs any library on it."""
     tests = ROOT / "tests" / "cpp"
     flags = ["-std=c++17", "-O0", "-I", str(include_dir()), "-I", str(cuda_include()), "-I", str(tests)]
-    fake = [str(tests / "fake_driver" / name) for name in ("fake_driver.cpp", "cubin.cpp")]
+    fake = [str(tests / "fake_driver" / name) for name in ("fake_driver.cpp", "cubin.cpp", "errors.cpp")]
     shared = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
     subprocess.run(["g++", *flags, *fake, *shared], check=True)
     program = [str(tests / "run_any.cpp"), *map(str, (ROOT / "csrc" / "loader").glob("*.cpp"))]

@@ -19,12 +19,14 @@ from mkwrap.ir.index import contiguous_strides
 from mkwrap.ir.nodes import Buffer, Expr, Nest, Role
 from mkwrap.stages import (
     Access,
+    Argument,
     Binary,
     BufferArgument,
     ConstantData,
     Device,
     Dispatch,
     DispatchRow,
+    Guard,
     Image,
     InputSpec,
     Kernel,
@@ -34,6 +36,7 @@ from mkwrap.stages import (
     Parameter,
     Program,
     Rejected,
+    Relation,
     Schedule,
     Selection,
     Source,
@@ -41,7 +44,6 @@ from mkwrap.stages import (
     SymbolSpec,
     Timing,
     Variant,
-    WorkspaceArgument,
 )
 from mkwrap.toolchain import cxx
 from mkwrap.toolchain.headers import include_dir
@@ -74,6 +76,8 @@ class Hand:
     placements: dict[str, Expr] = field(default_factory=dict)
     arena_bytes: int | Expr = 0
     symbols: tuple[SymbolSpec, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    tables: dict[str, Dispatch] = field(default_factory=dict)
 
     def buffer(self, name: str, role: Role, shape: Sequence[int | Expr], dtype: DType = DType.FLOAT32) -> Buffer:
         """Add a row-major buffer."""
@@ -113,6 +117,11 @@ class Hand:
         self.kernels[name] = Kernel(name, Nest(name, (), (), ()), parameters)
         self.binaries[name] = binary
 
+    def table(self, name: str, accesses: Sequence[Access], table: Dispatch) -> None:
+        """Add a kernel that chooses its binary by size."""
+        self.kernel(name, accesses, table.only)
+        self.tables[name] = table
+
     def step(self, kernel: str, *buffers: str, origin: str = "aten.op (model.py:1: y = f(x))") -> None:
         """Add a use of a kernel."""
         self.steps.append(Step(kernel, buffers, (origin,) if origin else ()))
@@ -123,26 +132,29 @@ class Hand:
         rejected: Mapping[str, tuple[Rejected, ...]] | None = None,
     ) -> Selection:
         """Close the choice."""
-        program = Program(self.buffers, (), tuple(self.inputs), tuple(self.outputs), self.constants, self.symbols)
+        program = Program(
+            self.buffers, (), tuple(self.inputs), tuple(self.outputs), self.constants, self.symbols, self.relations
+        )
         schedule = Schedule(program, self.kernels, tuple(self.steps), self.placements, sympy.sympify(self.arena_bytes))
-        winners = {name: Dispatch((DispatchRow((), binary),)) for name, binary in self.binaries.items()}
+        winners = {name: Dispatch((DispatchRow((), binary),)) for name, binary in self.binaries.items()} | self.tables
         return Selection(schedule, winners, timings or {}, rejected or {}, dict.fromkeys(winners, "measured"))
 
 
 def cpu_binary(
     entry: str,
     body: str,
-    args: int | Sequence[BufferArgument | WorkspaceArgument],
-    workspace_bytes: int = 0,
+    args: int | Sequence[Argument],
+    workspace_bytes: int | Expr = 0,
     *,
     zero_workspace: bool = False,
+    guards: tuple[Guard, ...] = (),
 ) -> Binary:
     """Compile a kernel whose body sees `args` and `sizes`."""
     if isinstance(args, int):
         args = [BufferArgument(k) for k in range(args)]
     text = f"{HEAD}{entry}(void* const* args, const int64_t* sizes) {{ (void)args; (void)sizes;\n{body}\n}}\n"
     launch = Launch(entry, tuple(args))
-    source = Source(Variant(entry, "hand"), "cpp", text, (launch,), workspace_bytes, zero_workspace)
+    source = Source(Variant(entry, "hand"), "cpp", text, (launch,), workspace_bytes, zero_workspace, guards)
     flags = (*cxx.KERNEL_FLAGS, "-O1")
     binary = cxx.compile_source(source, "g++", flags, include_dir())
     assert isinstance(binary, Binary), binary

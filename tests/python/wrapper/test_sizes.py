@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import sympy
 
-from mkwrap.codegen.wrapper.sizes import is_static, largest, round_up, spell_size
+from mkwrap.codegen.wrapper.sizes import Values, is_static, largest, round_up, rounded_up, spell_size
+from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
 from mkwrap.toolchain.headers import include_dir
 
-A, B = size_symbol("a"), size_symbol("b")
+A, B, C = size_symbol("a"), size_symbol("b"), size_symbol("c")
 EXPRESSIONS: tuple[Expr, ...] = (
     sympy.Integer(7),
     A,
@@ -31,8 +32,8 @@ EXPRESSIONS: tuple[Expr, ...] = (
 
 
 def test_static_sizes_are_literals() -> None:
-    assert spell_size(12) == spell_size(sympy.Integer(12)) == "12"
-    assert spell_size(2**40) == str(2**40)
+    assert spell_size(12, {}) == spell_size(sympy.Integer(12), {}) == "12"
+    assert spell_size(2**40, {}) == str(2**40)
     assert is_static(3)
     assert not is_static(A)
 
@@ -40,35 +41,72 @@ def test_static_sizes_are_literals() -> None:
 @pytest.mark.toolchain
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_values_agree_with_python(tmp_path: Path) -> None:
-    points = [(a, b) for a in (1, 2, 5, 8, 13) for b in (1, 3, 4)]
-    lines = [
-        f"{{ constexpr int64_t n_a = {a}, n_b = {b}; (void)n_a; (void)n_b; static_assert({spell_size(e)} == "
-        f"{int(e.subs({A: a, B: b}))}); }}"
-        for e in EXPRESSIONS
-        for a, b in points
-    ]
-    path = tmp_path / "sizes.cpp"
-    head = '#include "mkwrap/sizes.h"\nnamespace runtime = mkwrap::runtime;\nint main() {\n'
-    path.write_text(head + "\n".join(lines) + "\n}\n")
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-I", str(include_dir()), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    points = [(a, b) for a in (0, 1, 2, 5, 8, 13) for b in (1, 3, 4)]
+    spelled = [spell_size(e, {A: "a", B: "b"}) for e in EXPRESSIONS]
+    lines = [f"{{ const int64_t a = {a}, b = {b}; (void)a; (void)b; {_printed(spelled)} }}" for a, b in points]
+    expected = [str(int(e.subs({A: a, B: b}))) for a, b in points for e in EXPRESSIONS]
+    assert _output(lines, tmp_path) == [*expected, "wide 0"]
+
+
+@pytest.mark.toolchain
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_what_does_not_fit_64_bits_is_seen_and_zero_divides_nothing(tmp_path: Path) -> None:
+    huge = 2**62
+    for expr, value, wide in (
+        (A * B, 0, True),
+        (A + B * 3, 0, True),
+        (A**2, 0, True),
+        (A + FloorDiv(B, 2), 3 * 2**61, False),
+        (FloorDiv(A, C), 0, False),
+        (Mod(A, C), 0, False),
+    ):
+        lines = [f"const int64_t a = {huge}, b = a, c = 0; (void)b; (void)c;"]
+        lines.append(_printed([spell_size(expr, {A: "a", B: "b", C: "c"})]))
+        *printed, said = _output(lines, tmp_path)
+        assert said == f"wide {int(wide)}", expr
+        assert wide or printed == [str(value)], expr
+
+
+def _printed(spelled: list[str]) -> str:
+    return " ".join(f'printf("%lld\\n", (long long)({text}));' for text in spelled)
+
+
+def _output(lines: list[str], folder: Path) -> list[str]:
+    """Run C++ lines over `wide`; return what they print, then `wide` itself."""
+    path = folder / "sizes.cpp"
+    head = '#include <cstdio>\n#include "mkwrap/sizes.h"\nnamespace runtime = mkwrap::runtime;\nint main() { bool wide = false;\n'
+    path.write_text(head + "\n".join(lines) + '\nprintf("wide %d\\n", wide); }\n')
+    flags = ["-std=c++17", "-Wall", "-Wno-unused-variable", "-fsanitize=undefined", "-fno-sanitize-recover"]
+    subprocess.run(["g++", *flags, "-I", str(include_dir()), str(path), "-o", str(folder / "sizes")], check=True)
+    return subprocess.run([folder / "sizes"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_upper_ends() -> None:
-    symbols = (SymbolSpec(A, 1, 100, "x", 0), SymbolSpec(B, 1, 10, "x", 1))
+    symbols = (SymbolSpec(A, 1, 100, "x", 0), SymbolSpec(B, 1, 10, "x", 1), SymbolSpec(C, 0, 2**63 - 1, "x", 2))
     assert largest(A * 4 + B, symbols) == 410
     assert largest(FloorDiv(A, 3), symbols) == 33
+    assert largest(A + C, symbols) is None
+    assert largest(A * 2**60, symbols) is None
     with pytest.raises(InternalError, match="no input binds"):
         largest(size_symbol("stranger"), symbols)
 
 
 def test_what_has_no_spelling_is_refused() -> None:
     with pytest.raises(InternalError, match="no spelling"):
-        spell_size(sympy.sin(A))
-    with pytest.raises(InternalError, match="no identifier"):
-        spell_size(size_symbol("a; evil()"))
+        spell_size(sympy.sin(A), {A: "a"})
+    with pytest.raises(InternalError, match="bound by no input"):
+        spell_size(A, {})
+
+
+def test_each_dynamic_expression_is_one_value() -> None:
+    values = Values([SymbolSpec(A, 1, 100, "x", 0), SymbolSpec(B, 1, 10, "x", 1)])
+    assert [values.spell(e) for e in (7, B, A * 4, A + B, A * 4)] == ["7", "v[1]", "v[2]", "v[3]", "v[2]"]
+    writer = Writer()
+    values.write(writer, 3)
+    assert writer.text() == "v[3] = runtime::plus(v[0], v[1], wide);  // a + b\n"
 
 
 def test_round_up() -> None:
     assert [round_up(n, 64) for n in (0, 1, 64, 65)] == [0, 64, 64, 128]
+    assert [rounded_up(n, 64) for n in (0, 1, 64, 65)] == [0, 64, 64, 128]
+    assert [int(rounded_up(4 * A, 64).subs({A: n})) for n in (1, 16, 17)] == [64, 64, 128]

@@ -1,0 +1,211 @@
+"""What host code computes once for new sizes: the expressions, the binary of each kernel, the scratch memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import sympy
+
+from mkwrap.codegen.wrapper.checks import write_query
+from mkwrap.codegen.wrapper.contents import Contents
+from mkwrap.codegen.wrapper.launcher import Layout, input_number, write_checked
+from mkwrap.codegen.wrapper.sizes import ARRAY, Values
+from mkwrap.codegen.wrapper.text import spell_comment, spell_string
+from mkwrap.codegen.writer import Writer
+from mkwrap.errors import InternalError
+from mkwrap.ir.nearest import log2_fixed
+from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Program, Relation
+
+_MOST_ROWS, _MOST_GUARDS = 256, 64  # mkwrap/dispatch.h
+_MOST_HANDICAP = 2**30
+
+
+def write_derive_shapes(writer: Writer, program: Program, values: Values) -> None:
+    """Write `derive_shapes`: evaluates what the shapes of tensors are, and checks the relations.
+
+    It comes after everything that the checks spell, and stands before it in the text.
+    """
+    if not program.symbols:
+        return
+    relations = [_relation(relation, program, values) for relation in program.relations]
+    writer.line()
+    with writer.block(f"mkw_status derive_shapes([[maybe_unused]] int64_t* {ARRAY}, mkw_error* error)"):
+        writer.line("bool wide = false;")
+        values.write(writer, len(program.symbols))
+        writer.line(f'if (wide) return runtime::too_large(kSizes, {ARRAY}, "a shape does not fit 64 bits", error);')
+        writer.lines(relations)
+        writer.line("return MKW_OK;")
+
+
+def _relation(relation: Relation, program: Program, values: Values) -> str:
+    left, right = values.spell(relation.left), values.spell(relation.right)
+    named = [spec for spec in program.symbols if spec.symbol in (relation.left - relation.right).free_symbols]
+    argument = input_number(program, named[0].input_name) if named else -1
+    text = spell_string(f"{relation.left} {relation.op} {relation.right}")
+    failed = f"runtime::unfulfilled(kSizes, {ARRAY}, {argument}, {text}, {spell_string(relation.origin)}, error)"
+    return f"if (!({left} {relation.op} {right})) return {failed};"
+
+
+def write_tables(writer: Writer, contents: Contents) -> None:
+    """Write the constant table of each kernel that chooses by size, one per target."""
+    for place, name in enumerate(contents.dispatched):
+        writer.line()
+        writer.line(spell_comment(f"{name} by {', '.join(map(str, _symbols(contents, name)))}"))
+        guards = _guards(contents, name)
+        targets = range(len(contents.selections))
+        for target in targets:
+            rows = _rows(contents, name, target)
+            with writer.block(f"constexpr runtime::DispatchRow kRows{place}_{target}[] =", "};"):
+                for row, alternative in rows:
+                    needed = sum(1 << guards.index(guard) for guard in row.binary.source.guards)
+                    said = spell_comment(f"{row.point}: {row.binary.source.variant.label}", 60)
+                    writer.line(f"{{{needed:#x}u, {row.handicap}, {alternative}}},  {said}")
+            hints = ", ".join(str(log2_fixed(hint)) for row, _ in rows for hint in row.point)
+            writer.line(f"constexpr uint32_t kHints{place}_{target}[] = {{{hints or 0}}};")
+        with writer.block(f"constexpr runtime::DispatchTable kTables{place}[] =", "};"):
+            for target in targets:
+                rows = _rows(contents, name, target)
+                arity = len(rows[0][0].point)
+                writer.line(f"{{kRows{place}_{target}, kHints{place}_{target}, {len(rows)}, {arity}}},")
+
+
+def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:
+    """Write `size_up`: evaluates the values from number `first` on, elects binaries, and says how much scratch they need.
+
+    It comes after everything that `run` spells, and stands before it in the text.
+    """
+    program = contents.schedule.program
+    if not program.symbols:
+        return
+    rest = Writer("  ")
+    _write_elections(rest, contents, layout.values)
+    _write_scratch(rest, contents, layout)
+    writer.line()
+    arguments = "[[maybe_unused]] const mkw_model& model, runtime::Shape& shape, [[maybe_unused]] mkw_error* error"
+    with writer.block(f"mkw_status size_up({arguments})"):
+        writer.line(f"[[maybe_unused]] int64_t* const {ARRAY} = shape.values;")
+        writer.line("bool wide = false;")
+        layout.values.write(writer, first)
+        writer.lines(rest.text().splitlines())
+
+
+def _write_elections(writer: Writer, contents: Contents, values: Values) -> None:
+    """Write the election of each kernel's binary; the logarithm of a size is computed once for all kernels."""
+    symbols = dict.fromkeys(symbol for name in contents.dispatched for symbol in _symbols(contents, name))
+    order = [spec.symbol for spec in contents.schedule.program.symbols]
+    for symbol in symbols:
+        if symbol not in order:
+            raise InternalError(f"a table is over the size {symbol}, which no input binds")
+        number = order.index(symbol)
+        writer.line(f"const uint32_t log{number} = runtime::log2_fixed({ARRAY}[{number}]);")
+    for place, name in enumerate(contents.dispatched):
+        with writer.block(""):
+            logs = ", ".join(f"log{order.index(symbol)}" for symbol in _symbols(contents, name))
+            writer.line(f"const uint32_t logs[] = {{{logs}}};")
+            writer.line("uint64_t holds = 0;")
+            for bit, guard in enumerate(_guards(contents, name)):
+                writer.line(f"if ({_condition(guard, values)}) holds |= UINT64_C(1) << {bit};")
+            writer.line(f"shape.elected[{place}] = runtime::elect(kTables{place}[model.target], logs, holds);")
+            failed = f"runtime::no_binary(kSizes, {ARRAY}, {spell_string(name)}, error)"
+            writer.line(f"if (shape.elected[{place}] == runtime::kNoRow) return {failed};")
+
+
+def _condition(guard: Guard, values: Values) -> str:
+    size = values.spell(guard.expr)
+    parts = [] if guard.most is None else [f"{size} <= {guard.most}"]
+    parts += [] if guard.multiple == 1 else [f"{size} % {guard.multiple} == 0"]
+    return " && ".join(parts) or "true"
+
+
+def _write_scratch(writer: Writer, contents: Contents, layout: Layout) -> None:
+    values = layout.values
+    arena = values.spell(layout.arena_bytes)
+    writer.line("int64_t workspace = 0;")
+    for name, sizes in layout.scratch.items():
+        if all(size == 0 for size in sizes):
+            continue
+        if len(sizes) == 1:
+            writer.line(f"workspace = runtime::larger(workspace, {values.spell(sizes[0])});")
+            continue
+        with writer.block(f"switch ({chosen(contents, name, 'model')})"):
+            for number, size in enumerate(sizes):
+                if size != 0:
+                    writer.line(f"case {number}: workspace = runtime::larger(workspace, {values.spell(size)}); break;")
+            writer.line("default: break;")
+    writer.line(f"shape.arena_bytes = static_cast<uint64_t>({arena});")
+    writer.line(f"shape.scratch_bytes = static_cast<uint64_t>(runtime::plus({arena}, workspace, wide));")
+    failed = f'runtime::too_large(kSizes, {ARRAY}, "a launch or its memory does not fit 64 bits", error)'
+    writer.line(f"if (wide) return {failed};")
+    writer.line("shape.known = true;")
+    writer.line("return MKW_OK;")
+
+
+def chosen(contents: Contents, kernel: str, model: str) -> str:
+    """Spell the number of the alternative of a kernel that runs; `model` is the expression for the model."""
+    if kernel in contents.dispatched:
+        return f"shape.elected[{contents.dispatched.index(kernel)}]"
+    return f"{model}.choices[{contents.number(kernel)}]"
+
+
+def write_shape_queries(writer: Writer, contents: Contents) -> None:
+    """Write what a library answers of a run before it: `scratch_bytes` and `elected_for`."""
+    head = "const mkw_model* model, const mkw_tensor* inputs"
+    needed = (
+        "static_cast<int64_t>(shape.scratch_bytes)" if contents.schedule.program.symbols else "model->scratch_bytes"
+    )
+    with _query(writer, contents, f"mkw_status scratch_bytes({head}, int64_t* bytes, mkw_error* error)"):
+        writer.line(f"*bytes = {needed};")
+    with _query(writer, contents, f"mkw_status elected_for({head}, uint32_t* numbers, mkw_error* error)"):
+        for number, name in enumerate(contents.kernels):
+            writer.line(f"numbers[{number}] = {chosen(contents, name, '(*model)')};")
+        writer.line("static_cast<void>(numbers);")
+
+
+@contextmanager
+def _query(writer: Writer, contents: Contents, head: str) -> Iterator[None]:
+    """Write a function around its answer: inputs checked, and for dynamic sizes sized up."""
+    writer.line()
+    with writer.block(head):
+        writer.line("if (model == nullptr) return runtime::null_model(error);")
+        write_query(writer, contents.schedule.program)
+        if contents.schedule.program.symbols:
+            write_checked(writer, "size_up(*model, shape, error)")
+        yield
+        writer.line("return MKW_OK;")
+
+
+def _symbols(contents: Contents, kernel: str) -> tuple[sympy.Symbol, ...]:
+    """Return the symbols of a kernel's tables, the same on every target that has several rows."""
+    tables = [contents.dispatch(kernel, target) for target in range(len(contents.selections))]
+    found = {table.symbols for table in tables if table is not None}
+    if len(found) != 1:
+        raise InternalError(f"the targets' tables of {kernel} are over different sizes")
+    return found.pop()
+
+
+def _guards(contents: Contents, kernel: str) -> tuple[Guard, ...]:
+    """Return every guard of a kernel's binaries once: each is a bit of its tables."""
+    binaries: Sequence[Binary] = [alternative.binary for alternative in contents.kernels[kernel]]
+    found = tuple(dict.fromkeys(guard for binary in binaries for guard in binary.source.guards))
+    if len(found) > _MOST_GUARDS:
+        raise InternalError(f"the binaries of {kernel} have {len(found)} different guards")
+    return found
+
+
+def _rows(contents: Contents, kernel: str, target: int) -> list[tuple[DispatchRow, int]]:
+    """Return the rows of a kernel's table, each with its alternative, in the order that ties are decided in."""
+    numbers = contents.alternatives(kernel, target)
+    binaries: Mapping[int, Binary] = {number: contents.kernels[kernel][number].binary for number in numbers}
+    table = contents.dispatch(kernel, target)
+    if table is None and len(numbers) != 1:
+        raise InternalError(f"the choice of {kernel} is open on one target and a table on another")
+    if table is None:
+        table = Dispatch((DispatchRow((), binaries[numbers[0]]),))
+    arity = len(table.symbols)
+    if len(table.rows) > _MOST_ROWS or any(
+        not 0 <= row.handicap < _MOST_HANDICAP or len(row.point) != arity for row in table.rows
+    ):
+        raise InternalError(f"the table of {kernel} has too many rows, or one that cannot be compared")
+    ordered = sorted(enumerate(table.rows), key=lambda numbered: (numbered[1].point, numbered[0]))
+    return [(row, next(n for n, binary in binaries.items() if binary == row.binary)) for _, row in ordered]
