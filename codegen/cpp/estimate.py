@@ -6,7 +6,7 @@ import sympy
 
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.ir.analysis import arithmetic_cost
-from mkwrap.ir.nodes import IndexValue, Load, Nest, Store
+from mkwrap.ir.nodes import Expr, IndexValue, Load, Nest, Store
 from mkwrap.stages import Device
 
 DYNAMIC = 1 << 14
@@ -15,6 +15,8 @@ DYNAMIC = 1 << 14
 _BYTES_PER_US = 20_000.0
 _VECTOR_OPS_PER_US = 6_000.0
 _FORK_US = 5.0
+TEAM_PICOSECONDS = round(_FORK_US / 2 * 1e6)
+"""Work of one thread from which on several are tried."""
 
 
 def number(expr: sympy.Expr) -> int:
@@ -34,11 +36,20 @@ def traffic(values: Values) -> int:
 
 def serial_us(values: Values) -> float:
     """Microseconds on one core, roughly."""
-    vectors = points(values.nest) / max(1, values.lanes)
-    return max(
-        points(values.nest) * traffic(values) / _BYTES_PER_US,
-        vectors * (arithmetic_cost(values.nest) + len(values.nest.body)) / _VECTOR_OPS_PER_US,
-    )
+    return points(values.nest) * _point_us(values)
+
+
+def dynamic_work(values: Values) -> Expr | None:
+    """Return the picoseconds that a nest of dynamic sizes takes one thread, which say whether to share it; None where static."""
+    extent = sympy.Mul(*[axis.extent for axis in (*values.nest.axes, *values.nest.reduction_axes)])
+    if not extent.free_symbols:
+        return None
+    return extent * max(1, round(_point_us(values) * 1e6))
+
+
+def _point_us(values: Values) -> float:
+    weight = arithmetic_cost(values.nest) + len(values.nest.body)
+    return max(traffic(values) / _BYTES_PER_US, weight / max(1, values.lanes) / _VECTOR_OPS_PER_US)
 
 
 def thread_counts(values: Values, device: Device) -> tuple[int, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sympy
 
+from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index, variable
 from mkwrap.codegen.cpp.spelling import CTYPES, header
 from mkwrap.codegen.parameters import size_symbols
@@ -51,6 +53,10 @@ class Frame:
     collective: bool = False
     workspace_bytes: Expr | int = 0
     streaming: bool = False
+    work: Expr | None = None
+    """Picoseconds on one thread where that varies: one thread runs it alone where several would not pay."""
+    derived: tuple[tuple[str, str], ...] = ()
+    """Names and text of what else `units` and the body take for constants."""
 
     def source(self, body: Body) -> Source:
         """Write the whole file around the body."""
@@ -112,20 +118,30 @@ class Frame:
         if self.workspace_bytes != 0:
             writer.line(f"char* const workspace = (char*)args[{position}];")
         for k, symbol in enumerate(self._sizes()):
-            writer.line(f"const int64_t {variable(symbol)} = sizes[{k}];")
+            writer.line(f"[[maybe_unused]] const int64_t {variable(symbol)} = sizes[{k}];")
+        self._write_derived(writer)
+
+    def _write_derived(self, writer: Writer) -> None:
+        writer.lines(f"[[maybe_unused]] const int64_t {name} = {text};" for name, text in self.derived)
 
     def _write_entry(self, writer: Writer, entry: str) -> None:
         units = self._units_text()
         signature = f"int32_t {entry}(void* const* args, const int64_t* sizes)"
         with writer.block(f'extern "C" __attribute__((visibility("default"))) {signature}'):
             for k, symbol in enumerate(self._sizes()):
-                if symbol in self.units.free_symbols:
-                    writer.line(f"const int64_t {variable(symbol)} = sizes[{k}];")
+                writer.line(f"[[maybe_unused]] const int64_t {variable(symbol)} = sizes[{k}];")
+            self._write_derived(writer)
             if self.threads == 1:
                 writer.line(f"return run(args, sizes, 0, {units});")
                 return
+            little = f"{spell_index(self.work, {})} < {estimate.TEAM_PICOSECONDS}" if self.work is not None else ""
+            # With room of its own, a thread's number must be that in this kernel's team.
+            alone = bool(little) and not self.collective and self.workspace_bytes == 0
+            if alone:
+                writer.line(f"if ({little}) return run(args, sizes, 0, {units});")
+            clause = f" if (!({little}))" if little and not alone else ""
             writer.line("int32_t failed = 0;")
-            writer.line(f"#pragma omp parallel num_threads({self.threads}) reduction(| : failed)")
+            writer.line(f"#pragma omp parallel num_threads({self.threads}){clause} reduction(| : failed)")
             with writer.block(""):
                 if self.collective:
                     writer.line(f"failed |= run(args, sizes, 0, {units});")
@@ -168,8 +184,37 @@ def headers(nest: Nest) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def write_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> None:
-    """Write the decoding of `unit`, row-major over `parts` (variable, extent), outermost first."""
+@contextmanager
+def each_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> Iterator[None]:
+    """Open the loop over units, row-major over `parts` (variable, extent), outermost first.
+
+    By numbers a unit is divided each time; a dynamic size costs a division, so that coordinates are counted instead.
+    """
+    counted = [(name, extent) for name, extent in parts if extent != 1]
+    if not any(extent.free_symbols for _, extent in counted[1:]):
+        with writer.block("for (int64_t unit = first; unit < last; ++unit)"):
+            _write_unit(writer, parts)
+            yield
+        return
+    writer.line("if (first >= last) return failed;")
+    rest = "first"
+    for name, extent in reversed(counted[1:]):
+        size = spell_index(extent, {})
+        writer.line(f"int64_t {name}_at = {rest} % ({size}), {name}_rest = {rest} / ({size});")
+        rest = f"{name}_rest"
+    writer.line(f"int64_t {counted[0][0]}_at = {rest};")
+    with writer.block("for (int64_t unit = first; unit < last; ++unit)"):
+        for name, extent in parts:
+            writer.line(f"[[maybe_unused]] const int64_t {name} = {'0' if extent == 1 else f'{name}_at'};")
+        yield
+        for name, extent in reversed(counted[1:]):
+            writer.line(f"if (++{name}_at < {spell_index(extent, {})}) continue;")
+            writer.line(f"{name}_at = 0;")
+        writer.line(f"++{counted[0][0]}_at;")
+
+
+def _write_unit(writer: Writer, parts: Sequence[tuple[str, Expr]]) -> None:
+    """Write the decoding of `unit`."""
     rest = "unit"
     for k in range(len(parts) - 1, 0, -1):
         name, extent = parts[k]

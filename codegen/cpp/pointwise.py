@@ -10,7 +10,7 @@ import sympy
 
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index
-from mkwrap.codegen.cpp.kernel_text import Frame, write_unit
+from mkwrap.codegen.cpp.kernel_text import Frame, each_unit
 from mkwrap.codegen.cpp.narrow import narrowed
 from mkwrap.codegen.cpp.statements import Statements, axis_names
 from mkwrap.codegen.cpp.values import Values
@@ -23,6 +23,7 @@ from mkwrap.ir.nodes import Axis, BoundsCheck, Buffer, Expr, IndexValue, Instruc
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 _FLAT = "flat"
+_FLAT_AXIS = axis_symbol("flat")
 _STREAM_BYTES = 4 << 20
 _LIGHT, _HEAVY = 16, 48  # weights of arithmetic below and above which more or less unrolling pays
 
@@ -64,7 +65,17 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     values = _along(nest, name, buffers_of(kernel), device)
     loop = _Loop(values, int(params["unroll"]), int(params["threads"]), str(params.get("tile", "")))
     streaming = bool(params.get("stream", False))
-    frame = Frame(kernel, variant, device, values.nest, loop.units, loop.threads, streaming=streaming)
+    frame = Frame(
+        kernel,
+        variant,
+        device,
+        values.nest,
+        loop.units,
+        loop.threads,
+        streaming=streaming,
+        work=estimate.dynamic_work(values),
+        derived=loop.derived,
+    )
     statements = Statements(values, streaming=streaming)
     return frame.source(lambda writer: loop.write(writer, statements))
 
@@ -115,18 +126,33 @@ class _Loop:
         return self.values.lanes * self.unroll
 
     @cached_property
+    def rows(self) -> Expr:
+        """Units where the vector axis is not cut."""
+        return sympy.Mul(*[a.extent for a in self.outer])
+
+    @cached_property
     def cut(self) -> Expr:
         """Elements of the vector axis in one unit."""
         extent = self.vector.extent
         if self.tiled is not None:
             return sympy.Integer(max(64, self.grain))
-        rows = estimate.number(sympy.Mul(*[a.extent for a in self.outer]))
-        if self.threads == 1 or rows >= 8 * self.threads or (rows and rows % self.threads == 0):
+        if self.threads == 1:
             return extent
-        if not extent.is_Integer:
-            return sympy.Integer(64 * self.grain)
+        if (self.rows * extent).free_symbols:
+            return _CUT
+        rows = int(self.rows)
+        if rows >= 8 * self.threads or (rows and rows % self.threads == 0):
+            return extent
         pieces = -(-int(extent) // (self.threads * self.grain)) * self.grain
         return sympy.Integer(max(pieces, self.grain))
+
+    @cached_property
+    def derived(self) -> tuple[tuple[str, str], ...]:
+        """The constants besides sizes: `cut` where sizes decide it, by the same rule."""
+        if self.cut != _CUT:
+            return ()
+        sizes = f"{spell_index(self.vector.extent, {})}, {self.grain}, {spell_index(self.rows, {})}, {self.threads}"
+        return (("cut", f"mkw::piece_length({sizes})"),)
 
     @cached_property
     def pieces(self) -> tuple[tuple[str, Expr], ...]:
@@ -134,7 +160,8 @@ class _Loop:
         result = [(self.names[a.symbol], a.extent) for a in self.outer]
         if self.tiled is not None:
             result.append(("tile", _quotient_up(self.tiled.extent, sympy.Integer(_TILE))))
-        result.append(("piece", _quotient_up(self.vector.extent, self.cut)))
+        whole = self.cut == self.vector.extent != 0
+        result.append(("piece", sympy.Integer(1) if whole else _quotient_up(self.vector.extent, self.cut)))
         return tuple(result)
 
     @property
@@ -144,8 +171,7 @@ class _Loop:
 
     def write(self, writer: Writer, statements: Statements) -> None:
         """Write the loop over units."""
-        with writer.block("for (int64_t unit = first; unit < last; ++unit)"):
-            write_unit(writer, self.pieces)
+        with each_unit(writer, self.pieces):
             self._write_bounds(writer)
             if self.tiled is None:
                 self._write_sweep(writer, statements)
@@ -183,6 +209,7 @@ class _Loop:
 
 
 _TILE = 32
+_CUT = axis_symbol("cut")
 
 
 def _render_scalar(kernel: Kernel, nest: Nest, variant: Variant, device: Device) -> Source:
@@ -217,11 +244,19 @@ def _names(nest: Nest) -> tuple[str, ...]:
 
 
 def _along(nest: Nest, name: str, buffers: Mapping[str, Buffer], device: Device) -> Values:
-    """Return the nest's values with vectors along the axis of that name."""
-    if name == _FLAT:
-        nest = _flattened(nest)
-    axis = nest.axes[0 if name == _FLAT else int(name[1:])].symbol
-    return Values(nest, buffers, axis, device.vector_bytes)
+    """Return the nest's values with vectors along the axis of that name.
+
+    Where dynamic sizes make accesses irregular along the flat axis, which are regular at some points, the last axis takes its
+    place.
+    """
+    if name != _FLAT:
+        return Values(nest, buffers, nest.axes[int(name[1:])].symbol, device.vector_bytes)
+    flat = Values(_flattened(nest), buffers, _FLAT_AXIS, device.vector_bytes)
+    inner = [axis for axis in nest.axes if axis.extent != 1][-1:] or nest.axes[-1:]
+    if not any(axis.extent.free_symbols for axis in nest.axes):
+        return flat
+    last = Values(nest, buffers, inner[0].symbol, device.vector_bytes)
+    return last if estimate.irregularity(flat) > estimate.irregularity(last) else flat
 
 
 def _cost(values: Values, name: str) -> float:
@@ -260,7 +295,7 @@ def _flattened(nest: Nest) -> Nest:
     """Return the nest over one axis that runs through all points in row-major order."""
     symbols = [axis.symbol for axis in nest.axes]
     extents = [axis.extent for axis in nest.axes]
-    whole = Axis(axis_symbol("flat"), sympy.Mul(*extents))
+    whole = Axis(_FLAT_AXIS, sympy.Mul(*extents))
     ranges = axis_ranges((whole,))
     mapping = dict(zip(symbols, delinearize(whole.symbol, extents, ranges), strict=True))
     position = linearize(symbols, extents)

@@ -6,7 +6,7 @@ values kept between the loops or computed again; variances in one pass or two; s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 
@@ -51,6 +51,7 @@ class _Choice:
     passes: int = 1
     stream: bool = False
     ahead: int = 0
+    lanes: int = 0
 
     def params(self) -> Params:
         """Return the params, those at their defaults left out."""
@@ -59,7 +60,7 @@ class _Choice:
             ("width", self.width),
             ("threads", self.threads),
         ]
-        for name in ("split", "keep", "passes", "stream", "ahead"):
+        for name in ("split", "keep", "passes", "stream", "ahead", "lanes"):
             value = getattr(self, name)
             if value != getattr(_Choice, name):
                 result.append((name, value))
@@ -99,6 +100,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         collective=choice.split,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
+        work=estimate.dynamic_work(loops.plan.values),
     )
     return frame.source(loops.write)
 
@@ -107,7 +109,7 @@ TEMPLATE = Template("reduction", space, render)
 
 
 def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> ReductionLoops:
-    values = _values(nest, kernel, device, choice.axis)
+    values = replace(_values(nest, kernel, device, choice.axis), most_lanes=choice.lanes)
     return ReductionLoops(
         Plan(values, keep=choice.keep != "no"),
         choice.width,
@@ -149,11 +151,11 @@ def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Cho
     values = _values(nest, kernel, device, name)
     threads = estimate.thread_counts(values, device)
     width = _width(values, name, threads[0])
-    base = _Choice(name, width, threads[0])
+    base = _Choice(name, width, threads[0], lanes=values.short_lanes)
     units = estimate.number(ReductionLoops(Plan(values), width).units)
     may_split = threads[0] > 1 and units < 4 * threads[0]
     if may_split and units < threads[0]:
-        base = _Choice(name, width, threads[0], split=True)
+        base = _with(base, split=True)
     has_welford = any(r.op == "welford" for r in reduces(nest))
     first = _with(base, passes=2) if has_welford and name[0] == "r" and not base.split else base
     kept = _kept(nest, kernel, device, first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from functools import cached_property
 
 import sympy
 
-from mkwrap.codegen.cpp import estimate
-from mkwrap.codegen.cpp.indexing import spell_index
-from mkwrap.codegen.cpp.kernel_text import write_unit
+from mkwrap.codegen.cpp.indexing import spell_factor, spell_index
+from mkwrap.codegen.cpp.kernel_text import each_unit
 from mkwrap.codegen.cpp.prefetch import prefetches
 from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.cpp.statements import Accumulator, Statements
+from mkwrap.codegen.cpp.stretches import stretches
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import defined
 from mkwrap.ir.index import FloorDiv
@@ -24,8 +23,6 @@ from mkwrap.ir.nodes import Axis, Expr, Instruction
 
 _PARTIAL_FIELD_BYTES = 8
 _PARTIAL_FIELDS = 3
-CASCADE = 512
-"""Terms that one lane sums up before the sum is put away: bounds the rounding error of long rows."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,24 @@ class ReductionLoops:
     # ── memory beside the buffers ──
 
     @property
-    def _row_elements(self) -> Expr:
-        """Elements of a row buffer: whole vectors along the vector axis."""
-        extent = self.plan.vector.extent
-        padded = -(-int(extent) // self.lanes) * self.lanes
-        return sympy.Mul(padded, *[a.extent for a in self.plan.walked])
+    def _padded(self) -> Expr:
+        """Elements of whole vectors along the vector axis."""
+        return FloorDiv(self.plan.vector.extent + self.lanes - 1, sympy.Integer(self.lanes)) * self.lanes
 
-    def kept_bytes(self) -> int:
-        """Bytes of all row buffers of one thread; static extents only."""
+    @property
+    def _row_elements(self) -> Expr:
+        """Elements of a row buffer."""
+        return sympy.Mul(self._padded, *[a.extent for a in self.plan.walked])
+
+    @property
+    def _rows_in_workspace(self) -> bool:
+        """Whether row buffers are in the workspace: where they are long, or their length is dynamic."""
+        return bool(self.plan.kept) and (self.kept_in_workspace or not self._row_elements.is_Integer)
+
+    def kept_bytes(self) -> Expr:
+        """Bytes of all row buffers of one thread."""
         dtypes = self.plan.values.dtypes
-        return sum(int(self._row_elements) * dtypes[n].itemsize + 64 for n in self.plan.kept)
+        return sympy.Add(*[self._row_elements * dtypes[n].itemsize + 64 for n in self.plan.kept])
 
     def _partial_bytes(self) -> Expr:
         """Bytes of one reduction's partial results, generously."""
@@ -95,8 +100,8 @@ class ReductionLoops:
     @property
     def workspace_bytes(self) -> Expr:
         """Bytes of workspace: row buffers of every thread, or partial results of every reduction."""
-        if self.kept_in_workspace:
-            return sympy.Integer(self.threads * _up(self.kept_bytes()))
+        if self._rows_in_workspace:
+            return self.threads * _up(self.kept_bytes())
         if not self.parts:
             return sympy.Integer(0)
         count = sum(len(self.plan.accumulators(loop)) for loop in range(self.plan.loops))
@@ -109,8 +114,7 @@ class ReductionLoops:
         if self.parts:
             writer.line("const int64_t thread = mkw::thread_index(), threads = mkw::thread_count();")
         self._declare_kept(writer)
-        with writer.block("for (int64_t unit = first; unit < last; ++unit)"):
-            write_unit(writer, self.pieces)
+        with each_unit(writer, self.pieces):
             if self.plan.by_rows:
                 self._write_stages(writer)
                 return
@@ -254,20 +258,13 @@ class ReductionLoops:
         """The axes of one loop, outermost first."""
         return (*self.plan.walked, self.plan.vector) if self.plan.by_rows else self.plan.walked
 
-    def _stretched(self, accumulators: tuple[Accumulator, ...]) -> tuple[int, int] | None:
+    def _stretched(self, accumulators: tuple[Accumulator, ...]) -> tuple[int, Expr] | None:
         """Return the depth of the axis to sum up in stretches, and their length; None where the sums are short."""
         if not any(a.reduce.op in ("sum", "welford") and a.dtype.is_float for a in accumulators):
             return None
-        extents = [estimate.number(axis.extent) for axis in self._order]
         # By rows, lanes and turns make many short sums of a row; by columns, each is one.
-        length = CASCADE * (self.lanes * self.width if self.plan.by_rows else 1)
-        if math.prod(extents) <= 2 * length:
-            return None
-        depth = max(range(len(extents)), key=lambda k: extents[k])
-        stretch = max(1, length // math.prod(extents[depth + 1 :]))
-        if self._order[depth] == self.plan.vector:
-            stretch = _up(stretch, self.lanes * self.width)
-        return depth, stretch
+        grain = self.lanes * self.width if self.plan.by_rows else 1
+        return stretches(self._order, self.plan.vector, grain)
 
     def _write_walk(
         self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], cut: tuple[str, str] | None
@@ -282,7 +279,7 @@ class ReductionLoops:
                 self._declare(writer, accumulators)
                 self._write_inner(writer, loop, accumulators, 0, cut)
                 return "mkw::across<{lanes}>(mkw::merged({name}_acc))" if rows else "{name}_acc[k]"
-            depth, length = stretched
+            depth, stretch = stretched
             for a in accumulators:
                 writer.line(
                     f"{a.ctype(1)} {_name(a)}_all;" if rows else f"{a.ctype(self.lanes)} {_name(a)}_all[vectors];"
@@ -290,6 +287,9 @@ class ReductionLoops:
             for outer in range(depth):
                 stack.enter_context(self._walk(writer, loop, outer, cut if outer == 0 else None))
             begin, end = (cut if depth == 0 else None) or ("0", spell_index(self._order[depth].extent, {}))
+            if not stretch.is_Integer:
+                writer.line(f"const int64_t stretch_length{loop} = {spell_index(stretch, {})};")
+            length = str(stretch) if stretch.is_Integer else f"stretch_length{loop}"
             stack.enter_context(writer.block(f"for (int64_t stretch = {begin}; stretch < {end}; stretch += {length})"))
             self._declare(writer, accumulators)
             self._write_inner(
@@ -371,14 +371,14 @@ class ReductionLoops:
     # ── row buffers ──
 
     def _declare_kept(self, writer: Writer) -> None:
-        offset = 0
+        offset: Expr = sympy.Integer(0)
         # A serial kernel has no team: there, the thread's number would be that in the caller's.
-        own = f" + mkw::thread_index() * {_up(self.kept_bytes())}" if self.threads > 1 else ""
+        own = f" + mkw::thread_index() * {spell_factor(_up(self.kept_bytes()))}" if self.threads > 1 else ""
         for name in self.plan.kept:
             ctype = CTYPES[self.plan.values.dtypes[name]]
-            if self.kept_in_workspace:
-                writer.line(f"{ctype}* const {name}_kept = ({ctype}*)(workspace{own} + {offset});")
-                offset += _up(int(self._row_elements) * self.plan.values.dtypes[name].itemsize)
+            if self._rows_in_workspace:
+                writer.line(f"{ctype}* const {name}_kept = ({ctype}*)(workspace{own} + {spell_factor(offset)});")
+                offset += _up(self._row_elements * self.plan.values.dtypes[name].itemsize)
             else:
                 writer.line(f"alignas(64) {ctype} {name}_kept[{self._row_elements}];")
 
@@ -387,13 +387,12 @@ class ReductionLoops:
         position: Expr = sympy.Integer(0)
         for axis in plan.walked:
             position = position * axis.extent + axis.symbol
-        padded = -(-int(plan.vector.extent) // self.lanes) * self.lanes
-        return f"({self.statements.index(sympy.expand(position * padded + plan.vector.symbol))})"
+        return f"({self.statements.index(sympy.expand(position * self._padded + plan.vector.symbol))})"
 
 
 def _name(a: Accumulator) -> str:
     return a.reduce.dests[0]
 
 
-def _up(size: int, grain: int = 64) -> int:
-    return -(-size // grain) * grain
+def _up(size: Expr | int, grain: int = 64) -> Expr:
+    return FloorDiv(sympy.sympify(size) + grain - 1, sympy.Integer(grain)) * grain

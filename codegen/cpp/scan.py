@@ -44,6 +44,7 @@ class _Choice:
     serial: bool = False
     add: bool = False
     stream: bool = False
+    lanes: int = 0
 
     def params(self) -> Params:
         """Return the params."""
@@ -70,7 +71,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one kernel with scans."""
     choice = _Choice(**dict(variant.params))  # type: ignore[arg-type]
     nest = prepared(kernel.nest)
-    loops = _loops(_values(nest, kernel, device, choice.axis), choice)
+    values = replace(_values(nest, kernel, device, choice.axis), most_lanes=choice.lanes)
+    loops = _loops(values, choice)
     frame = Frame(
         kernel,
         variant,
@@ -81,6 +83,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         collective=choice.parts > 0,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
+        work=estimate.dynamic_work(loops.plan.values),
     )
     return frame.source(loops.write)
 
@@ -129,17 +132,17 @@ def _choices(nest: Nest, kernel: Kernel, device: Device, name: str) -> list[_Cho
     threads = estimate.thread_counts(values, device)
     vectors = -(-estimate.number(_axis(nest, name).extent) // values.lanes)
     width = min(_COLUMNS if name[0] == "p" else 2, max(1, vectors))
-    base = _Choice(name, width, threads[0])
+    base = _Choice(name, width, threads[0], lanes=values.short_lanes)
     units = estimate.number(_loops(values, base).units)
     cut = _cut(values, base) if threads[0] > 1 and units < 4 * threads[0] and _may_cut(nest) else []
     found = [*cut, base] if units < threads[0] else [base, *cut]
     if _stored_bytes(values) >= _STREAM_BYTES:
         found.insert(1, replace(found[0], stream=True))
-    found.extend(_Choice(name, width, count) for count in threads[1:])
+    found.extend(replace(base, threads=count) for count in threads[1:])
     if vectors > 1:
-        found.append(_Choice(name, 1 if width > 1 else 4, threads[0]))
+        found.append(replace(base, width=1 if width > 1 else 4))
     if name[0] == "r" and any(scan.op == ASSOCIATIVE for scan in scans(nest)):
-        found.append(_Choice(name, width, threads[0], serial=True))
+        found.append(replace(base, serial=True))
     return found
 
 
@@ -165,7 +168,7 @@ def _cut(values: Values, base: _Choice) -> list[_Choice]:
     size = row * estimate.traffic(values) * (1 if base.axis[0] == "r" else values.lanes * base.width)
     rounds = -(-size // (_PART_BYTES * base.threads))
     counts = dict.fromkeys((base.threads, min(base.threads * rounds, outermost)))
-    found = [_Choice(base.axis, base.width, base.threads, parts=count) for count in counts]
+    found = [replace(base, parts=count) for count in counts]
     plan = Plan(values)
     if all(stored_scan(plan, store) is not None for store in plan.element_stores):
         found.append(replace(found[0], add=True))

@@ -17,6 +17,8 @@ from mkwrap.ir.analysis import sorts
 from mkwrap.ir.nodes import Scan, Sort
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
+_STEPS = 10
+"""Steps of a sort an element, for each that a copy takes."""
 _LONG = 128
 """Elements from which on digits are guessed to beat comparisons."""
 
@@ -26,7 +28,6 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     if not sorts(kernel.nest):
         return ()
     values = _values(kernel, device)
-    # A sort takes some ten steps an element for each that a copy takes.
     threads = (1,) if device.units == 1 or estimate.serial_us(values) < 1 else (device.units, 1)
     long = estimate.number(values.nest.reduction_axes[-1].extent) >= _LONG
     ways = ("radix", "merge") if long else ("merge", "radix")
@@ -39,7 +40,17 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     values = _values(kernel, device)
     threads = int(params["threads"])
     loops = SortLoops(Plan(values), width=1, threads=threads, radix=params["by"] == "radix")
-    frame = Frame(kernel, variant, device, values.nest, loops.units, threads, workspace_bytes=loops.workspace_bytes)
+    work = estimate.dynamic_work(values)
+    frame = Frame(
+        kernel,
+        variant,
+        device,
+        values.nest,
+        loops.units,
+        threads,
+        workspace_bytes=loops.workspace_bytes,
+        work=None if work is None else _STEPS * work,
+    )
     return frame.source(loops.write)
 
 

@@ -35,6 +35,8 @@ class Values:
     buffers: Mapping[str, Buffer]
     axis: sympy.Symbol | None
     vector_bytes: int
+    most_lanes: int = 0
+    """Lanes of a vector at most, as chosen for an axis that is or may be short; 0: as the axis' extent says."""
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -105,11 +107,20 @@ class Values:
             elif isinstance(i, Reduce):
                 widths.append(self._accumulator_bytes(i))
         room = max(2, self.vector_bytes // max(widths, default=self.vector_bytes))
+        if self.most_lanes:
+            return min(room, self.most_lanes)
         axes = (*self.nest.axes, *self.nest.reduction_axes)
         extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
         if not self.nest.reduction_axes or not extent.is_Integer:
             return room
         return min(room, max(2, 1 << (int(extent) - 1).bit_length()))
+
+    @property
+    def short_lanes(self) -> int:
+        """The lanes to choose where the axis is too short for wider vectors; else 0."""
+        axes = (*self.nest.axes, *self.nest.reduction_axes)
+        extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
+        return self.lanes if extent.is_Integer and extent <= self.lanes and self.nest.reduction_axes else 0
 
     def _in_inner_loop(self, name: str) -> bool:
         return not self.nest.reduction_axes or name in self.element

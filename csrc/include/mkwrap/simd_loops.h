@@ -88,6 +88,14 @@ MKW_INLINE Share share(int64_t total, int64_t grain, int64_t index, int64_t part
   return {begin, end < total ? end : total};
 }
 
+/// Elements of one piece of a row of `extent`, at least 1: the whole row where there are enough
+/// rows for the threads, else a share, cut at multiples of `grain`.
+MKW_INLINE int64_t piece_length(int64_t extent, int64_t grain, int64_t rows, int64_t threads) {
+  if (rows >= 8 * threads || rows % threads == 0) return extent < 1 ? 1 : extent;
+  const int64_t share = (extent + threads * grain - 1) / (threads * grain) * grain;
+  return share < grain ? grain : share;
+}
+
 /// Number of this thread in the team, and how many there are.
 MKW_INLINE int64_t thread_index() {
 #if defined(_OPENMP)

@@ -11,18 +11,26 @@ import numpy as np
 import sympy
 from tests.python.cpp.matmul_run import compare, distinct
 from tests.python.cpp.running import bound, build, copies, entry_of, fill, target
-from tests.python.points import buffer_at, kernel_at
 
 from mkwrap.codegen.template import Template
+from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import contiguous_strides
 from mkwrap.ir.interpret import interpret_nest
-from mkwrap.ir.nodes import Expr
+from mkwrap.ir.nodes import Buffer, Expr, Role
 from mkwrap.ir.numeric import Array, decode
+from mkwrap.points import buffer_at, kernel_at
 from mkwrap.stages import Binary, Kernel, Params, SizeArgument, Source, Variant, WorkspaceArgument
 from mkwrap.targets.target import Target
 
 Sizes = Mapping[sympy.Symbol, int]
 Fill = Callable[[Mapping[str, Array]], None]
 """Changes random inputs in place, where not every value will do."""
+
+
+def made(name: str, *shape: Expr | int, dtype: DType = DType.FLOAT32) -> Buffer:
+    """A contiguous buffer."""
+    sizes = tuple(sympy.sympify(n) for n in shape)
+    return Buffer(name, dtype, sizes, contiguous_strides(sizes), Role.INPUT)
 
 
 def proposed(template: Template, k: Kernel, points: Sequence[Sizes], on: Target) -> tuple[Params, ...]:

@@ -6,26 +6,20 @@ from dataclasses import dataclass, replace
 
 import pytest
 import sympy
-from tests.python.cpp.dynamic import check_sizes, proposed
+from tests.python.cpp.dynamic import check_sizes, made, proposed
 from tests.python.cpp.running import F32, I, J, K, R, target
 from tests.python.nests import kernel
 
 from mkwrap.codegen.cpp import matmul, matmul_dot
 from mkwrap.codegen.template import Template
 from mkwrap.ir.build import BodyBuilder
-from mkwrap.ir.index import FloorDiv, Mod, contiguous_strides, size_symbol
-from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Role
+from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.ir.nodes import Axis, Expr, Nest
 from mkwrap.stages import Kernel
 
 pytestmark = pytest.mark.toolchain
 B, S = size_symbol("batch"), size_symbol("seq")
 TEMPLATES = pytest.mark.parametrize("template", [matmul.TEMPLATE, matmul_dot.TEMPLATE], ids=lambda t: t.name)
-
-
-def made(name: str, *shape: Expr | int, strides: tuple[Expr | int, ...] | None = None) -> Buffer:
-    sizes = tuple(sympy.sympify(n) for n in shape)
-    steps = contiguous_strides(sizes) if strides is None else tuple(sympy.sympify(s) for s in strides)
-    return Buffer(name, F32, sizes, steps, Role.INPUT)
 
 
 @dataclass(frozen=True)
