@@ -10,10 +10,17 @@ from mkwrap.ir.analysis import defined, index_exprs
 from mkwrap.ir.nodes import Buffer, Expr, Nest
 from mkwrap.stages import Kernel
 
+_LARGE = 4096
+
 
 def buffers_of(kernel: Kernel) -> Mapping[str, Buffer]:
     """Return a kernel's parameters by name."""
     return {parameter.buffer.name: parameter.buffer for parameter in kernel.parameters}
+
+
+def magnitude(size: Expr) -> int:
+    """Return what a size counts as where only order matters: dynamic ones are large."""
+    return int(size.subs(dict.fromkeys(size.free_symbols, _LARGE)))
 
 
 def size_symbols(nest: Nest, buffers: Iterable[Buffer]) -> tuple[sympy.Symbol, ...]:

@@ -136,6 +136,11 @@ class Body:
         """Spell an expression over positions, sizes and values."""
         return expr_text(expr, self._names(expr), self._ranges)
 
+    def atom(self, size: int | Expr) -> str:
+        """Spell a size as an operand."""
+        expr = sympy.sympify(size)
+        return self.text(expr) if expr.is_Atom else f"({self.text(expr)})"
+
     def extent(self, dim: Dim) -> str:
         """Spell the number of positions along a dimension, as a mask compares with it."""
         text = self.text(dim.numel)

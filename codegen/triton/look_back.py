@@ -17,14 +17,15 @@ from mkwrap.codegen.template import Template
 from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.loops import cut, scan_levels
 from mkwrap.codegen.triton.module import Formal, formals_of, function, source, workspace_formal
+from mkwrap.codegen.triton.pointwise import max_one
 from mkwrap.codegen.triton.rows import Rows, rows_of, streams, write_elements, write_rows
 from mkwrap.codegen.triton.scans import Form, Texts, write_combined, write_fold, write_last
 from mkwrap.codegen.triton.spelling import TYPES
-from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
+from mkwrap.codegen.triton.tile import Tile, ceil_div, plain, power_of_two
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import scans
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Scan
+from mkwrap.ir.nodes import Expr, Scan
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # The shortest rows, in tiles, and the most tiles of rows per multiprocessor: beyond them a tile has nobody to wait for.
@@ -51,13 +52,13 @@ class Plan:
 
     rows: Rows
     tile: Tile
-    chunks: int
-    tiles: int
+    chunks: int | Expr
+    tiles: int | Expr
     window: int
     counter: Formal
     states: dict[str, tuple[Formal, ...]]
     """Per scan (its first result) and word of a state: chunks × tiles × rows of a tile."""
-    workspace_bytes: int
+    workspace_bytes: int | Expr
 
     @property
     def width(self) -> int:
@@ -65,9 +66,9 @@ class Plan:
         return self.tile.dims[0].block
 
     @property
-    def pitch(self) -> int:
+    def pitch(self) -> int | Expr:
         """Words from a chunk to the next: rows that only fill up the last tile have states too."""
-        return self.tiles * self.width
+        return plain(self.tiles * self.width)
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
@@ -95,10 +96,11 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     (loop,) = cut(plan.rows.nest).loops
     with writer.indented():
         writer.line(f'ticket = tl.atomic_add({plan.counter.name}, 1, sem="relaxed")')
-        writer.line(f"chunk = ticket // {plan.tiles}")
-        write_rows(body, f"(ticket % {plan.tiles}){body.int64}")
+        tiles = body.atom(plan.tiles)
+        writer.line(f"chunk = ticket // {tiles}")
+        write_rows(body, f"(ticket % {tiles}){body.int64}")
         write_elements(body, f"chunk{body.int64} * {plan.tile.dims[1].block}")
-        writer.line(f"slot = (ticket % {plan.tiles}) * {plan.width} + tl.arange(0, {plan.width})[:, None]")
+        writer.line(f"slot = (ticket % {tiles}) * {plan.width} + tl.arange(0, {plan.width})[:, None]")
         writer.line(f"lane = tl.arange(0, {plan.window})[None, :]")
         body.emit(loop.rows)
         for instruction in loop.elements:
@@ -109,30 +111,29 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         body.emit(loop.stores)
     states = [formal for formals in plan.states.values() for formal in formals]
     formals = (*formals_of(kernel, plan.rows.nest.body, plan.rows.sizes), plan.counter, *states)
-    made = function(writer, formals, plan.chunks * plan.tiles, body.needs, variant.params)
+    made = function(writer, formals, plain(plan.chunks * plan.tiles), body.needs, variant.params)
     return replace(source(kernel, variant, [made], plan.workspace_bytes), zero_workspace=True)
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
     rows = rows_of(kernel, variant.params)
     assert rows is not None
-    assert rows.rows is not None
-    assert rows.length is not None
     params = dict(variant.params)
     x_block, r_block = int(params["x"]), int(params["r"])
-    chunks, tiles = max(int(ceil_div(rows.length, r_block)), 1), max(int(ceil_div(rows.rows, x_block)), 1)
+    tile = rows.tile(x_block, r_block)
+    tiles, chunks = (max_one(ceil_div(dim.numel, dim.block)) for dim in tile.dims)
     window = max(int(params["num_warps"]) * _WARP // x_block, _LEAST_WINDOW)
     counter = workspace_formal("counter", DType.INT32, 0)
     states: dict[str, tuple[Formal, ...]] = {}
-    place = _ALIGNMENT
+    place: int | Expr = _ALIGNMENT
     for scan in scans(rows.nest):
         words = []
         for name in _pieces(rows.form(scan)):
             words.append(workspace_formal(f"{scan.dests[0]}_state_{name}", DType.INT64, place))
             size = chunks * tiles * x_block * DType.INT64.itemsize
-            place += int(ceil_div(size, _ALIGNMENT)) * _ALIGNMENT
+            place = plain(place + ceil_div(size, _ALIGNMENT) * _ALIGNMENT)
         states[scan.dests[0]] = tuple(words)
-    return Plan(rows, rows.tile(x_block, r_block), chunks, tiles, window, counter, states, place)
+    return Plan(rows, tile, chunks, tiles, window, counter, states, place)
 
 
 def _pieces(form: Form) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ def _write_scan(body: Body, plan: Plan, scan: Scan) -> None:
 
 def _write_publish(body: Body, plan: Plan, scan: Scan, parts: Texts, flag: str) -> None:
     """Write a state with its flag, a word at a time."""
-    form, place = body.form(scan), f"(chunk * {plan.pitch} + slot)"
+    form, place = body.form(scan), f"(chunk * {body.atom(plan.pitch)} + slot)"
     words: list[str] = []
     for text, part in zip(parts, form.parts, strict=True):
         kind = "tl.int32" if part.dtype.itemsize == 4 else "tl.int64"
@@ -183,7 +184,7 @@ def _write_window(body: Body, plan: Plan, scan: Scan, held: Texts) -> None:
     line(f"{stem}_at = {stem}_end - {plan.window} + lane")
     words = []
     for name, formal in zip(_pieces(form), plan.states[stem], strict=True):
-        place = f"({stem}_at * {plan.pitch} + slot)"
+        place = f"({stem}_at * {body.atom(plan.pitch)} + slot)"
         words.append(f"{stem}_word_{name}")
         line(f"{words[-1]} = tl.load({formal.name} + {place}, {stem}_at >= 0, other={_ALL}, volatile=True)")
     low, high = _write_flags(body, plan, stem, words)

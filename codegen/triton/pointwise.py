@@ -16,6 +16,7 @@ from mkwrap.codegen.triton.sizes import sizes_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, power_of_two, static
 from mkwrap.codegen.writer import Writer
+from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
@@ -86,7 +87,7 @@ def _positions(body: Body) -> None:
     rest = "program"
     dims = body.tile.dims
     for k, dim in reversed(list(enumerate(dims))):
-        count = body.text(sympy.sympify(ceil_div(dim.numel, dim.block or 1)))
+        count = body.atom(ceil_div(dim.numel, dim.block or 1))
         # A grid of no points still runs one program.
         place = rest if k == 0 else f"{rest} % {count}" if count != "0" else "0"
         if dim.block:
@@ -157,7 +158,10 @@ def render_plane(kernel: Kernel, variant: Variant, device: Device) -> Source:
     buffers = buffers_of(kernel)
     nest = by_descending_stride(kernel.nest, buffers)
     plane = _plane(nest, buffers)
-    assert plane is not None
+    if plane is None:
+        raise DynamicShapeError(
+            f"{kernel.name} is contiguous along two axes at some of its sizes, but not at all of them"
+        )
     dims = [Dim("outer", plane.outer, 0, False)] if plane.outer else []
     for name, axes in (("y", plane.y), ("x", plane.x)):
         block, extent = int(params[name]), static([axis.extent for axis in axes])

@@ -9,18 +9,15 @@ from mkwrap.codegen.parameters import buffers_of
 from mkwrap.codegen.triton.spelling import NARROW_FLOATS
 from mkwrap.codegen.triton.tile import static
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Axis
 from mkwrap.stages import Kernel
 
 _THIN = 8
 
 
 @dataclass(frozen=True)
-class Product:
-    """A kernel as C[batch, m, n] = epilogue(Σ_k A · B), with static extents."""
+class Extents:
+    """Sizes of a product of at least one element."""
 
-    kernel: Kernel
-    roles: MatmulRoles
     batch: int
     m: int
     n: int
@@ -30,6 +27,15 @@ class Product:
     def thin(self) -> bool:
         """Whether so few rows or columns are asked for that reading the matrix is all the work."""
         return min(self.m, self.n) <= _THIN
+
+
+@dataclass(frozen=True)
+class Product:
+    """A kernel as C[batch, m, n] = epilogue(Σ_k A · B); `extents` is None where one of them is dynamic."""
+
+    kernel: Kernel
+    roles: MatmulRoles
+    extents: Extents | None
 
     @property
     def tensor_cores(self) -> bool:
@@ -43,23 +49,19 @@ class Product:
 
 
 def product_of(kernel: Kernel) -> Product | None:
-    """Read a kernel as a matrix product, or return None where it is none or has dynamic or empty extents."""
+    """Read a kernel as a matrix product, or return None where it is none or has no elements."""
     nest = split_axes(kernel.nest)
     roles = matmul_roles(nest, buffers_of(kernel))
     if roles is None:
         return None
-    extents = [_extent(axes) for axes in (roles.batch, roles.m, roles.n, roles.k)]
-    if any(extent is None or extent == 0 for extent in extents):
+    batch, m, n, k = (static([axis.extent for axis in axes]) for axes in (roles.batch, roles.m, roles.n, roles.k))
+    if 0 in (batch, m, n, k):
         return None
-    batch, m, n, k = (extent or 0 for extent in extents)
-    return Product(replace(kernel, nest=nest), roles, batch, m, n, k)
+    known = None if batch is None or m is None or n is None or k is None else Extents(batch, m, n, k)
+    return Product(replace(kernel, nest=nest), roles, known)
 
 
 def reduces_better(kernel: Kernel) -> bool:
-    """Whether the reduction templates suit a kernel: it is no matrix product, or a thin one."""
+    """Whether the reduction templates suit a kernel: it is no matrix product, or a thin one, or one of unknown size."""
     product = product_of(kernel)
-    return product is None or product.thin
-
-
-def _extent(axes: tuple[Axis, ...]) -> int | None:
-    return static([axis.extent for axis in axes])
+    return product is None or product.extents is None or product.extents.thin

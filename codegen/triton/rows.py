@@ -15,11 +15,13 @@ from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.scans import Form, form_of
 from mkwrap.codegen.triton.sizes import Sizes, sizes_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
-from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, static
+from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, plain, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, scans, sorts, value_dtypes
-from mkwrap.ir.nodes import Buffer, Nest, Reduce, Scan
-from mkwrap.stages import Device, Kernel, Params
+from mkwrap.ir.nodes import Buffer, Expr, Nest, Reduce, Scan
+from mkwrap.stages import Device, Guard, Kernel, Params
+
+_MOST_PARTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,20 @@ def write_collapsed(body: Body, rows: Rows, reduce: Reduce, parts: tuple[str, ..
     for dest, text, dtype in zip(reduce.dests, fold.result_texts(names), fold.results, strict=True):
         body.writer.line(f"{dest} = {text}")
         body.define(dest, dest, dtype, frozenset({"x"}))
+
+
+def chunked(dim: Dim, chunks: int) -> tuple[int | Expr, int]:
+    """Cut a row into at most so many chunks: elements of each (a multiple of the tile's), and how many there are.
+
+    Of a dynamic length there are as many as asked for, and the last ones may begin beyond its end.
+    """
+    chunk = plain(ceil_div(ceil_div(dim.numel, chunks), dim.block) * dim.block)
+    return chunk, int(ceil_div(dim.numel, chunk)) if isinstance(chunk, int) else chunks
+
+
+def part_guards(dim: Dim, chunks: int) -> tuple[Guard, ...]:
+    """What keeps a part per chunk of dynamically many rows from filling the memory."""
+    return () if dim.numel.is_Integer else (Guard(chunks * dim.numel, most=_MOST_PARTS),)
 
 
 def row_blocks(rows: Rows, x_block: int) -> int | None:

@@ -13,12 +13,12 @@ from mkwrap.codegen.triton.body import Body
 from mkwrap.codegen.triton.looped import ahead, write_loop
 from mkwrap.codegen.triton.loops import closure, cut, scan_levels
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
-from mkwrap.codegen.triton.rows import Rows, rows_of, write_elements, write_program, write_rows
+from mkwrap.codegen.triton.rows import Rows, chunked, part_guards, rows_of, write_elements, write_program, write_rows
 from mkwrap.codegen.triton.scans import Texts, write_fold
-from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, power_of_two
+from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, plain, power_of_two
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import element_level, scans
-from mkwrap.ir.nodes import Instruction, Scan
+from mkwrap.ir.nodes import Expr, Instruction, Scan
 from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # (length of a row, elements of a chunk) below which a second launch costs more than it brings.
@@ -39,17 +39,20 @@ _OUTER_HEAVY = ((32, 32, 4, 8), (64, 32, 8, 4))
 
 @dataclass(frozen=True)
 class Plan:
-    """Chunks per row, elements per chunk (a multiple of the tile's), and where each scan's totals lie."""
+    """Chunks per row, elements per chunk (a multiple of the tile's), and where each scan's totals lie.
+
+    Of a dynamic length, the last chunks may have no elements.
+    """
 
     rows: Rows
     levels: tuple[tuple[Scan, ...], ...]
     tile: Tile
     chunks: int
-    chunk: int
-    tiles: int
+    chunk: int | Expr
+    tiles: int | Expr
     formals: dict[str, tuple[Formal, ...]]
     """Per scan (its first result), the workspace arguments of its parts, each (chunks − 1) × rows."""
-    workspace_bytes: int
+    workspace_bytes: int | Expr
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
@@ -77,38 +80,38 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     plan = _plan(kernel, variant)
     functions = [_totals_function(kernel, plan, level, variant.params) for level in range(len(plan.levels))]
     functions.append(_scan_function(kernel, plan, variant.params))
-    return source(kernel, variant, functions, plan.workspace_bytes)
+    guards = part_guards(plan.tile.dims[0], plan.chunks)
+    return source(kernel, variant, functions, plan.workspace_bytes, guards)
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
     rows = rows_of(kernel, variant.params)
     assert rows is not None
-    assert rows.rows is not None
-    assert rows.length is not None
     params = dict(variant.params)
-    x_block, r_block = int(params["x"]), int(params["r"])
-    chunk = int(ceil_div(int(ceil_div(rows.length, int(params["chunks"]))), r_block)) * r_block
-    chunks = int(ceil_div(rows.length, chunk))
+    tile = rows.tile(int(params["x"]), int(params["r"]))
+    x, r = tile.dims
+    chunk, chunks = chunked(r, int(params["chunks"]))
     formals: dict[str, tuple[Formal, ...]] = {}
-    place = 0
+    place: int | Expr = 0
     for scan in scans(rows.nest):
         form = rows.form(scan)
         parts = []
         for name, part in zip(form.names(f"{scan.dests[0]}_chunks"), form.parts, strict=True):
             parts.append(workspace_formal(name, part.dtype, place))
-            size = (chunks - 1) * rows.rows * part.dtype.itemsize
-            place += int(ceil_div(size, _ALIGNMENT)) * _ALIGNMENT
+            size = (chunks - 1) * x.numel * part.dtype.itemsize
+            place = plain(place + ceil_div(size, _ALIGNMENT) * _ALIGNMENT)
         formals[scan.dests[0]] = tuple(parts)
-    tiles = int(ceil_div(rows.rows, x_block))
-    return Plan(rows, scan_levels(rows.nest), rows.tile(x_block, r_block), chunks, chunk, tiles, formals, place)
+    tiles = ceil_div(x.numel, x.block)
+    return Plan(rows, scan_levels(rows.nest), tile, chunks, chunk, tiles, formals, place)
 
 
 def _totals_function(kernel: Kernel, plan: Plan, level: int, params: Params) -> Function:
     """The launch that combines every chunk but the last of each row, which nothing follows."""
     writer = Writer()
     x, r = plan.tile.dims
-    # The last chunk alone may run past the end.
-    body = plan.rows.body(writer, Tile((x, Dim(r.name, r.axes, r.block, masked=False))))
+    # The last chunk alone may run past the end. Of a dynamic length others may, but nobody asks for their totals.
+    dynamic = plan.rows.length is None
+    body = plan.rows.body(writer, Tile((x, Dim(r.name, r.axes, r.block, masked=dynamic))))
     own = plan.levels[level]
     nest = plan.rows.nest
     inner = element_level(nest)
@@ -120,8 +123,10 @@ def _totals_function(kernel: Kernel, plan: Plan, level: int, params: Params) -> 
         for scan in (scan for scans_below in plan.levels[:level] for scan in scans_below):
             _write_carry(body, plan, scan)
         lanes = {scan: _write_start(body, plan, scan) for scan in own}
-        writer.line("begin = chunk" + body.int64 + f" * {plan.chunk}")
-        writer.line(f"for start in tl.range(begin, begin + {plan.chunk}, {r.block}):")
+        span = body.atom(plan.chunk)
+        end = f"tl.minimum(begin + {span}, {body.text(r.numel)})" if dynamic else f"begin + {span}"
+        writer.line(f"begin = chunk{body.int64} * {span}")
+        writer.line(f"for start in tl.range(begin, {end}, {r.block}):")
         with writer.indented():
             write_elements(body, "start")
             body.emit(elements)
@@ -143,8 +148,9 @@ def _scan_function(kernel: Kernel, plan: Plan, params: Params) -> Function:
         body.emit(loop.rows)
         for scan in scans(plan.rows.nest):
             _write_carry(body, plan, scan)
-        writer.line("begin = chunk" + body.int64 + f" * {plan.chunk}")
-        end = f"tl.minimum(begin + {plan.chunk}, {plan.rows.length})"
+        span = body.atom(plan.chunk)
+        writer.line(f"begin = chunk{body.int64} * {span}")
+        end = f"tl.minimum(begin + {span}, {body.text(plan.tile.dims[1].numel)})"
         write_loop(body, plan.rows, loop, ("begin", end), ahead(dict(params)))
     formals = _formals(kernel, plan, (*loop.rows, *loop.elements, *loop.stores), len(plan.levels))
     return function(writer, formals, plan.tiles * plan.chunks, body.needs, params)
@@ -175,7 +181,7 @@ def _write_carry(body: Body, plan: Plan, scan: Scan) -> None:
     masks = " & ".join([f"({stem}_before >= 0)", *body.masks(frozenset({"x"}))])
     names = form.names(f"{stem}_held")
     for name, formal, part in zip(names, plan.formals[stem], form.parts, strict=True):
-        place = f"({stem}_before * {plan.rows.rows} + x)"
+        place = f"({stem}_before * {body.atom(plan.tile.dims[0].numel)} + x)"
         line(f"{name} = tl.load({formal.name} + {place}, {masks}, other={part.neutral})")
     body.carries[stem] = write_fold(body.writer, form, f"{stem}_carry", names, lanes)
 
@@ -211,7 +217,7 @@ def _write_total(body: Body, plan: Plan, scan: Scan, lanes: Texts) -> None:
         body.writer.line(f"{', '.join(names)} = {form.fold(lanes)}")
     mask = "".join(f", {mask}" for mask in body.masks(frozenset({"x"})))
     for name, formal in zip(names, plan.formals[stem], strict=True):
-        body.writer.line(f"tl.store({formal.name} + (chunk * {plan.rows.rows} + x), {name}{mask})")
+        body.writer.line(f"tl.store({formal.name} + (chunk * {body.atom(plan.tile.dims[0].numel)} + x), {name}{mask})")
 
 
 SCAN_CHUNKS = Template("scan_chunks", space, render, also=frozenset({Scan}))

@@ -13,6 +13,7 @@ import sympy
 
 from mkwrap.codegen.matmul_roles import matmul_roles, split_axes
 from mkwrap.codegen.parameters import buffers_of, size_symbols
+from mkwrap.codegen.template import open_guards
 from mkwrap.codegen.triton.indexing import over_position
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
 from mkwrap.codegen.triton.tile import INT32_LIMIT
@@ -27,6 +28,8 @@ _VECTOR_BYTES = 16
 _SLACK = 1 << 20
 """The largest tile: positions may overhang the end of a row by so much."""
 _MOST_INDEX = INT32_LIMIT - _SLACK
+_MOST_DYNAMIC = INT32_LIMIT - (1 << 28)
+"""Of dynamic sizes: rows cut into a fixed number of chunks may end that many tiles beyond their end."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def sizes_of(kernel: Kernel, params: Params) -> Sizes:
 
 def index_guards(spans: Iterable[Expr]) -> tuple[Guard, ...]:
     """Guards under which positions and offsets up to these fit int32, tiles that overhang included."""
-    return tuple(Guard(span, most=_MOST_INDEX) for span in spans if not span.is_Integer)
+    return tuple(Guard(span, most=_MOST_DYNAMIC) for span in spans if not span.is_Integer)
 
 
 def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, ...]:
@@ -93,8 +96,7 @@ def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, .
     spans = _spans(kernel.nest, buffers.values())
     found: list[Params] = [(("divisible", True),)] if _multiples(kernel) else []
     found.append(())
-    always_wide = any(_exceeds(span) for span in spans)
-    if not always_wide and any(not span.free_symbols <= limits.keys() or _exceeds(span.subs(limits)) for span in spans):
+    if not any(_exceeds(span) for span in spans) and open_guards(index_guards(spans), limits):
         found.append((("wide", True),))
     return tuple(found)
 

@@ -18,14 +18,23 @@ from mkwrap.codegen.triton.loops import Loop, Loops, cut, races_when_split
 from mkwrap.codegen.triton.module import Formal, Function, formals_of, function, source, workspace_formal
 from mkwrap.codegen.triton.online import online
 from mkwrap.codegen.triton.pointwise import max_one
-from mkwrap.codegen.triton.rows import Rows, rows_of, suited_rows, write_collapsed, write_program, write_rows
-from mkwrap.codegen.triton.tile import Tile, ceil_div, power_of_two
+from mkwrap.codegen.triton.rows import (
+    Rows,
+    chunked,
+    part_guards,
+    rows_of,
+    suited_rows,
+    write_collapsed,
+    write_program,
+    write_rows,
+)
+from mkwrap.codegen.triton.tile import Tile, ceil_div, plain, power_of_two
 from mkwrap.codegen.triton.walk import walk_of, ways
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Instruction, Load, Reduce, Store
-from mkwrap.stages import Device, Kernel, Params, Source, Variant
+from mkwrap.ir.nodes import Expr, Instruction, Load, Reduce, Store
+from mkwrap.stages import Device, Guard, Kernel, Params, Source, Variant
 
 # (length of a row, elements of a chunk) below which a second launch costs more than it brings.
 _LEAST_INNER = (8192, 1024)
@@ -37,21 +46,25 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """Chunks per row, elements per chunk (a multiple of the tile's), and where each reduction's parts lie."""
+    """Chunks per row, elements per chunk (a multiple of the tile's), and where each reduction's parts lie.
+
+    Of a dynamic length, the last chunks may have no elements.
+    """
 
     rows: Rows
     loops: Loops
     tile: Tile
     chunks: int
-    chunk: int
-    tiles: int
+    chunk: int | Expr
+    tiles: int | Expr
     formals: dict[str, tuple[Formal, ...]]
     """Per reduction (its first result), the workspace arguments of its parts, each chunks × rows."""
     counters: Formal | None
     """`single`: per tile of rows, the programs that are done."""
     kept: tuple[Formal, ...]
     """`keep`: the workspace of the value kept between loops, if it needs one."""
-    workspace_bytes: int
+    workspace_bytes: int | Expr
+    guards: tuple[Guard, ...]
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
@@ -107,13 +120,13 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     plan = _plan(kernel, variant)
     if plan.counters is not None:
         only = _single_function(kernel, plan, plan.counters, variant.params)
-        return replace(source(kernel, variant, [only], plan.workspace_bytes), zero_workspace=True)
+        return replace(source(kernel, variant, [only], plan.workspace_bytes, plan.guards), zero_workspace=True)
     functions = []
     for number, loop in enumerate(plan.loops.loops):
         functions.append(_chunk_function(kernel, plan, number, loop, variant.params))
     if plan.loops.loops[-1].reduces:
         functions.append(_row_function(kernel, plan, variant.params))
-    return source(kernel, variant, functions, plan.workspace_bytes)
+    return source(kernel, variant, functions, plan.workspace_bytes, plan.guards)
 
 
 def _plan(kernel: Kernel, variant: Variant) -> Plan:
@@ -121,15 +134,13 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
     assert found is not None
     walk = walk_of(found, variant.params)
     rows, loops = walk.rows, walk.loops
-    assert rows.rows is not None
-    assert rows.length is not None
     params = dict(variant.params)
-    x_block, r_block = int(params["x"]), int(params["r"])
-    chunk = int(ceil_div(int(ceil_div(rows.length, int(params["chunks"]))), r_block)) * r_block
-    chunks = int(ceil_div(rows.length, chunk))
-    tiles = int(ceil_div(rows.rows, x_block))
+    tile = rows.tile(int(params["x"]), int(params["r"]))
+    x, r = tile.dims
+    chunk, chunks = chunked(r, int(params["chunks"]))
+    tiles = ceil_div(x.numel, x.block)
     formals: dict[str, tuple[Formal, ...]] = {}
-    place = 0
+    place: int | Expr = 0
     counters = None
     if params.get("single", False):
         counters = workspace_formal("counters", DType.INT32, 0)
@@ -140,15 +151,16 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
             parts = []
             for name, part in zip(fold.names(f"{reduce.dests[0]}_chunks"), fold.parts, strict=True):
                 parts.append(workspace_formal(name, part.dtype, place))
-                place += _aligned(chunks * rows.rows * part.dtype.itemsize)
+                place += _aligned(chunks * x.numel * part.dtype.itemsize)
             formals[reduce.dests[0]] = tuple(parts)
     kept = walk.formals(place)
-    place += _aligned(int(walk.workspace_bytes))
-    return Plan(rows, loops, rows.tile(x_block, r_block), chunks, chunk, tiles, formals, counters, kept, place)
+    place += _aligned(walk.workspace_bytes)
+    guards = (*walk.guards, *part_guards(x, chunks))
+    return Plan(rows, loops, tile, chunks, chunk, tiles, formals, counters, kept, place, guards)
 
 
-def _aligned(size: int) -> int:
-    return int(ceil_div(size, _ALIGNMENT)) * _ALIGNMENT
+def _aligned(size: int | Expr) -> int | Expr:
+    return plain(ceil_div(size, _ALIGNMENT) * _ALIGNMENT)
 
 
 def _chunk_function(kernel: Kernel, plan: Plan, number: int, loop: Loop, params: Params) -> Function:
@@ -222,8 +234,9 @@ def _write_chunk(body: Body, plan: Plan, loop: Loop, params: Params, earlier: Se
     write_rows(body, f"(program // {plan.chunks})")
     used = _write_earlier(body, plan, earlier)
     body.emit(loop.rows)
-    line(f"begin = chunk * {plan.chunk}")
-    end = f"tl.minimum(begin + {plan.chunk}, {plan.rows.length})"
+    span = body.atom(plan.chunk)
+    line(f"begin = chunk * {span}")
+    end = f"tl.minimum(begin + {span}, {body.text(plan.tile.dims[1].numel)})"
     write_loop(body, plan.rows, loop, ("begin", end), ahead(dict(params)))
     for reduce in loop.reduces:
         _write_parts(body, plan, reduce)
@@ -257,7 +270,9 @@ def _write_merged(body: Body, plan: Plan, reduce: Reduce) -> None:
     names = fold.names(f"{reduce.dests[0]}_all")
     for name, formal, part in zip(names, plan.formals[reduce.dests[0]], fold.parts, strict=True):
         condition = f", {' & '.join(masks)}, other={part.neutral}" if masks else ""
-        body.writer.line(f"{name} = tl.load({formal.name} + (part * {plan.rows.rows} + x){condition})")
+        body.writer.line(
+            f"{name} = tl.load({formal.name} + (part * {body.atom(plan.tile.dims[0].numel)} + x){condition})"
+        )
     write_collapsed(body, plan.rows, reduce, names)
 
 
@@ -269,7 +284,7 @@ def _write_parts(body: Body, plan: Plan, reduce: Reduce) -> None:
     body.writer.line(f"{', '.join(names)} = {collapsed}")
     mask = "".join(f", {mask}" for mask in body.masks(frozenset({"x"})))
     for name, formal in zip(names, plan.formals[reduce.dests[0]], strict=True):
-        body.writer.line(f"tl.store({formal.name} + (chunk * {plan.rows.rows} + x), {name}{mask})")
+        body.writer.line(f"tl.store({formal.name} + (chunk * {body.atom(plan.tile.dims[0].numel)} + x), {name}{mask})")
 
 
 SPLIT = Template("split", space, render)

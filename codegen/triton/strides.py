@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import sympy
 
+from mkwrap.codegen.parameters import magnitude
 from mkwrap.ir.analysis import loads, reduces, scans, sorts, stores
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
 
@@ -40,8 +41,7 @@ def main_access(nest: Nest, buffers: Mapping[str, Buffer]) -> Load | Store | Non
     for access in accesses:
         strides = access_strides(nest, buffers, access)
         points = sympy.Mul(*[extents[symbol] for symbol, stride in strides.items() if stride != 0])
-        # A dynamic size counts as a large one.
-        size = int(points.subs(dict.fromkeys(points.free_symbols, 4096))) * buffers[access.buffer].dtype.itemsize
+        size = magnitude(points) * buffers[access.buffer].dtype.itemsize
         if best is None or size > best[0]:
             best = (size, access)
     return best[1] if best else None
@@ -67,9 +67,9 @@ def _ordered(axes: Sequence[Axis], strides: Strides) -> tuple[Axis, ...]:
 
     def key(axis: Axis) -> tuple[int, int]:
         stride = strides.get(axis.symbol)
-        if stride is None or not stride.is_Integer or stride == 0:
+        if stride is None or stride == 0:
             return (0, 0)
-        return (1, -abs(int(stride)))
+        return (1, -abs(magnitude(stride)))
 
-    known = all((s := strides.get(axis.symbol)) is not None and s.is_Integer for axis in axes if axis.extent != 1)
+    known = all(strides.get(axis.symbol) is not None for axis in axes if axis.extent != 1)
     return tuple(sorted(axes, key=key)) if known else tuple(axes)

@@ -27,7 +27,7 @@ S0, S1, S2 = (size_symbol(name) for name in ("s0", "s1", "s2"))
 SMALL = {S0: 4096, S1: 4096, S2: 4096}
 DIVISIBLE: Params = (("divisible", True),)
 WIDE: Params = (("wide", True),)
-MOST = 2**31 - 1 - 2**20
+MOST = 2**31 - 1 - 2**28
 
 
 def written(kernel: Kernel, params: Params, template: str = "looped", device: Device = H100) -> Source:

@@ -1,85 +1,188 @@
-"""Dynamic sizes are arguments of the kernel: one text for all of them."""
+"""Dynamic sizes: every template's texts, for the params it offers at points and in every form, against the oracle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product as pairs
 from pathlib import Path
 
 import pytest
 import sympy
-import torch
 
-from mkwrap.ir.build import BodyBuilder
+from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import contiguous_strides, size_symbol
-from mkwrap.ir.nodes import Axis, Buffer, Nest, Role
-from mkwrap.stages import Binary, Kernel, SizeArgument
+from mkwrap.ir.index import size_symbol
+from mkwrap.stages import Binary, Kernel, Source, Variant
 from mkwrap.toolchain.cubin import compile_source
-from tests.python.nests import kernel
+from tests.python.nests import Size
+from tests.python.triton import nests
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import F32, H100, I0, R0
-from tests.python.triton.oracle import sources
+from tests.python.triton.nests import BF16, F64, H100
+from tests.python.triton.oracle import Memory, answer, compare, copy, fill
 
-ROWS, LENGTH = size_symbol("s0"), size_symbol("s1")
-
-
-def symbolic_softmax(length: sympy.Expr) -> Kernel:
-    body = BodyBuilder()
-    x = body.load("arg0", F32, (I0, R0))
-    (top,) = body.reduce("maximum", x)
-    e = body.compute("exp", body.compute("sub", x, top))
-    body.store("arg1", (I0, R0), body.compute("div", e, body.reduce("sum", e)[0]))
-    nest = Nest("softmax", (Axis(I0, ROWS),), (Axis(R0, length),), body.body())
-    shape = (ROWS, length)
-    geometry = [Buffer(name, F32, shape, contiguous_strides(shape), Role.INPUT) for name in ("arg0", "arg1")]
-    return kernel(nest, geometry[:1], geometry[1:])
+SYMBOLS = tuple(size_symbol(name) for name in ("s0", "s1", "s2"))
+Sizes = tuple[int, ...]
+# Few multiprocessors ask for few chunks, which the interpreter runs one after the other.
+DEVICE = replace(H100, units=4)
 
 
-def symbolic_double() -> Kernel:
-    body = BodyBuilder()
-    x = body.load("arg0", F32, (I0, R0))
-    body.store("arg1", (R0, I0), body.compute("add", x, x))
-    nest = Nest("double", (Axis(I0, ROWS), Axis(R0, LENGTH)), (), body.body())
-    there, back = (ROWS, LENGTH), (LENGTH, ROWS)
-    reads = [Buffer("arg0", F32, there, contiguous_strides(there), Role.INPUT)]
-    return kernel(nest, reads, [Buffer("arg1", F32, back, contiguous_strides(back), Role.OUTPUT)])
+@dataclass(frozen=True)
+class Case:
+    """A kernel as a function of its sizes, the points its templates are asked at, sizes to run at, the templates met."""
+
+    build: Callable[..., Kernel]
+    points: tuple[Sizes, ...]
+    sizes: tuple[Sizes, ...]
+    templates: frozenset[str]
+    tolerance: float = 1e-5
+    fill: Callable[[Kernel], Memory] = fill
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.build(*SYMBOLS[: len(self.points[0])])
 
 
-@pytest.mark.parametrize("rows", [1, 7])
-def test_dynamic_rows_have_persistent_and_looped_variants(rows: int, tmp_path: Path) -> None:
-    seen = set()
-    for source in sources(symbolic_softmax(sympy.Integer(60)), H100, most=2):
-        x = torch.randn(rows * 60)
-        got = {0: x, 1: torch.empty(rows * 60)}
-        run(source, got, tmp_path, {ROWS: rows})
-        torch.testing.assert_close(got[1].view(rows, 60), torch.softmax(x.view(rows, 60), 1))
-        assert SizeArgument(ROWS, DType.INT32) in source.launches[0].args
-        seen.add(source.variant.template)
-    assert seen == {"persistent", "looped"}
+def case(build: Callable[..., Kernel], points: Sequence[Sizes], sizes: Sequence[Sizes], templates: str) -> Case:
+    tolerance = 3e-2 if build in (matmul, batched) else 1e-5
+    filled = indices if build is gather else fill
+    return Case(build, tuple(points), tuple(sizes), frozenset(templates.split()), tolerance, filled)
 
 
-@pytest.mark.parametrize("length", [1, 100, 3000])
-def test_dynamic_rows_of_dynamic_length_are_looped(length: int, tmp_path: Path) -> None:
-    case = symbolic_softmax(LENGTH)
-    assert {source.variant.template for source in sources(case, H100)} == {"looped"}
-    for source in sources(case, H100, most=1):
-        x = torch.randn(3 * length)
-        got = {0: x, 1: torch.empty(3 * length)}
-        run(source, got, tmp_path, {ROWS: 3, LENGTH: length})
-        torch.testing.assert_close(got[1].view(3, length), torch.softmax(x.view(3, length), 1))
+def indices(kernel: Kernel) -> Memory:
+    """Integers in 0 … 6."""
+    memory = fill(kernel)
+    return {k: flat if flat.is_floating_point() else flat % 7 for k, flat in memory.items()}
 
 
-def test_dynamic_transposes(tmp_path: Path) -> None:
-    seen = set()
-    for source in sources(symbolic_double(), H100, most=1):
-        x = torch.randn(33 * 20)
-        got = {0: x, 1: torch.empty(33 * 20)}
-        run(source, got, tmp_path, {ROWS: 33, LENGTH: 20})
-        assert torch.equal(got[1].view(20, 33), 2 * x.view(33, 20).t())
-        seen.add(source.variant.template)
-    assert "pointwise" in seen
+def gather(rows: Size) -> Kernel:
+    return nests.padded_gather(rows, 40)
 
 
-def test_dynamic_sizes_compile_without_a_gpu() -> None:
-    for case in (symbolic_softmax(LENGTH), symbolic_double()):
-        for source in sources(case, H100, most=1):
-            assert isinstance(compile_source(source, H100), Binary)
+def flat(rows: Size, length: Size) -> Kernel:
+    return nests.scalar_op("exp", DType.FLOAT32, rows * length)
+
+
+def columns(rows: Size, length: Size) -> Kernel:
+    return nests.reduction("sum", rows, length, outer=True)
+
+
+def matmul(m: Size, n: Size, k: Size) -> Kernel:
+    return nests.product(m, n, k, BF16)
+
+
+def batched(batch: Size, m: Size, k: Size) -> Kernel:
+    return nests.product(m, 48, k, BF16, batch=batch, transposed=False)
+
+
+# Rows and lengths: none, one, whole blocks (64 = the block of 60), multiples of 16 and not.
+SHORT = ((0, 8), (2, 0), (1, 1), (5, 64), (3, 33), (2, 80))
+FULL = ((0, 8), (1, 1), (5, 64), (3, 33), (2, 80))
+ROWS = ((4, 60), (2, 20_000))
+COLUMNS = ((60, 60), (64, 3000))
+CASES = {
+    "softmax": case(nests.softmax, ROWS, SHORT, "persistent looped split"),
+    "softmax_columns": case(lambda n, m: nests.softmax(n, m, outer=True), COLUMNS, SHORT, "persistent looped split"),
+    "layer_norm": case(lambda n, m: nests.layer_norm(n, m, BF16), ROWS, FULL, "persistent looped split"),
+    "welford": case(nests.normalized, ROWS, SHORT, "persistent looped split"),
+    "spread": case(lambda n, m: nests.spread(n, m, "value"), ROWS, FULL, "persistent looped split"),
+    "renormalized": case(lambda n, m: nests.renormalized(n, m, softmax_too=False), ROWS, FULL, "persistent looped split"),
+    "sum": case(lambda n, m: nests.reduction("sum", n, m), ROWS, SHORT, "persistent looped split"),
+    "column_sum": case(columns, COLUMNS, SHORT, "persistent looped split"),
+    "argmax": case(lambda n, m: nests.reduction("argmax", n, m), ROWS, FULL, "persistent looped split"),
+    "two_axes": case(lambda n, m: nests.group_norm_sums(2, 3, n, m), ((4, 60), (80, 1000)), SHORT, "persistent looped split"),
+    "cumsum": case(lambda n, m: nests.scan("sum", n, m), ROWS, SHORT, "persistent looped scan_chunks split_scan"),
+    "cumsum_columns": case(
+        lambda n, m: nests.scan("sum", n, m, F64, outer=True), COLUMNS, SHORT, "persistent looped scan_chunks split_scan"
+    ),
+    "cummax": case(lambda n, m: nests.scan("cummax", n, m), ROWS, SHORT, "persistent looped scan_chunks split_scan"),
+    "linear": case(nests.associative, ROWS, SHORT, "persistent looped scan_chunks split_scan"),
+    "sort": case(nests.sort, ((4, 60),), SHORT, "persistent"),
+    "matmul": case(matmul, ((100, 100, 100),), ((0, 8, 8), (1, 1, 1), (17, 33, 65), (48, 32, 64)), "matmul"),
+    "thin": case(matmul, ((4, 64, 64),), ((0, 8, 8), (1, 1, 1), (3, 9, 65), (2, 16, 64)), "matmul persistent looped"),
+    "batched": case(batched, ((3, 40, 100),), ((1, 8, 8), (2, 0, 8), (2, 5, 0), (3, 17, 33), (2, 16, 32)), "matmul"),
+    "integers": case(lambda m, n: nests.product(m, n, 20, DType.INT8), ((40, 40),), ((0, 3), (1, 1), (17, 33)), "dot_loop"),
+    "transpose": case(nests.transpose, ((64, 64), (300, 500)), ((0, 5), (1, 1), (33, 20), (64, 16)), "plane pointwise"),
+    "pointwise": case(
+        flat, ((8, 9), (600, 5000)), ((0, 5), (1, 1), (3, 1000), (16, 48)), "pointwise"
+    ),
+    "gather": case(gather, ((7,), (3000,)), ((0,), (1,), (33,)), "pointwise"),
+}  # fmt: skip
+
+
+def offered(case: Case, most: int = 99) -> Iterator[Source]:
+    """Texts of the symbolic kernel with the params of every template at every point, in every form, each once."""
+    kernel, seen = case.kernel, set[str]()
+    for template, point in pairs(LANGUAGE.templates, case.points):
+        if not template.takes(kernel.nest):
+            continue
+        found = template.space(case.build(*point), DEVICE)[:most]
+        for params, form in pairs(found, LANGUAGE.forms(kernel, {})):
+            variant = Variant(kernel.name, template.name, (*params, *form))
+            if variant.label not in seen:
+                seen.add(variant.label)
+                yield template.render(kernel, variant, DEVICE)
+
+
+def values(sizes: Sizes) -> dict[sympy.Symbol, int]:
+    return dict(zip(SYMBOLS, sizes, strict=False))
+
+
+def allowed(source: Source, sizes: Sizes) -> bool:
+    return all(guard.holds(values(sizes)) for guard in source.guards)
+
+
+class Oracle:
+    """The answers of a case's static kernels, each computed once."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._answers: dict[Sizes, tuple[Kernel, Memory, Memory]] = {}
+
+    def check(self, source: Source, sizes: Sizes, folder: Path) -> None:
+        if sizes not in self._answers:
+            static = self._case.build(*sizes)
+            start = self._case.fill(static)
+            self._answers[sizes] = static, start, answer(static, start)
+        static, start, want = self._answers[sizes]
+        got = copy(start)
+        run(source, got, folder, values(sizes))
+        tolerance = self._case.tolerance
+        compare(static, got, want, tolerance, tolerance, f"{source.variant.label} at {sizes}")
+
+
+def run_some(case: Case, folder: Path, most: int, count: int) -> set[str]:
+    """Run each text at so many of the sizes its guards let through, every text at others; returns the templates' names."""
+    oracle, seen = Oracle(case), set[str]()
+    for number, source in enumerate(offered(case, most)):
+        legal = [sizes for sizes in case.sizes if all(guard.holds(values(sizes)) for guard in source.guards)]
+        for k in range(min(count, len(legal))):
+            oracle.check(source, legal[(number + k) % len(legal)], folder)
+            seen.add(source.variant.template)
+    return seen
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_template_and_form_is_right_at_sizes_that_no_point_named(name: str, tmp_path: Path) -> None:
+    assert run_some(CASES[name], tmp_path, most=1, count=2) == CASES[name].templates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_variant_and_form_is_right_at_a_size_that_no_point_named(name: str, tmp_path: Path) -> None:
+    assert run_some(CASES[name], tmp_path, most=99, count=1) == CASES[name].templates
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_texts_name_sizes_by_argument_and_compile_without_a_gpu(name: str) -> None:
+    """One text of every template; what is a size in the text comes as an argument."""
+    for source in one_each(CASES[name]):
+        assert isinstance(compile_source(source, H100), Binary)
+
+
+def one_each(case: Case) -> Iterator[Source]:
+    seen = set[str]()
+    for source in offered(case, most=1):
+        if source.variant.template not in seen:
+            seen.add(source.variant.template)
+            yield source
