@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import sympy
 import torch
@@ -18,8 +18,8 @@ from mkwrap.errors import DynamicShapeError
 from mkwrap.guards import GuardLines
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import narrowed
-from mkwrap.ir.signature import Relation, SymbolSpec
+from mkwrap.ir.relations import decided, narrowed
+from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
 
 Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"
 
@@ -230,8 +230,9 @@ def _specs(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr]) -> It
         if len(length.free_symbols) != 1:
             continue
         (symbol,) = length.free_symbols
-        scale, offset = length.coeff(symbol), length.subs(symbol, 0)
-        if scale * symbol + offset != length or not scale.is_Integer or not offset.is_Integer:
+        scale = length.coeff(symbol)
+        offset = sympy.expand(length - scale * symbol)
+        if not scale.is_Integer or not offset.is_Integer or scale <= 0:
             continue
         if declared.name is not None or length == symbol:
             low, high = ranges.get(symbol, (0, UNBOUNDED))
@@ -292,10 +293,26 @@ def relations_of(condition: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr], o
             left, right = (right, left) if swapped else (left, right)
             yield _simple(Relation(left, op, right, origin))
             return
+    if isinstance(condition, sympy.Or):
+        yield from _either(condition, meaning, origin)
+        return
     raise UntranslatableError(str(condition))
 
 
-_COMPARISONS: tuple[tuple[type[sympy.Basic], Literal["==", "!=", "<", "<="], bool], ...] = (
+def _either(condition: sympy.Or, meaning: Mapping[sympy.Symbol, Expr], origin: str) -> Iterator[Relation]:
+    """Yield a disjunction: nothing where a part always holds; (a − b)·(c − d) = 0 for a = b or c = d."""
+    difference: Expr = sympy.Integer(1)
+    for part in condition.args:
+        relations = list(relations_of(part, meaning, origin))
+        if all(decided(relation, {}) for relation in relations):
+            return
+        if len(relations) != 1 or relations[0].op != "==":
+            raise UntranslatableError(str(condition))
+        difference = difference * (relations[0].left - relations[0].right)
+    yield Relation(difference, "==", sympy.Integer(0), origin)
+
+
+_COMPARISONS: tuple[tuple[type[sympy.Basic], Comparison, bool], ...] = (
     (sympy.Eq, "==", False),
     (sympy.Ne, "!=", False),
     (sympy.StrictLessThan, "<", False),

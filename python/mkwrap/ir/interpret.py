@@ -6,6 +6,7 @@ Buffers are numpy arrays of the buffer's shape with any strides; bfloat16 buffer
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
@@ -72,6 +73,10 @@ class _Symbol(Protocol):
     def input_name(self) -> str: ...
     @property
     def dim(self) -> int: ...
+    @property
+    def scale(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
 
 
 class ProgramLike(Protocol):
@@ -108,7 +113,7 @@ def interpret(program: ProgramLike, inputs: Mapping[str, Array]) -> tuple[Leaf, 
 
     `inputs` maps names to arrays of the input's shape. Raises `IndexRangeError` as a run of the library would.
     """
-    sizes = {s.symbol: int(inputs[s.input_name].shape[s.dim]) for s in program.symbols}
+    sizes = sizes_of_call(program.symbols, {name: array.shape for name, array in inputs.items()})
     memory: dict[str, Array] = {}
     for name, buffer in program.buffers.items():
         if buffer.role is Role.INPUT:
@@ -133,6 +138,11 @@ def interpret(program: ProgramLike, inputs: Mapping[str, Array]) -> tuple[Leaf, 
             case _:
                 leaves.append(spec.value)
     return tuple(leaves)
+
+
+def sizes_of_call(symbols: Sequence[_Symbol], shapes: Mapping[str, Sequence[int]]) -> dict[sympy.Symbol, int]:
+    """Values of the size symbols, from the shapes of the inputs that bind them."""
+    return {s.symbol: (int(shapes[s.input_name][s.dim]) - s.offset) // s.scale for s in symbols}
 
 
 def evaluate_all(exprs: Sequence[Expr], sizes: Sizes) -> tuple[int, ...]:
@@ -234,8 +244,12 @@ class _Run:
             return np.asarray(np.floor_divide(parts[0], parts[1]))
         if isinstance(expr, Mod):
             return np.asarray(np.remainder(parts[0], parts[1]))
+        if isinstance(expr, sympy.Min | sympy.Max):
+            return functools.reduce(np.minimum if isinstance(expr, sympy.Min) else np.maximum, parts)
         if not (expr.is_Add or expr.is_Mul or (expr.is_Pow and expr.exp.is_Integer and expr.exp.is_positive)):
-            raise VerifyError(f"{self.nest.name}: the index expression {expr} has a part that is not +, ·, // or mod")
+            raise VerifyError(
+                f"{self.nest.name}: the index expression {expr} has a part that is not +, ·, //, mod, min or max"
+            )
         result = parts[0]
         for part in parts[1:]:
             result = result + part if expr.is_Add else result * part if expr.is_Mul else result**part

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import sympy
 
 from mkwrap.ir.index import FloorDiv, Mod
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.signature import Relation, SymbolSpec
+from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
 
 Limits: TypeAlias = Mapping[sympy.Symbol, tuple[int, int]]
 """Inclusive range of each size symbol."""
@@ -88,7 +88,7 @@ def narrowed(
     hold stays: it says why every call is refused.
     """
     specs = {spec.symbol: spec for spec in symbols}
-    left = list(dict.fromkeys(relations))
+    left = list(dict.fromkeys(_at_most(relation) for relation in relations))
     why: dict[sympy.Symbol, list[str]] = {}
     changed = True
     while changed:
@@ -110,6 +110,20 @@ def narrowed(
     return tuple(specs.values()), tuple(left), notes
 
 
+def _at_most(relation: Relation) -> Relation:
+    """Write x = min(x, y) as x ≤ y, x = max(x, y) as y ≤ x, and n ≤ ⌊x / m⌋ as n·m ≤ x."""
+    if relation.op == "<=" and relation.left.is_Integer and isinstance(relation.right, FloorDiv):
+        return Relation(relation.left * relation.right.args[1], "<=", relation.right.args[0], relation.origin)
+    if relation.op != "==":
+        return relation
+    for one, other in ((relation.left, relation.right), (relation.right, relation.left)):
+        if isinstance(other, sympy.Min | sympy.Max) and one in other.args:
+            rest = other.func(*[arg for arg in other.args if arg != one])
+            low, high = (one, rest) if isinstance(other, sympy.Min) else (rest, one)
+            return Relation(low, "<=", high, relation.origin)
+    return relation
+
+
 def _narrowing(before: SymbolSpec, after: SymbolSpec, origins: Sequence[str]) -> str:
     places = "; ".join(dict.fromkeys(origin for origin in origins if origin))
     change = f"at least {after.low}" if after.low != before.low else f"at most {after.high}"
@@ -125,8 +139,9 @@ def _bound(relation: Relation, specs: Mapping[sympy.Symbol, SymbolSpec]) -> tupl
         return None
     (symbol,) = difference.free_symbols
     spec = specs.get(symbol)
-    factor, rest = difference.coeff(symbol), difference.subs(symbol, 0)
-    if spec is None or not factor.is_Integer or not rest.is_Integer or factor * symbol + rest != difference:
+    factor = difference.coeff(symbol)
+    rest = sympy.expand(difference - factor * symbol)
+    if spec is None or not factor.is_Integer or factor == 0 or not rest.is_Integer:
         return None
     low, high = _solved(relation.op, int(factor), int(rest), spec.low, spec.high)
     if (low, high) == (spec.low, spec.high) or low > high:
@@ -134,7 +149,7 @@ def _bound(relation: Relation, specs: Mapping[sympy.Symbol, SymbolSpec]) -> tupl
     return spec, low, high
 
 
-def _solved(op: Literal["==", "!=", "<", "<="], factor: int, rest: int, low: int, high: int) -> tuple[int, int]:
+def _solved(op: Comparison, factor: int, rest: int, low: int, high: int) -> tuple[int, int]:
     """Return the part of low … high where factor·x + rest op 0, as far as that is a range."""
     if op == "!=":
         if rest % factor == 0:

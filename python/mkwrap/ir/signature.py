@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
 
 if TYPE_CHECKING:
     import sympy
+
+
+Comparison: TypeAlias = Literal["==", "!=", "<", "<="]
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Relation:
     """What dynamic sizes must fulfil in every call, beyond their ranges: `left` op `right`, both over size symbols."""
 
     left: Expr
-    op: Literal["==", "!=", "<", "<="]
+    op: Comparison
     right: Expr
     origin: str = ""
     """The user's source line that asks for it, where it is known."""

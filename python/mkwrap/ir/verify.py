@@ -10,7 +10,7 @@ Rules of a nest, by the name an error gives:
     bounds    no index is provably out of bounds (a masked load may be, where its mask is false)
     levels    what is stored once per row does not vary along a reduction axis
     scans     a scan or sort has axes to run over; a scan has a function to combine with exactly where its op asks for one;
-              a row that is sorted has at most `ops.SORT_LIMIT` elements
+              a row that is sorted has at most `ops.SORT_LIMIT` elements (a dynamic one by the range of its size)
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class _NestCheck:
 
     def _check_sort(self, instruction: Sort) -> None:
         row = sympy.Mul(*[axis.extent for axis in self.nest.reduction_axes])
-        if not self.nest.reduction_axes or not row.is_Integer or row > SORT_LIMIT:
+        if not self.nest.reduction_axes or (row.is_Integer and row > SORT_LIMIT):
             raise self.fail("scans", f"a sort of rows of {row} elements; at most {SORT_LIMIT} are possible")
         dtype = self.dtypes[instruction.arg]
         self._expect(dtype not in _HALVES and dtype is not DType.BOOL, f"sort of {dtype.value}")

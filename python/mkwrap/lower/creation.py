@@ -9,6 +9,7 @@ import sympy
 import torch
 
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import FloorDiv
 from mkwrap.ir.nodes import Expr
 from mkwrap.lower.elementwise import round_scalar
 from mkwrap.lower.lowering import (
@@ -104,31 +105,49 @@ def _progression(low: Lowering, count: Expr, start: Number, step: Number, dtype:
     wide = DType.FLOAT64 if dtype.is_float else DType.INT64
 
     def write(writer: NestWriter, index: Index) -> list[str]:
-        place = Term(writer, writer.index_value(index[0])).cast(wide)
         if dtype.is_float:
-            return [(place * float(step) + float(start)).cast(dtype).name]
-        return [Term(writer, writer.index_value(index[0] * int(step) + int(start))).cast(dtype).name]
+            place = Term(writer, writer.index_value(index[0])).cast(wide)
+            return [(place * float(step) + Term(writer, writer.read(start, (), dtype=wide))).cast(dtype).name]
+        at = index[0] * whole_number(step) + whole_number(start)
+        return [Term(writer, writer.index_value(at)).cast(dtype).name]
 
     return low.pointwise([count], [dtype], write)[0]
 
 
+def whole_number(value: Number) -> Expr:
+    """Return a number as an index expression, its fraction cut off. Raises `Unsupported` for one of sizes that has a fraction."""
+    if isinstance(value, sympy.Expr):
+        if not value.is_integer:
+            raise Unsupported(f"a progression by {value}")
+        return value
+    return sympy.Integer(int(value))
+
+
 def _arange(
-    low: Lowering, start: Scalar, end: Scalar, step: Scalar = 1, *, dtype: torch.dtype | None = None, **_options: object
+    low: Lowering, start: Number, end: Number, step: Number = 1, *, dtype: torch.dtype | None = None, **_options: object
 ) -> TensorValue:
-    given = (start, end, step)
-    if any(isinstance(value, sympy.Expr) and not value.is_Integer for value in given):
-        raise Unsupported("arange up to a dynamic size")
-    integral = all(isinstance(value, int | sympy.Integer) for value in given)
+    integral = all(
+        isinstance(value, int) or (isinstance(value, sympy.Expr) and value.is_integer) for value in (start, end, step)
+    )
     target = _dtype(dtype, DType.INT64 if integral else DType.FLOAT32)
-    if target.is_float:
-        count = math.ceil((float(end) - float(start)) / float(step))
+    if target.is_float and not integral:
+        if any(isinstance(value, sympy.Expr) and not value.is_number for value in (start, end, step)):
+            raise Unsupported("arange over fractions up to a dynamic size")
+        count = sympy.Integer(max(math.ceil((float(end) - float(start)) / float(step)), 0))
     else:
-        start, end, step = int(start), int(end), int(step)
-        count = -((start - end) // step)
-    return _progression(low, sympy.Integer(max(count, 0)), start, step, target)
+        count = _steps(low, whole_number(start), whole_number(end), whole_number(step))
+    return _progression(low, count, start, step, target)
 
 
-def _arange_to(low: Lowering, end: Scalar, **options: object) -> TensorValue:
+def _steps(low: Lowering, start: Expr, end: Expr, step: Expr) -> Expr:
+    """Return how many of start, start + step, … come before end."""
+    if not step.is_Integer:
+        raise Unsupported(f"arange in steps of {step}")
+    span, size = (end - start, step) if step > 0 else (start - end, -step)
+    return low.larger(sympy.Integer(0), FloorDiv(span + size - 1, size))
+
+
+def _arange_to(low: Lowering, end: Number, **options: object) -> TensorValue:
     return _arange(low, 0, end, 1, **options)  # type: ignore[arg-type]
 
 

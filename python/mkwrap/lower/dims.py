@@ -6,7 +6,8 @@ import sympy
 
 from mkwrap.ir.index import FloorDiv
 from mkwrap.ir.nodes import Expr
-from mkwrap.lower.lowering import Unsupported
+from mkwrap.lower.lowering import Lowering, Unsupported
+from mkwrap.lower.tensor import ZERO
 
 _BEYOND_ANY_SIZE = 1 << 62
 
@@ -16,38 +17,49 @@ def wrap_dim(dim: int, rank: int) -> int:
     return dim % max(rank, 1)
 
 
-def wrap_index(index: int | Expr, extent: Expr) -> Expr:
-    """Make a position non-negative."""
+def wrap_index(low: Lowering, index: int | Expr, extent: Expr) -> Expr:
+    """Make a position non-negative; calls in which it is not in 0 … extent − 1 are refused."""
     position = sympy.sympify(index)
-    if position.is_negative:
-        return position + extent
-    if position.is_nonnegative:
-        return position
-    raise Unsupported(f"position {position} of unknown sign")
+    if not low.surely(0, "<=", position):
+        if not position.is_negative:
+            raise Unsupported(f"position {position} of unknown sign")
+        position = position + extent
+        low.need(0, "<=", position)
+    if extent != 0 and not extent.is_Integer:
+        low.need(position + 1, "<=", extent)
+    return position
 
 
-def slice_range(extent: Expr, start: int | Expr | None, end: int | Expr | None, step: int) -> tuple[Expr, Expr]:
+def slice_range(
+    low: Lowering, extent: Expr, start: int | Expr | None, end: int | Expr | None, step: int
+) -> tuple[Expr, Expr]:
     """First element and number of elements of start:end:step over a dim, ends clamped into it."""
-    first = _clamp(sympy.Integer(0) if start is None else sympy.sympify(start), extent)
-    last = extent if end is None else _clamp(sympy.sympify(end), extent)
-    span = last - first
-    if span.is_Integer and span <= 0:
-        return sympy.Integer(0) if first == extent else first, sympy.Integer(0)
-    if not span.is_nonnegative:
-        raise Unsupported(f"slice {first}:{last} of unknown length")
+    first = ZERO if start is None else _clamp(low, sympy.sympify(start), extent)
+    last = extent if end is None else _clamp(low, sympy.sympify(end), extent)
+    span = _distance(low, first, last)
+    if span == 0:
+        return ZERO if first == extent else first, ZERO
     return first, FloorDiv(span + step - 1, sympy.Integer(step))
 
 
-def _clamp(position: Expr, extent: Expr) -> Expr:
+def _distance(low: Lowering, first: Expr, last: Expr) -> Expr:
+    """Return max(last − first, 0)."""
+    if isinstance(first, sympy.Max) and len(first.args) == 2 and ZERO in first.args:
+        # last − max(0, x) = min(last, last − x): the length of a tail like x[-2:].
+        other = next(arg for arg in first.args if arg != 0)
+        return low.larger(ZERO, low.smaller(last, last - other))
+    span = sympy.expand(last - first)
+    if low.surely(first, "<=", last):
+        return span
+    return low.larger(ZERO, span)
+
+
+def _clamp(low: Lowering, position: Expr, extent: Expr) -> Expr:
     """Clamp a slice end into 0 … extent; an end beyond any possible size (torch writes 2⁶³ − 1) is the extent."""
     if position.is_Integer and position >= _BEYOND_ANY_SIZE:
         return extent
-    wrapped = position + extent if position.is_negative else position
-    if wrapped.is_negative:
-        return sympy.Integer(0)
-    beyond = wrapped - extent
-    if beyond.is_nonnegative:
-        return extent
-    if beyond.is_nonpositive and wrapped.is_nonnegative:
-        return wrapped
-    raise Unsupported(f"slice end {position} against a dim of size {extent}")
+    if low.surely(0, "<=", position):
+        return low.smaller(position, extent)
+    if not position.is_Integer:
+        raise Unsupported(f"slice end {position} of unknown sign against a dim of size {extent}")
+    return low.larger(ZERO, position + extent)

@@ -13,8 +13,9 @@ import sympy
 import torch
 
 from mkwrap.errors import UnsupportedDtypeError, UnsupportedOpError, UnsupportedUse
-from mkwrap.ir.index import contiguous_strides, recombine, simplify
+from mkwrap.ir.index import FloorDiv, Mod, contiguous_strides, recombine, simplify
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
+from mkwrap.ir.relations import limits_of, narrowed
 from mkwrap.ir.verify_program import verify_program
 from mkwrap.lower import RULES
 from mkwrap.lower.lowering import Lowering, Unsupported, dtype_of
@@ -25,7 +26,7 @@ from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, Ou
 
 def lower(captured: CapturedGraph) -> Program:
     """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`."""
-    low = Lowering(rules=RULES)
+    low = Lowering(rules=RULES, known=captured.relations, limits=dict(limits_of(captured.symbols)))
     constants = {name: _constant(low, name, tensor) for name, tensor in captured.constants.items()}
     for spec in captured.inputs:
         low.buffers[spec.name] = Buffer(
@@ -37,18 +38,30 @@ def lower(captured: CapturedGraph) -> Program:
     low.origin = Origin("output", "")
     outputs = _outputs(low, captured, leaves[count:], leaves[:count], values)
     _write_back(low, captured.mutations, [(leaf, values[leaf]) for leaf in leaves[:count]])
+    _need_divisors(low, captured)
+    symbols, relations, notes = narrowed(captured.symbols, [*captured.relations, *low.needs])
     program = Program(
         buffers=dict(low.buffers),
         nests=tuple(low.nests),
         inputs=captured.inputs,
         outputs=outputs,
         constants=constants,
-        symbols=captured.symbols,
-        relations=captured.relations,
-        notes=captured.notes,
+        symbols=symbols,
+        relations=relations,
+        notes=(*captured.notes, *notes),
     )
     verify_program(program)
     return program
+
+
+def _need_divisors(low: Lowering, captured: CapturedGraph) -> None:
+    """Refuse calls in which Python would divide by a size that is 0."""
+    for expr in captured.sizes.values():
+        for part in sympy.preorder_traversal(expr):
+            if part.is_Pow and part.exp.is_negative:
+                low.need_elements([part.base])
+            elif isinstance(part, FloorDiv | Mod):
+                low.need_elements([part.args[1]])
 
 
 def _constant(low: Lowering, name: str, tensor: torch.Tensor) -> ConstantData:
@@ -104,6 +117,7 @@ def _lower_node(
     refused: list[UnsupportedUse],
 ) -> TensorValue | Sequence[TensorValue | None]:
     low.origin = Origin(str(node.target), source_location(node))
+    low.count = len(node.meta["val"]) if isinstance(node.meta.get("val"), tuple | list) else 1
     try:
         # map_arg is typed for graphs of nodes; it maps to whatever the function returns.
         args = torch.fx.node.map_arg(node.args, known)  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ def _slice_scatter(
 ) -> TensorValue:
     """Lower slice_scatter: x with the slice replaced by src."""
     at = wrap_dim(dim, x.rank)
-    first, extent = slice_range(x.shape[at], start, end, step)
+    first, extent = slice_range(low, x.shape[at], start, end, step)
     shape = (*x.shape[:at], extent, *x.shape[at + 1 :])
     return _scatter(low, x, src.broadcast(shape), Section(at, first, extent, step))
 
@@ -147,7 +147,7 @@ def _slice_scatter(
 def _select_scatter(low: Lowering, x: TensorValue, src: TensorValue, dim: int, index: int) -> TensorValue:
     """Lower select_scatter: x with one position of a dim replaced by src."""
     at = wrap_dim(dim, x.rank)
-    position = wrap_index(index, x.shape[at])
+    position = wrap_index(low, index, x.shape[at])
     shape = (*x.shape[:at], sympy.Integer(1), *x.shape[at + 1 :])
     expanded = src.broadcast((*x.shape[:at], *x.shape[at + 1 :]))
     lifted = expanded.through(shape, lambda i: [*i[:at], *i[at + 1 :]])

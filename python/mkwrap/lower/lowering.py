@@ -15,6 +15,8 @@ from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges, axis_ranges, axis_symbol, contiguous_strides
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Nest, Origin, Role
+from mkwrap.ir.relations import decided, relation_text
+from mkwrap.ir.signature import Comparison, Relation
 from mkwrap.lower.tensor import ZERO, TensorValue, whole
 
 Index: TypeAlias = tuple[Expr, ...]
@@ -113,8 +115,14 @@ class Lowering:
     nests: list[Nest] = field(default_factory=list)
     origin: Origin = field(default_factory=lambda: Origin("", ""))
     """Of the op being lowered; stamped on the nests it makes."""
-    sizes: Mapping[str, Expr] = field(default_factory=dict)
-    """Graph nodes that are sizes (SymInt), by name."""
+    known: tuple[Relation, ...] = ()
+    """What holds in every call."""
+    limits: dict[sympy.Symbol, tuple[int, int]] = field(default_factory=dict)
+    """Ranges of the dynamic sizes."""
+    needs: list[Relation] = field(default_factory=list)
+    """What every call must fulfil beyond that, as rules found."""
+    count: int = 1
+    """How many results tracing saw of the op being lowered."""
     rules: Mapping[torch._ops.OperatorBase, Rule] = field(default_factory=dict)
     """Every rule, for ops that hold a graph of their own."""
 
@@ -125,6 +133,53 @@ class Lowering:
         buffer = Buffer(name, dtype, dims, contiguous_strides(dims), Role.TEMPORARY)
         self.buffers[name] = buffer
         return buffer
+
+    def surely(self, left: Expr | int, op: Comparison, right: Expr | int) -> bool:
+        """Whether a comparison of sizes holds in every call."""
+        relation = Relation(sympy.sympify(left), op, sympy.sympify(right))
+        if decided(relation, self.limits) is True:
+            return True
+        given = ((known.left, known.op, known.right) for known in (*self.known, *self.needs))
+        return (relation.left, op, relation.right) in given
+
+    def need(self, left: Expr | int, op: Comparison, right: Expr | int) -> None:
+        """Refuse calls whose sizes do not compare so. Raises `Unsupported` where none do."""
+        relation = Relation(sympy.sympify(left), op, sympy.sympify(right), self.origin.location)
+        if decided(relation, self.limits) is False:
+            raise Unsupported(f"it needs {relation_text(relation)}")
+        if not self.surely(left, op, right):
+            self.needs.append(relation)
+
+    def need_elements(self, shape: Sequence[Expr]) -> None:
+        """Refuse calls in which a size is 0."""
+        for extent in shape:
+            for factor in sympy.Mul.make_args(sympy.sympify(extent)):
+                self.need(1, "<=", factor)
+
+    def smaller(self, a: Expr, b: Expr) -> Expr:
+        """Return the smaller of two sizes."""
+        if self.surely(a, "<=", b):
+            return a
+        if self.surely(b, "<=", a):
+            return b
+        self._keep_order(a, b)
+        return sympy.Min(a, b)
+
+    def larger(self, a: Expr, b: Expr) -> Expr:
+        """Return the larger of two sizes."""
+        if self.surely(a, "<=", b):
+            return b
+        if self.surely(b, "<=", a):
+            return a
+        self._keep_order(a, b)
+        return sympy.Max(a, b)
+
+    def _keep_order(self, a: Expr, b: Expr) -> None:
+        """Refuse the sizes for which sympy's simplification, to which sizes are positive, would be wrong."""
+        if (b - a).is_nonnegative:
+            self.need(a, "<=", b)
+        elif (a - b).is_nonnegative:
+            self.need(b, "<=", a)
 
     def pointwise(self, shape: Sequence[Expr], dtypes: Sequence[DType], write: Write) -> tuple[TensorValue, ...]:
         """Make a nest with one store per dtype; `write(writer, index)` returns the values to store, of those dtypes."""

@@ -64,17 +64,18 @@ def _mean(
     return reduce_rows(low, rows, (result,), write)[0]
 
 
-def _filled_rows(x: TensorValue, dim: Dims, keepdim: bool) -> Rows:
+def _filled_rows(low: Lowering, x: TensorValue, dim: Dims, keepdim: bool) -> Rows:
     """Rows of a reduction without identity; eager refuses those without elements."""
     rows = _rows(x, dim, keepdim)
     if any(n == 0 for n in rows.reduced):
         raise Unsupported("the reduced dimension has size 0 and the operation has no identity")
+    low.need_elements(rows.reduced)
     return rows
 
 
 def _extremum(op: str) -> Rule:
     def rule(low: Lowering, x: TensorValue, dim: Dims = None, keepdim: bool = False) -> TensorValue:
-        return _fold_as(low, x, _filled_rows(x, dim, keepdim), op, x.dtype)
+        return _fold_as(low, x, _filled_rows(low, x, dim, keepdim), op, x.dtype)
 
     return rule
 
@@ -85,7 +86,7 @@ def _extremum_with_index(op: str) -> Rule:
             value, position = fold(op, writer.read(x, index, dtype=x.dtype.compute))
             return [writer.cast(value, x.dtype), position]
 
-        return reduce_rows(low, _filled_rows(x, dim, keepdim), (x.dtype, DType.INT64), write)
+        return reduce_rows(low, _filled_rows(low, x, dim, keepdim), (x.dtype, DType.INT64), write)
 
     return rule
 
@@ -95,7 +96,7 @@ def _position(op: str) -> Rule:
         def write(writer: NestWriter, index: Index, fold: Fold) -> list[str]:
             return [fold(op, writer.read(x, index, dtype=x.dtype.compute))[1]]
 
-        return reduce_rows(low, _filled_rows(x, dim, keepdim), (DType.INT64,), write)[0]
+        return reduce_rows(low, _filled_rows(low, x, dim, keepdim), (DType.INT64,), write)[0]
 
     return rule
 
@@ -107,7 +108,7 @@ def _aminmax(
         element = writer.read(x, index, dtype=x.dtype.compute)
         return [writer.cast(fold(op, element)[0], x.dtype) for op in ("minimum", "maximum")]
 
-    return reduce_rows(low, _filled_rows(x, dim, keepdim), (x.dtype, x.dtype), write)
+    return reduce_rows(low, _filled_rows(low, x, dim, keepdim), (x.dtype, x.dtype), write)
 
 
 def _truth(op: str) -> Rule:
@@ -154,6 +155,9 @@ def _moments(root: bool, with_mean: bool) -> Rule:
             mean, squares = fold("welford", writer.read(x, index, dtype=x.dtype.compute))
             if rows.count == 0:
                 mean = writer.constant(math.nan, x.dtype.compute)
+            elif with_mean and not low.surely(1, "<=", rows.count):
+                empty = writer.compute("eq", writer.index_value(rows.count), writer.constant(0, DType.INT64))
+                mean = writer.compute("where", empty, writer.constant(math.nan, x.dtype.compute), mean)
             spread = variance(writer, squares, rows, 1 if correction is None else correction)
             spread = writer.compute("sqrt", spread) if root else spread
             return [writer.cast(v, x.dtype) for v in ((spread, mean) if with_mean else (spread,))]
@@ -199,7 +203,7 @@ def _vector_norm(
             total = writer.compute("pow", total, writer.constant(1 / order, result.compute))
         return [writer.cast(total, result)]
 
-    rows = _filled_rows(x, dim, keepdim) if math.isinf(order) else _rows(x, dim, keepdim)
+    rows = _filled_rows(low, x, dim, keepdim) if math.isinf(order) else _rows(x, dim, keepdim)
     return reduce_rows(low, rows, (result,), write)[0]
 
 

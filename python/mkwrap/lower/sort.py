@@ -20,8 +20,9 @@ aten = torch.ops.aten
 
 def _sort(low: Lowering, x: TensorValue, dim: int = -1, descending: bool = False) -> tuple[TensorValue, ...]:
     row = row_of(x, dim)
-    if not row.is_Integer or row > SORT_LIMIT:
+    if row.is_Integer and row > SORT_LIMIT:
         raise Unsupported(f"a row of {row} elements is sorted; rows of at most {SORT_LIMIT} are")
+    low.need(row, "<=", SORT_LIMIT)
 
     def read(writer: NestWriter, value: TensorValue, index: Index) -> str:
         return writer.read(value, index, dtype=ordered_dtype(value.dtype))
@@ -66,6 +67,7 @@ def _topk(
     sorted: bool = True,  # noqa: ARG001 (torch's name; in order is a legal order of those that need none)
 ) -> tuple[TensorValue, ...]:
     count = sympy.sympify(k)
+    low.need(count, "<=", row_of(x, dim))
     return tuple(_first(part, dim, count) for part in _sort(low, x, dim, descending=largest))
 
 
@@ -73,6 +75,7 @@ def _kthvalue(
     low: Lowering, x: TensorValue, k: int | Expr, dim: int = -1, keepdim: bool = False
 ) -> tuple[TensorValue, ...]:
     place = sympy.sympify(k) - 1
+    low.need(place + 1, "<=", row_of(x, dim))
     parts = _sort(low, x, dim)
     if not x.rank:
         return parts

@@ -21,14 +21,30 @@ aten = torch.ops.aten
 # ── shape ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _view(_low: Lowering, x: TensorValue, size: Sequence[Expr]) -> TensorValue:
+def _view(low: Lowering, x: TensorValue, size: Sequence[Expr]) -> TensorValue:
     """Lower view and reshape; one size may be −1."""
     shape = [sympy.sympify(n) for n in size]
     if -1 in shape:
         known = sympy.Mul(*[n for n in shape if n != -1])
-        total = sympy.Mul(*x.shape)
-        shape[shape.index(-1)] = sympy.cancel(total / known) if known != 0 else ZERO
+        if not known.is_Integer:
+            # Eager cannot tell the size where the others leave no elements.
+            low.need_elements([known])
+        shape[shape.index(-1)] = _quotient(low, sympy.Mul(*x.shape), known) if known != 0 else ZERO
     return x.reshape(shape)
+
+
+def _quotient(low: Lowering, total: Expr, known: Expr) -> Expr:
+    """Return total / known, which is a whole number in every call."""
+    exact = {
+        FloorDiv(*r.left.args): r.left.args[0] / r.left.args[1]
+        for r in low.known
+        if r.op == "==" and r.right == 0 and isinstance(r.left, Mod)
+    }
+    ratio = sympy.cancel(total / known.xreplace(exact))
+    whole, below = ratio.as_numer_denom()
+    if below == 1:
+        return ratio
+    return FloorDiv(total, known) if below.free_symbols else FloorDiv(whole, below)
 
 
 def _permute(_low: Lowering, x: TensorValue, dims: Sequence[int]) -> TensorValue:
@@ -55,10 +71,13 @@ def _expand(_low: Lowering, x: TensorValue, size: Sequence[Expr], *, implicit: b
     return x.broadcast(shape)
 
 
-def _squeeze(_low: Lowering, x: TensorValue, dim: int | Sequence[int] | None = None) -> TensorValue:
-    """Lower squeeze: drop the dims asked for (all by default) that have size 1."""
+def _squeeze(low: Lowering, x: TensorValue, dim: int | Sequence[int] | None = None) -> TensorValue:
+    """Lower squeeze: drop the dims asked for (all by default) that have size 1; a dynamic one is kept, and never 1."""
     asked = range(x.rank) if dim is None else [dim] if isinstance(dim, int) else dim
     wanted = {wrap_dim(d, x.rank) for d in asked} if x.rank else set()
+    for k in sorted(wanted):
+        if not x.shape[k].is_Integer:
+            low.need(x.shape[k], "!=", 1)
     kept = [k for k in range(x.rank) if k not in wanted or x.shape[k] != 1]
     return x.through(
         [x.shape[k] for k in kept], lambda index: [index[kept.index(k)] if k in kept else ZERO for k in range(x.rank)]
@@ -80,18 +99,18 @@ def _along(x: TensorValue, dim: int, extent: Expr, start: Expr, step: int = 1) -
     return x.through(shape, lambda index: [*index[:dim], start + step * index[dim], *index[dim + 1 :]])
 
 
-def _select(_low: Lowering, x: TensorValue, dim: int, index: int) -> TensorValue:
+def _select(low: Lowering, x: TensorValue, dim: int, index: int) -> TensorValue:
     at = wrap_dim(dim, x.rank)
-    position = wrap_index(index, x.shape[at])
+    position = wrap_index(low, index, x.shape[at])
     shape = (*x.shape[:at], *x.shape[at + 1 :])
     return x.through(shape, lambda i: [*i[:at], position, *i[at:]])
 
 
 def _slice(
-    _low: Lowering, x: TensorValue, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    low: Lowering, x: TensorValue, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> TensorValue:
     at = wrap_dim(dim, x.rank)
-    first, extent = slice_range(x.shape[at], start, end, step)
+    first, extent = slice_range(low, x.shape[at], start, end, step)
     return _along(x, at, extent, first, step)
 
 
@@ -107,26 +126,32 @@ def _split_with_sizes(
     return tuple(parts)
 
 
-def _split(low: Lowering, x: TensorValue, split_size: int, dim: int = 0) -> tuple[TensorValue, ...]:
+def _split(low: Lowering, x: TensorValue, split_size: int | Expr, dim: int = 0) -> tuple[TensorValue, ...]:
     """Lower split into equal parts, the last one smaller."""
-    extent = static(x.shape[wrap_dim(dim, x.rank)], "split of a dynamic dim")
-    if extent == 0 or split_size == 0:
+    extent, size = x.shape[wrap_dim(dim, x.rank)], sympy.sympify(split_size)
+    if extent == 0 or size == 0:
         return (x,)
-    sizes = [min(split_size, extent - start) for start in range(0, extent, split_size)]
-    return _split_with_sizes(low, x, [sympy.Integer(n) for n in sizes], dim)
+    if extent.is_Integer and size.is_Integer:
+        sizes = [sympy.Integer(min(int(size), int(extent) - start)) for start in range(0, int(extent), int(size))]
+        return _split_with_sizes(low, x, sizes, dim)
+    last = sympy.expand(extent - size * (low.count - 1))
+    low.need(0 if low.count == 1 else 1, "<=", last)
+    low.need(last, "<=", size)
+    return _split_with_sizes(low, x, [*[size] * (low.count - 1), last], dim)
 
 
 def _unbind(low: Lowering, x: TensorValue, dim: int = 0) -> tuple[TensorValue, ...]:
-    extent = static(x.shape[wrap_dim(dim, x.rank)], "unbind of a dynamic dim")
-    return tuple(_select(low, x, dim, k) for k in range(extent))
+    extent = x.shape[wrap_dim(dim, x.rank)]
+    if not extent.is_Integer:
+        low.need(extent, "==", low.count)
+    return tuple(_select(low, x, dim, k) for k in range(int(extent) if extent.is_Integer else low.count))
 
 
-def _diagonal(_low: Lowering, x: TensorValue, offset: int = 0, dim1: int = 0, dim2: int = 1) -> TensorValue:
+def _diagonal(low: Lowering, x: TensorValue, offset: int = 0, dim1: int = 0, dim2: int = 1) -> TensorValue:
     """Lower diagonal: element k is at (k − min(offset, 0), k + max(offset, 0)); the diagonal becomes the last dim."""
     a, b = wrap_dim(dim1, x.rank), wrap_dim(dim2, x.rank)
     down, right = max(-offset, 0), max(offset, 0)
-    rows, columns = static(x.shape[a], "diagonal of a dynamic dim"), static(x.shape[b], "diagonal of a dynamic dim")
-    length = sympy.Integer(max(min(rows - down, columns - right), 0))
+    length = low.larger(ZERO, low.smaller(x.shape[a] - down, x.shape[b] - right))
     rest = [k for k in range(x.rank) if k not in (a, b)]
 
     def source(index: tuple[Expr, ...]) -> list[Expr]:
