@@ -252,11 +252,11 @@ def test_a_pointwise_associative_scan_on_the_gpu_is_captured_as_one_scan() -> No
         product, shift = associative_scan(lambda a, b: tuple(linear(a, b)), (x, x + 1), 1)
         return [product, shift, associative_scan(torch.add, x, -1, reverse=True)]
 
-    exported = _export(_FlatModule(fn, lambda fn, tensors: fn(*tensors)), [x])  # type: ignore[arg-type, return-value]
+    exported, _ = _export(_FlatModule(fn, lambda fn, tensors: fn(*tensors)), [x], [{}])  # type: ignore[arg-type, return-value]
     nodes = exported.graph.find_nodes(op="call_function", target=associative_scan_op)
     assert ["associative_scan(" in source_location(node) for node in nodes] == [True, True]
     assert all("test_scan.py" in source_location(node) for node in nodes)
-    _refuse_unsupported(exported.graph_module, RULES.keys())
+    _refuse_unsupported(exported.graph_module, RULES.keys(), {})
     low = Lowering(rules=RULES)
     for node in nodes:
         graph = getattr(exported.graph_module, node.args[0].target)
