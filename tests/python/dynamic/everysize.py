@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.utils._pytree as pytree
-from tests.python.fuse.scheduled import leaves_of, run_schedule
-from tests.python.lower.differential import Function, same, to_memory, to_tensor
 
 from mkwrap.capture import capture
 from mkwrap.fuse import fuse
@@ -18,6 +16,8 @@ from mkwrap.ir.verify import verify
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
 from mkwrap.stages import CapturedGraph, Relation, Schedule
+from tests.python.fuse.scheduled import leaves_of, run_schedule
+from tests.python.lower.differential import Function, same, to_memory, to_tensor
 
 
 class OutOfRangeError(Exception):

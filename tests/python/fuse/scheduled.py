@@ -55,7 +55,9 @@ def run_schedule(schedule: Schedule, inputs: Mapping[str, Array]) -> dict[str, A
     for step in schedule.steps:
         kernel = schedule.kernels[step.kernel]
         views = {
-            p.buffer.name: _view(memory[name], evaluate_all(p.buffer.shape, sizes), evaluate_all(p.buffer.strides, sizes))
+            p.buffer.name: _view(
+                memory[name], evaluate_all(p.buffer.shape, sizes), evaluate_all(p.buffer.strides, sizes)
+            )
             for p, name in zip(kernel.parameters, step.buffers, strict=True)
         }
         interpret_nest(kernel.nest, views, sizes)
