@@ -123,7 +123,7 @@ def _check(sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequen
 
 
 def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
-    """Return powers of two spread over a symbol's range; the example's size where there is none in it."""
+    """Return powers of two spread over a symbol's range, the example's size in place of the nearest: a grid that holds it."""
     low, high = max(1, spec.low), spec.high
     if high >= _UNBOUNDED:
         low, high = max(low, example >> _AROUND), max(1, example) << _AROUND
@@ -133,7 +133,8 @@ def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
     if len(powers) > count:
         last = len(powers) - 1
         powers = [powers[round(k * last / (count - 1))] for k in range(count)]
-    return tuple(dict.fromkeys(powers))
+    nearest = min(powers, key=lambda power: distance((power,), (example,)))
+    return tuple(sorted({example if power == nearest else power for power in powers}))
 
 
 def _largest(program: Program, values: Values) -> int:
