@@ -18,7 +18,19 @@ from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.sizes import is_static, largest
 from mkwrap.ir.nodes import Expr
-from mkwrap.stages import Binary, Device, Dispatch, OutputKind, OutputSpec, Program, Versions
+from mkwrap.stages import (
+    Binary,
+    Device,
+    Dispatch,
+    Hints,
+    OutputKind,
+    OutputSpec,
+    PointChoice,
+    Program,
+    Rejected,
+    Timing,
+    Versions,
+)
 
 FORMAT = 1
 ABI_VERSION = 2
@@ -77,6 +89,7 @@ def render_manifest(
             }
             for spec in program.symbols
         ],
+        **_hints(contents.selections[0].hints),
         "call": description.call,
         "kernels": [_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels],
         "constants": _constants(program, layout),
@@ -202,22 +215,12 @@ def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mappi
     described: dict[str, Json] = {
         "winner": alternatives[0]["variant"],
         "reason": selection.reasons.get(name, ""),
-        "timings": [
-            {
-                "variant": timing.variant.label,
-                "median_us": timing.median_us,
-                "spread_us": timing.spread_us,
-                "runs": timing.runs,
-            }
-            for timing in selection.timings.get(name, ())
-        ],
-        "rejected": [
-            {"variant": rejected.variant.label, "reason": rejected.reason}
-            for rejected in selection.rejected.get(name, ())
-        ],
+        **_evidence(selection.timings.get(name, ()), selection.rejected.get(name, ())),
         **{key: value for key, value in alternatives[0].items() if key != "variant"},
         **_tuned(selection, name),
     }
+    if name in selection.points:
+        described["points"] = [_point(choice) for choice in selection.points[name]]
     if isinstance(choice_of(selection, name), Open):
         race = next(r for r in layout.parts.races if (r.kernel, r.target) == (name, target))
         described["open"] = {"race": race.part, "given": race.given, "alternatives": alternatives}
@@ -225,6 +228,37 @@ def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mappi
     if table is not None:
         described["dispatch"] = _dispatch(contents, name, target, table, alternatives)
     return described
+
+
+def _point(choice: PointChoice) -> Json:
+    found: dict[str, Json] = {"at": choice.at, "winner": choice.winner.label, "reason": choice.reason}
+    return found | _evidence(choice.timings, choice.rejected)
+
+
+def _evidence(timings: Sequence[Timing], rejected: Sequence[Rejected]) -> dict[str, Json]:
+    return {
+        "timings": [
+            {
+                "variant": timing.variant.label,
+                "median_us": timing.median_us,
+                "spread_us": timing.spread_us,
+                "runs": timing.runs,
+            }
+            for timing in timings
+        ],
+        "rejected": [{"variant": entry.variant.label, "reason": entry.reason} for entry in rejected],
+    }
+
+
+def _hints(hints: Hints) -> Mapping[str, Json]:
+    """Say at which points the program is tuned; nothing for static sizes."""
+    if not hints.points:
+        return {}
+    points, left_out = (
+        [{str(symbol.name): size for symbol, size in values.items()} for values in listed]
+        for listed in (hints.points, hints.left_out)
+    )
+    return {"hints": {"points": points, "left_out": left_out}}
 
 
 def _dispatch(contents: Contents, name: str, target: int, table: Dispatch, alternatives: list[dict[str, Json]]) -> Json:

@@ -44,6 +44,21 @@ class LaunchRow:
 
 
 @dataclass(frozen=True)
+class PointRow:
+    """The choice at one point of a kernel of dynamic sizes; times in microseconds, None where it was not measured."""
+
+    at: Mapping[str, int]
+    variant: str
+    reason: str
+    median_us: float | None = None
+    spread_us: float | None = None
+
+    def __str__(self) -> str:
+        """Spell the point: `batch=3 seq=700`."""
+        return spell_sizes(self.at)
+
+
+@dataclass(frozen=True)
 class KernelRow:
     """One kernel on one target: what it computes, how often a run calls it, why its winner won.
 
@@ -62,6 +77,8 @@ class KernelRow:
     variants: tuple[VariantRow, ...]
     launches: tuple[LaunchRow, ...] = ()
     workspace_bytes: str = "0"
+    points: tuple[PointRow, ...] = ()
+    """Of dynamic sizes; `variants` then has those in the library, all winners, and those that were rejected."""
 
     @property
     def winner(self) -> str:
@@ -81,6 +98,9 @@ class KernelRow:
         """Render with rich: a heading, then one line per variant, the times before the label, which may be long."""
         place = f" on {self.arch}" if self.arch else ""
         yield Text.assemble((f"{self.name} ×{self.uses}{place}", "bold"), f", {self.reason}: ", (self.ops, "cyan"))
+        if self.points:
+            yield from self._of_points(options)
+            return
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
         for justify in ("left", "right", "right", "right"):
             table.add_column(justify=justify, no_wrap=True)
@@ -98,6 +118,23 @@ class KernelRow:
             table.add_row("►" if row.winner else "", *spelled, label)
         yield table
 
+    def _of_points(self, options: ConsoleOptions) -> RenderResult:
+        """Render the variants in the library by number, then the point where each runs."""
+        kept = [row.variant for row in self.variants if row.winner]
+        for number, variant in enumerate(kept, 1):
+            yield Text.assemble((f"►{number} ", "bold"), wrap_label(variant, options.max_width - 4))
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
+        for justify in ("left", "right", "right", "left", "left"):
+            table.add_column(justify=justify)
+        for point in self.points:
+            median, spread, _ = _times(VariantRow(point.variant, point.median_us, point.spread_us), None)
+            mark = f"►{kept.index(point.variant) + 1}" if point.variant in kept else point.variant
+            table.add_row(str(point), median, spread, mark, Text(point.reason, style="dim"))
+        yield table
+        for row in self.variants:
+            if row.rejected:
+                yield Text(f"{row.variant}: rejected: {row.rejected}", style="yellow")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -112,6 +149,10 @@ class Report:
 
     With dynamic sizes the most that they can be; None where a size has no upper bound.
     """
+    points: tuple[str, ...] = ()
+    """Of dynamic sizes: where the program is tuned, as `batch=3 seq=700`."""
+    left_out: tuple[str, ...] = ()
+    """Points that were asked for and had no room (`Options.max_points`)."""
 
     def __str__(self) -> str:
         """Render as plain text."""
@@ -127,6 +168,10 @@ class Report:
         tuned = f"tuned for {self.device}" if self.device else "not tuned"
         yield Text.assemble((self.target, "bold"), f", {tuned}: {kernels}, {steps}")
         yield Text(", ".join(f"{name} {_spell_most(size)}" for name, size in self.memory.items()))
+        if self.points:
+            yield Text(f"points: {', '.join(self.points)}")
+        if self.left_out:
+            yield Text(f"left out, beyond Options.max_points: {', '.join(self.left_out)}", style="yellow")
         for kernel in self.kernels:
             yield Text()
             yield kernel
@@ -156,6 +201,11 @@ def _times(row: VariantRow, best: float | None) -> tuple[str, str, str]:
     return f"{row.median_us:.2f} µs", f"± {row.spread_us or 0.0:.2f}", ratio
 
 
+def spell_sizes(sizes: Mapping[str, int]) -> str:
+    """Spell sizes by name: `batch=3 seq=700`."""
+    return " ".join(f"{name}={size}" for name, size in sizes.items())
+
+
 def spell_bytes(size: float) -> str:
     """Spell a number of bytes with a unit: `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB"):
@@ -180,12 +230,15 @@ def make_report(manifest: Mapping[str, object]) -> Report:
     archs = [str(target["arch"]) for target in targets]
     kernels = tuple(_kernel(_mapping(kernel), archs) for kernel in _list(manifest["kernels"]))
     is_open = {kernel.target for kernel in kernels if kernel.is_open}
+    hints = _mapping(manifest.get("hints", {"points": (), "left_out": ()}))
     devices = [str(target["device"]) for k, target in enumerate(targets) if target["device"] and k not in is_open]
     return Report(
         target=f"{targets[0]['kind']}:{', '.join(archs)}",
         device=", ".join(dict.fromkeys(devices)),
         kernels=kernels,
         memory={name: _bytes(memory[name]) for name in ("arena", "workspace", "constants", "traffic")},
+        points=tuple(spell_sizes(_sizes(point)) for point in _list(hints["points"])),
+        left_out=tuple(spell_sizes(_sizes(point)) for point in _list(hints["left_out"])),
     )
 
 
@@ -194,6 +247,8 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
     reasons = {
         str(entry["variant"]): str(entry["reason"]) for entry in (_mapping(r) for r in _list(kernel["rejected"]))
     }
+    table = [_mapping(a) for a in _list(_mapping(kernel.get("dispatch", {"alternatives": ()}))["alternatives"])]
+    points = tuple(_point(_mapping(point)) for point in _list(kernel.get("points", ())))
     rows = [
         VariantRow(
             variant=str(timing["variant"]),
@@ -209,6 +264,9 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         alternatives = map(_mapping, _list(_mapping(kernel["open"])["alternatives"]))
         labels = [str(alternative["variant"]) for alternative in alternatives]
         rows = [VariantRow(variant=label, winner=label == winner) for label in labels]
+    if table:
+        rows = [VariantRow(variant=str(alternative["variant"]), winner=True) for alternative in table]
+        reasons |= {str(r["variant"]): str(r["reason"]) for r in _rejections(_list(kernel["points"]))}
     if not any(row.winner for row in rows):
         rows.insert(0, VariantRow(variant=winner, winner=True))
     rows += [VariantRow(variant=label, rejected=reason) for label, reason in reasons.items()]
@@ -221,9 +279,25 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         origins=tuple(str(origin) for origin in _list(kernel["origins"])),
         reason=str(kernel["reason"]),
         variants=tuple(rows),
-        launches=tuple(_launch(_mapping(launch)) for launch in _list(kernel["launches"])),
+        launches=tuple(_launch(_mapping(launch)) for each in table or [kernel] for launch in _list(each["launches"])),
         workspace_bytes=str(kernel["workspace_bytes"]),
+        points=points,
     )
+
+
+def _point(point: Mapping[str, object]) -> PointRow:
+    timings = {str(timing["variant"]): timing for timing in map(_mapping, _list(point["timings"]))}
+    own = timings.get(str(point["winner"]))
+    times = (None, None) if own is None else (float(str(own["median_us"])), float(str(own["spread_us"])))
+    return PointRow(_sizes(point["at"]), str(point["winner"]), str(point["reason"]), *times)
+
+
+def _sizes(value: object) -> Mapping[str, int]:
+    return {str(name): int(str(size)) for name, size in _mapping(value).items()}
+
+
+def _rejections(points: Sequence[object]) -> list[Mapping[str, object]]:
+    return [_mapping(entry) for point in points for entry in _list(_mapping(point)["rejected"])]
 
 
 def _launch(launch: Mapping[str, object]) -> LaunchRow:

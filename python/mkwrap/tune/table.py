@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -35,9 +35,13 @@ class Table:
         """Return its variants, each once."""
         return tuple(dict.fromkeys(variant for stack in self.stacks.values() for variant, _ in stack))
 
-    def dispatch(self, binaries: Sequence[Binary]) -> Dispatch:
-        """Return the table with the binaries of its variants."""
-        built = {binary.source.variant: binary for binary in binaries}
+    def dispatch(self, binaries: Sequence[Binary], guards: OpenGuards) -> Dispatch:
+        """Return the table with the binaries of its variants; of their guards those are left that may fail."""
+        built = {}
+        for binary in binaries:
+            source = binary.source
+            may_fail = tuple(guard for guard in source.guards if guard in guards[source.variant])
+            built[source.variant] = replace(binary, source=replace(source, guards=may_fail))
         rows = [DispatchRow(p, built[v], handicap) for p, stack in self.stacks.items() for v, handicap in stack]
         return Dispatch(tuple(rows), self.symbols)
 

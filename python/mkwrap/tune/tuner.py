@@ -161,7 +161,7 @@ def _selection(
 def _dispatch(candidates: Candidates, entrants: Entrants, decision: Decision | PointsDecision) -> Dispatch:
     if isinstance(decision, PointsDecision):
         field = field_of(candidates, entrants.kernel.name, entrants.binaries)
-        return field.table(decision.choices).dispatch(entrants.binaries)
+        return field.table(decision.choices).dispatch(entrants.binaries, field.guards)
     winner = next(b for b in entrants.binaries if b.source.variant == decision.winner)
     return Dispatch((DispatchRow((), winner),))
 
