@@ -80,6 +80,7 @@ class LoadedModel {
   // Wait for the device and report, once, what earlier runs on any context met; throws StatusError.
   void synchronize();
 
+  [[nodiscard]] const mkw_model* get() const { return model_; }
   int device() const { return device_; }
   std::int64_t workspace_bytes() const;
   std::size_t contexts() const;

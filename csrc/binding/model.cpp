@@ -159,6 +159,23 @@ bool synchronize(ModelState& state) {
   return true;
 }
 
+bool ask(ModelState& state, PyObject* const* inputs, RunFacts& facts) {
+  const mkw_api& api = state.library->api();
+  void* stream = nullptr;
+  if (!begin(state, inputs, &stream)) return false;
+  const CallSite site{state.torch, api, state.loaded->device(), stream};
+  Arguments arguments(site, static_cast<std::size_t>(api.input_count));
+  if (!read_inputs(state, arguments, inputs)) return false;
+  const mkw_tensor* tensors = mkw_tensors(arguments.tensors());
+  facts.elected.resize(static_cast<std::size_t>(api.kernel_count));
+  mkw_error error{};
+  mkw_status status = api.scratch_bytes(state.loaded->get(), tensors, &facts.scratch_bytes, &error);
+  if (status == MKW_OK)
+    status = api.elected(state.loaded->get(), tensors, facts.elected.data(), &error);
+  if (status != MKW_OK) set_status_error(error);
+  return status == MKW_OK;
+}
+
 PyObject* run(ModelState& state, PyObject* const* inputs, Flat result) {
   const mkw_api& api = state.library->api();
   void* stream = nullptr;

@@ -4,8 +4,10 @@
 
 #include <Python.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "binding/library.h"
 #include "binding/torch_types.h"
@@ -40,6 +42,15 @@ bool use_weights(ModelState& state, const ModelState& source);
 
 // Wait for the device and report what earlier calls met; false with a Python exception set.
 bool synchronize(ModelState& state);
+
+// What the library says of a run on these inputs, before it.
+struct RunFacts {
+  std::int64_t scratch_bytes = 0;
+  std::vector<std::uint32_t> elected;  // per kernel the alternative that runs
+};
+
+// Ask for it; false with a Python exception set.
+bool ask(ModelState& state, PyObject* const* inputs, RunFacts& facts);
 
 // Run on input_count tensors. The result is one tensor (Flat::kSingle), a tuple or a list; null
 // with an exception set.

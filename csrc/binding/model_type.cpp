@@ -134,6 +134,35 @@ PyObject* method_run_into(PyObject* self, PyObject* const* args, Py_ssize_t coun
   Py_RETURN_NONE;
 }
 
+// Ask what a run on a tuple of inputs would need and choose; null with a Python exception set.
+template <typename Function>
+PyObject* asked(PyObject* self, PyObject* inputs, const Function& answer) {
+  ModelState* state = state_of(self);
+  RunFacts facts;
+  if (state == nullptr || !check_tuple(inputs, state->library->api().input_count, "inputs") ||
+      !ask(*state, items(inputs), facts))
+    return nullptr;
+  return answer(facts);
+}
+
+PyObject* method_scratch_bytes(PyObject* self, PyObject* inputs) {
+  return asked(self, inputs,
+               [](const RunFacts& facts) { return PyLong_FromLongLong(facts.scratch_bytes); });
+}
+
+PyObject* method_elected(PyObject* self, PyObject* inputs) {
+  return asked(self, inputs, [](const RunFacts& facts) -> PyObject* {
+    const auto count = static_cast<Py_ssize_t>(facts.elected.size());
+    Object numbers(PyTuple_New(count));
+    for (Py_ssize_t k = 0; numbers && k < count; ++k) {
+      PyObject* number = PyLong_FromUnsignedLong(facts.elected[static_cast<std::size_t>(k)]);
+      if (number == nullptr) return nullptr;
+      PyTuple_SET_ITEM(numbers.get(), k, number);
+    }
+    return numbers.release();
+  });
+}
+
 PyObject* method_use_weights(PyObject* self, PyObject* source) {
   // The method was found in the type that defines it, or in one derived from that.
   PyTypeObject* type = Py_TYPE(self);
@@ -269,6 +298,10 @@ PyMethodDef kMethods[] = {
     {"run", &method_run, METH_O, "Run on a tuple of inputs; returns a tuple of new tensors."},
     {"run_into", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&method_run_into)),
      METH_FASTCALL, "Run on a tuple of inputs, into a tuple of outputs."},
+    {"scratch_bytes", &method_scratch_bytes, METH_O,
+     "Say how many bytes of scratch a run on a tuple of inputs needs."},
+    {"elected", &method_elected, METH_O,
+     "Say which alternative of each kernel a run on a tuple of inputs uses."},
     {"use_weights", &method_use_weights, METH_O,
      "Let the calls to come use another model's constants."},
     {"synchronize", &method_synchronize, METH_NOARGS,

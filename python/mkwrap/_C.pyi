@@ -45,6 +45,13 @@ class Model:
         """Run on the library's inputs in order; returns its output buffers as new tensors."""
     def run_into(self, tensors: tuple[object, ...], outputs: tuple[object, ...]) -> None:
         """Run on the library's inputs in order, writing into the caller's output tensors."""
+    def scratch_bytes(self, tensors: tuple[object, ...]) -> int:
+        """Return the bytes of scratch memory that a run on these inputs needs; the inputs are checked."""
+    def elected(self, tensors: tuple[object, ...]) -> tuple[int, ...]:
+        """Return, per kernel of the library, the number of the alternative that a run on these inputs uses.
+
+        Kernels are in the manifest's order (each once, whatever the number of targets), alternatives are numbered as there.
+        """
     def use_weights(self, source: Model) -> None:
         """Let every call that begins from now on use the constants of `source`, a model of the same program.
 
@@ -68,7 +75,7 @@ class Model:
     def outputs(self) -> tuple[TensorInfo, ...]: ...
     @property
     def workspace_bytes(self) -> int:
-        """Bytes of scratch memory in each context; 0 before the model is created."""
+        """Bytes of scratch that a context needs at most, −1 where sizes have no bounds; 0 before the model is created."""
     @property
     def constant_bytes(self) -> int: ...
     @property

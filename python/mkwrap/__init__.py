@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mkwrap import errors as errors
     from mkwrap.compiler import compile as compile
+    from mkwrap.explanation import explain as explain
     from mkwrap.fresh import clear_on_fresh_cache as clear_on_fresh_cache
     from mkwrap.fresh import fresh_cache as fresh_cache
     from mkwrap.model import Model as Model
@@ -26,6 +27,7 @@ __all__ = [
     "cmake_dir",
     "compile",
     "errors",
+    "explain",
     "fresh_cache",
     "include_dir",
     "load",
@@ -42,6 +44,7 @@ _HOMES = {
     "cmake_dir": ("mkwrap.toolchain.headers", "cmake_dir"),
     "compile": ("mkwrap.compiler", "compile"),
     "errors": ("mkwrap.errors", None),
+    "explain": ("mkwrap.explanation", "explain"),
     "fresh_cache": ("mkwrap.fresh", "fresh_cache"),
     "include_dir": ("mkwrap.toolchain.headers", "include_dir"),
     "load": ("mkwrap.model", "load"),

@@ -11,6 +11,7 @@ from torch.utils.dlpack import from_dlpack
 
 from mkwrap.errors import InputError, LibraryFormatError
 from mkwrap.pytree import Items, Leaf, PythonValue, Structure, decode, decode_value
+from mkwrap.sizes import read_size
 
 if TYPE_CHECKING:
     from mkwrap.pytree import Json
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Flat: TypeAlias = Literal["none", "single", "tuple", "list"]
 Give: TypeAlias = Callable[[Sequence[object], Sequence[object], Sequence[object]], object]
 """Makes one leaf of the result from the input tensors, the output buffers and the leaves before it."""
+ReadSizes: TypeAlias = Callable[[Sequence[object]], Mapping[str, int]]
+"""Gives the values of the symbols for the input tensors of a call."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_call(call: Mapping[str, object]) -> Call:
     return Call(args, kwargs, paths, constants, decode(_json(call["result"])))
 
 
-def giver(output: Mapping[str, object]) -> Give:
+def giver(output: Mapping[str, object], sizes: ReadSizes) -> Give:
     """Return what makes the result leaf that an entry of the manifest's `outputs` describes."""
     match output["kind"]:
         case "buffer":
@@ -103,24 +106,65 @@ def giver(output: Mapping[str, object]) -> Give:
             number = _int(output["input"])
             return lambda inputs, _buffers, _earlier: inputs[number]
         case "input_view":
-            return _view_giver(output)
+            return _view_giver(output, sizes)
         case kind:
             raise LibraryFormatError(
                 f"the manifest describes an output of kind {kind!r}, which this mkwrap does not know"
             )
 
 
-def _view_giver(output: Mapping[str, object]) -> Give:
-    number, offset = _int(output["input"]), _int(output["offset"])
-    shape = tuple(_int(size) for size in sequence(output["shape"]))
-    strides = tuple(_int(stride) for stride in sequence(output["strides"]))
+def _view_giver(output: Mapping[str, object], sizes: ReadSizes) -> Give:
+    number, offset = _int(output["input"]), read_size(output["offset"])
+    shape = [read_size(size) for size in sequence(output["shape"])]
+    strides = [read_size(stride) for stride in sequence(output["strides"])]
 
     def give(inputs: Sequence[object], _buffers: Sequence[object], _earlier: Sequence[object]) -> object:
         base = inputs[number]
         tensor = base if isinstance(base, torch.Tensor) else from_dlpack(base)
-        return tensor.as_strided(shape, strides, tensor.storage_offset() + offset)
+        values = sizes(inputs)
+        extents, steps = ([size(values) for size in each] for each in (shape, strides))
+        return tensor.as_strided(extents, steps, tensor.storage_offset() + offset(values))
 
     return give
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A dynamic size: its name, its inclusive range, and where it is read.
+
+    Dimension `dim` of the library's input number `input` is `scale`·size + `offset` long.
+    """
+
+    name: str
+    low: int
+    high: int
+    """2⁶³ − 1 where there is no bound."""
+    input: int
+    dim: int
+    scale: int = 1
+    offset: int = 0
+
+
+def read_symbols(manifest: Mapping[str, object]) -> tuple[Symbol, ...]:
+    """Read the manifest's `symbols`."""
+    return tuple(
+        Symbol(str(entry["name"]), *(_int(entry[key]) for key in ("low", "high", "input", "dim", "scale", "offset")))
+        for entry in map(mapping, sequence(manifest["symbols"]))
+    )
+
+
+def size_reader(symbols: Sequence[Symbol]) -> ReadSizes:
+    """Return what reads the symbols' values from inputs that a run has checked."""
+
+    def read(inputs: Sequence[object]) -> Mapping[str, int]:
+        found = {}
+        for symbol in symbols:
+            base = inputs[symbol.input]
+            extent = (base if isinstance(base, torch.Tensor) else from_dlpack(base)).shape[symbol.dim]
+            found[symbol.name] = (int(extent) - symbol.offset) // symbol.scale
+        return found
+
+    return read
 
 
 def mapping(value: object) -> Mapping[str, object]:

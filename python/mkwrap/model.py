@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
 from mkwrap import _C
-from mkwrap.calls import giver, mapping, read_call, sequence
+from mkwrap.calls import Symbol, giver, mapping, read_call, read_symbols, sequence, size_reader
 from mkwrap.errors import CacheError, InputError, LibraryFormatError, TargetError
 from mkwrap.options import Options, given_or_default
 from mkwrap.report import Report, make_report
@@ -48,9 +48,13 @@ class Signature(NamedTuple):
 
     def __str__(self) -> str:
         """Spell like `(args[0]: float32[8]) → float32[8]`."""
-        taken = ", ".join(f"{i.path}: {i.dtype}{list(i.shape)}{' (written)' if i.mutated else ''}" for i in self.inputs)
-        given = ", ".join(f"{o.dtype}{list(o.shape)}" for o in self.outputs)
+        taken = ", ".join(f"{i.path}: {i.dtype}{_sizes(i)}{' (written)' if i.mutated else ''}" for i in self.inputs)
+        given = ", ".join(f"{o.dtype}{_sizes(o)}" for o in self.outputs)
         return f"({taken}) → {given or 'nothing new'}"
+
+
+def _sizes(info: _C.TensorInfo) -> str:
+    return "[" + ", ".join("?" if size < 0 else str(size) for size in info.shape) + "]"
 
 
 class Model(_C.Model):
@@ -67,6 +71,8 @@ class Model(_C.Model):
         """
         self.path = Path(path)
         self.compilation: Compilation | None = None
+        self.symbols: tuple[Symbol, ...] = ()
+        """The dynamic sizes; none in a library of static shapes."""
         try:
             file = self.path.open("rb")
         except OSError as error:
@@ -87,7 +93,9 @@ class Model(_C.Model):
             )
         self._call = read_call(mapping(self.manifest["call"]))
         outputs = [mapping(output) for output in sequence(self.manifest["outputs"])]
-        self._gives = tuple(giver(output) for output in outputs)
+        self.symbols = read_symbols(self.manifest)
+        sizes = size_reader(self.symbols)
+        self._gives = tuple(giver(output, sizes) for output in outputs)
         takes = len(self._call.paths) - len(self._call.constants)
         if takes != len(self.inputs) or len(list(self._call.result.paths(""))) != len(self._gives):
             raise LibraryFormatError(f"{self.path}: its manifest describes other arguments than its code")

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("targets",),
     ("points", "hints", "spaces", "variants", "progress", "journal"),
     ("tune",),
-    ("report", "calls", "model", "retune"),
+    ("sizes", "report", "calls", "model", "retune", "explanation", "header"),
     ("compiler",),
     ("cli",),
     ("__init__", "__main__"),

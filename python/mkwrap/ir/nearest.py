@@ -9,6 +9,7 @@ language finds the same; 0 and 1 both have 0. A row runs if its guards hold and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 FRACTION_BITS = 16
 DOUBLING = 1 << FRACTION_BITS
@@ -18,6 +19,7 @@ TIE = 8
 _MANTISSA_BITS = 31
 
 
+@lru_cache(maxsize=4096)
 def log2_fixed(size: int) -> int:
     """Return ⌊2¹⁶·log2(size)⌋ for 1 ≤ size < 2⁶³, at most 2 too small; 0 for 0.
 

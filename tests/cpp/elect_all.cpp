@@ -1,0 +1,63 @@
+// Elects a row for every query of a file, by the rule that emitted models run; times it, too.
+//
+// Input, in 64-bit words: the number of tables; of each: symbols, rows, queries; per row its
+// handicap, guards and hints; per query the guards that hold and the sizes. Output: per query the
+// row's number.
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "mkwrap/dispatch.h"
+
+namespace runtime = mkwrap::runtime;
+
+namespace {
+
+std::int64_t read_word(std::FILE* file) {
+  std::int64_t word = 0;
+  if (std::fread(&word, sizeof(word), 1, file) != 1) std::exit(1);
+  return word;
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  std::FILE* in = std::fopen(arguments[1], "rb");
+  std::FILE* out = std::fopen(arguments[2], "wb");
+  if (in == nullptr || out == nullptr) return 1;
+  std::uint64_t elections = 0;
+  std::chrono::duration<double, std::nano> spent{};
+  for (std::int64_t tables = read_word(in); tables > 0; --tables) {
+    const auto symbols = static_cast<std::uint32_t>(read_word(in));
+    const auto count = static_cast<std::uint32_t>(read_word(in));
+    const std::int64_t queries = read_word(in);
+    std::vector<runtime::DispatchRow> rows(count);
+    std::vector<std::uint32_t> hints;
+    for (std::uint32_t row = 0; row < count; ++row) {
+      rows[row].handicap = static_cast<std::uint32_t>(read_word(in));
+      rows[row].guards = static_cast<std::uint64_t>(read_word(in));
+      rows[row].alternative = row;
+      for (std::uint32_t s = 0; s < symbols; ++s)
+        hints.push_back(runtime::log2_fixed(read_word(in)));
+    }
+    const runtime::DispatchTable table = {rows.data(), hints.data(), count, symbols};
+    std::vector<std::int64_t> words(static_cast<std::size_t>(queries) * (symbols + 1));
+    for (std::int64_t& word : words) word = read_word(in);
+    std::vector<std::uint32_t> elected(static_cast<std::size_t>(queries));
+    const auto start = std::chrono::steady_clock::now();
+    for (std::size_t query = 0; query < elected.size(); ++query) {
+      const std::int64_t* at = words.data() + query * (symbols + 1);
+      std::uint32_t logs[8];
+      for (std::uint32_t s = 0; s < symbols; ++s) logs[s] = runtime::log2_fixed(at[1 + s]);
+      elected[query] = runtime::elect(table, logs, static_cast<std::uint64_t>(at[0]));
+    }
+    spent += std::chrono::steady_clock::now() - start;
+    elections += elected.size();
+    for (const std::uint32_t row : elected) std::fwrite(&row, sizeof(row), 1, out);
+  }
+  std::printf("%.1f ns an election, logarithms included\n",
+              spent.count() / static_cast<double>(elections));
+  return std::fclose(out);
+}

@@ -1,0 +1,94 @@
+"""A model of dynamic sizes in Python: calls of any size in range, errors outside, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from torch.export import Dim
+
+import mkwrap
+from mkwrap.errors import InputError
+
+pytestmark = pytest.mark.toolchain
+
+SIZES = ((64, 100), (3, 7), (1, 1), (0, 5), (9, 512), (300, 3), (8, 8), (64, 512))
+
+
+def _program(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.softmax(x + bias, -1), x.sum(0), x[:, 1:], x.t()
+
+
+def _arguments(rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(rows, cols), torch.randn(cols)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> mkwrap.Model:
+    """A model of two symbols, tuned at two points of each."""
+    rows, cols = Dim("rows", min=0, max=300), Dim("cols", min=1, max=512)
+    hints = {"rows": [8, 64], "cols": [100, 512]}
+    options = mkwrap.Options(tune="off", hints=hints, cache_dir=tmp_path_factory.mktemp("cache"))
+    shapes = ({0: rows, 1: cols}, {0: cols})
+    return mkwrap.compile(_program, _arguments(64, 100), dynamic_shapes=shapes, target="cpu", options=options)
+
+
+@pytest.mark.parametrize(("rows", "cols"), SIZES)
+def test_c21_any_size_in_range_gives_what_eager_gives(model: mkwrap.Model, rows: int, cols: int) -> None:
+    x, bias = _arguments(rows, cols)
+    for _ in range(2):
+        for got, expected in zip(model(x, bias), _program(x, bias), strict=True):
+            assert got.shape == expected.shape
+            torch.testing.assert_close(got, expected)
+    assert model(x, bias)[2].data_ptr() == x[:, 1:].data_ptr() or x[:, 1:].numel() == 0
+
+
+@pytest.mark.parametrize(("rows", "cols"), SIZES)
+def test_c22_explain_says_what_runs(model: mkwrap.Model, rows: int, cols: int) -> None:
+    said = mkwrap.explain(model, rows=rows, cols=cols)
+    assert tuple(kernel.alternative for kernel in said.kernels) == model.elected(_arguments(rows, cols))
+    assert str(said).startswith(f"rows = {rows}, cols = {cols}\n")
+
+
+def test_errors_name_the_symbol_the_bound_and_the_argument(model: mkwrap.Model) -> None:
+    for arguments, message in (
+        (_arguments(301, 5), r"args\[0\]: .* dimension 0 to be rows with rows in 0..300, got 301"),
+        (_arguments(5, 513), r"args\[0\]: .* dimension 1 to be cols with cols in 1..512, got 513"),
+        ((torch.randn(5, 6), torch.randn(7)), r"args\[1\]: .* expected 6 in dimension 0, which is cols, got 7"),
+        ((torch.randn(5), torch.randn(5)), r"args\[0\]: wrong rank: expected 2 dimensions \[\?, \?\], got 1 \[5\]"),
+        ((torch.randn(6, 5).t(), torch.randn(6)), r"args\[0\]: wrong strides"),
+        ((torch.randn(5, 6), torch.randn(6).double()), r"args\[1\]: wrong dtype"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model(*arguments)
+    model(*_arguments(5, 6))  # usable again
+
+
+def test_what_a_model_says_of_its_sizes(model: mkwrap.Model) -> None:
+    assert [(symbol.name, symbol.low, symbol.high) for symbol in model.symbols] == [("rows", 0, 300), ("cols", 1, 512)]
+    assert "float32[?, ?]" in str(model.signature)
+    assert model.scratch_bytes(_arguments(300, 512)) <= model.workspace_bytes
+    assert "arena" in str(model.report)
+    with pytest.raises(InputError, match="the dynamic sizes of this model are: rows, cols; got rows"):
+        mkwrap.explain(model, rows=3)
+    with pytest.raises(InputError, match="rows is 301; its range is 0 to 300"):
+        mkwrap.explain(model, rows=301, cols=3)
+
+
+def test_outputs_of_the_caller_are_checked_against_the_sizes(model: mkwrap.Model) -> None:
+    x, bias = _arguments(5, 6)
+    y, total = torch.empty(5, 6), torch.empty(6)
+    model.run_into((x, bias), (y, total))
+    torch.testing.assert_close(y, _program(x, bias)[0])
+    with pytest.raises(InputError, match=r"output\[0\]: wrong shape: expected 6 in dimension 1, which is cols, got 7"):
+        model.run_into((x, bias), (torch.empty(5, 7), total))
+
+
+def test_a_saved_model_is_as_dynamic(model: mkwrap.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.so")
+    loaded = mkwrap.load(tmp_path / "model.so")
+    x, bias = _arguments(17, 33)
+    torch.testing.assert_close(cast(tuple[torch.Tensor, ...], loaded(x, bias))[0], _program(x, bias)[0])
+    assert loaded.symbols == model.symbols

@@ -1,0 +1,45 @@
+"""Sizes as the manifest writes them have the values they have in sympy."""
+
+from __future__ import annotations
+
+import pytest
+import sympy
+
+from mkwrap.errors import LibraryFormatError
+from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.sizes import read_size
+
+A, B = size_symbol("a"), size_symbol("b")
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        sympy.Integer(7),
+        A,
+        -A + 3,
+        A + 2 * B - 3,
+        A * B**3,
+        FloorDiv(A - 9, 4),
+        Mod(A - 9, 4),
+        FloorDiv(A * B + 1, B + 2) * 64,
+        sympy.Min(A, B, 5),
+        sympy.Max(A - B, 2, B),
+    ],
+    ids=str,
+)
+def test_text_has_the_expressions_value(expr: sympy.Expr) -> None:
+    size = read_size(str(expr))
+    for a, b in ((1, 1), (5, 3), (100, 7)):
+        assert size({"a": a, "b": b}) == int(expr.subs({A: a, B: b}))
+
+
+def test_a_division_by_zero_gives_zero() -> None:
+    assert read_size("FloorDiv(a, b)")({"a": 5, "b": 0}) == 0
+    assert read_size("Mod(a, b)")({"a": 5, "b": 0}) == 0
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "a.b", "a if b else 1", "a / b", "f(a)", "1.5", "(", True])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(LibraryFormatError, match="has a size"):
+        read_size(text)
