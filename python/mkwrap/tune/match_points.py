@@ -182,7 +182,7 @@ def _choices(entrants: Entrants, field: Field, walked: Walked) -> tuple[PointCho
         )
         for point, decision in walked.measured.items()
     }
-    winners = elected(measured, fit.guards)
+    winners = elected(measured, fit.guards, field.worth)
     for point, (variant, reason) in walked.winners.items():
         if point not in winners:
             winners[point] = (variant if variant in fit.guards else fit.runners(point)[0], reason)

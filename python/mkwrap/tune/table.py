@@ -52,7 +52,17 @@ def table_of(
     worth: Mapping[Point, Sequence[Variant]],
     guards: OpenGuards,
 ) -> Table:
-    """Return the table of a kernel's choices, with as few points as elect the same.
+    """Return the table of a kernel's choices, with as few points as elect the same (`stacked` has the arguments)."""
+    return merged(stacked(symbols, choices, worth, guards), guards)
+
+
+def stacked(
+    symbols: Sequence[sympy.Symbol],
+    choices: Sequence[PointChoice],
+    worth: Mapping[Point, Sequence[Variant]],
+    guards: OpenGuards,
+) -> Table:
+    """Return the table that has every point.
 
     `worth` lists the variants worth running at a point, best first; it may lack points. `guards` has the variants that can
     run at all, in order; one of them is right everywhere.
@@ -66,7 +76,7 @@ def table_of(
         legal = [v for v in order if v in guards and all(guard.holds(values) for guard in guards[v])]
         times = {timing.variant: timing.median_us for timing in at[point].timings}
         stacks[point] = _stack(at[point].winner, legal, times, guards, winners)
-    return merged(Table(tuple(symbols), stacks), guards)
+    return Table(tuple(symbols), stacks)
 
 
 def _order(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -75,16 +75,19 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
             if added is None:
                 break
             measured[added] = measure(added)
-    winners = elected(measured, guards)
+    winners = elected(measured, guards, plan.points)
     for point, variant in inherited.items():
         winners[point] = variant, INHERITED
     return Walked(measured, winners)
 
 
-def elected(measured: Mapping[Point, Decision], guards: OpenGuards) -> dict[Point, tuple[Variant, str]]:
+def elected(
+    measured: Mapping[Point, Decision], guards: OpenGuards, asked: Collection[Point]
+) -> dict[Point, tuple[Variant, str]]:
     """Return each point's winner: of those that noise cannot tell from the fastest, one that wins at as many points as can be.
 
-    Among such, one with fewer guards, then the earlier in `guards`.
+    Only points asked for count, so that an added one changes nothing at them. Of those that win at as many, one with fewer
+    guards, then the earlier in `guards`.
     """
     order = {variant: number for number, variant in enumerate(guards)}
     good = {point: _acceptable(decision) for point, decision in measured.items()}
@@ -92,9 +95,9 @@ def elected(measured: Mapping[Point, Decision], guards: OpenGuards) -> dict[Poin
     left = dict(good)
     while left:
         counts: dict[Variant, int] = {}
-        for variants in left.values():
+        for point, variants in left.items():
             for variant in variants:
-                counts[variant] = counts.get(variant, 0) + 1
+                counts[variant] = counts.get(variant, 0) + (point in asked)
         best = min(counts, key=lambda v: (-counts[v], len(guards[v]), order[v]))
         for point in [p for p, variants in left.items() if best in variants]:
             winners[point] = best, _reason(measured[point], best)
@@ -130,7 +133,7 @@ def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point
 
 def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]) -> Point | None:
     """Return the point halfway between two neighbours of different winners, those first that may lose most; None: enough."""
-    winners = elected(measured, guards)
+    winners = elected(measured, guards, plan.points)
     best: tuple[float, Point] | None = None
     for below, above in pairwise(sorted(measured)):
         middle = (math.isqrt(below[0] * above[0]),)

@@ -1,0 +1,127 @@
+"""Which points are measured, what is inferred, and where the boundary between two winners is put: on made-up times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from mkwrap.ir.index import size_symbol
+from mkwrap.ir.nearest import elect
+from mkwrap.stages import Point, PointChoice, Timing, Variant
+from mkwrap.tune.recall import Decision
+from mkwrap.tune.table import table_of
+from mkwrap.tune.walk import INHERITED, MEASURED, SHARED, Walk, Walked, walk
+
+SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
+GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
+S = size_symbol("s")
+
+
+class Judge:
+    """Measures by formulas; counts."""
+
+    def __init__(self, times: Callable[[Point], Mapping[Variant, float]]) -> None:
+        self.times = times
+        self.seen: list[Point] = []
+
+    def __call__(self, point: Point) -> Decision:
+        self.seen.append(point)
+        timings = tuple(Timing(v, us, 0.001 * us, 20) for v, us in self.times(point).items())
+        return Decision(min(timings, key=lambda t: t.median_us).variant, "measured", timings)
+
+
+def crossing(at: float) -> Judge:
+    """Let LARGE win above a size, by as much as the sizes differ."""
+    return Judge(lambda point: {SMALL: 10.0 * point[0] / at, LARGE: 10.0})
+
+
+def walked(judge: Judge, *points: Point, extra: int = 0, possible: Callable[[Point], bool] = lambda _: True) -> Walked:
+    return walk(Walk(points, lambda _p, _v: True, possible, extra), GUARDS, {}, judge)
+
+
+def test_a_point_between_two_that_surely_agree_is_not_measured() -> None:
+    judge = Judge(lambda _: {SMALL: 1.0, LARGE: 1.5})
+    done = walked(judge, *[(2**k,) for k in range(7)])
+    assert judge.seen == [(1,), (4,), (16,), (64,)]
+    assert done.winners == {(2**k,): (SMALL, MEASURED if k % 2 == 0 else INHERITED) for k in range(7)}
+
+
+def test_within_noise_no_pair_decides_for_those_between() -> None:
+    judge = Judge(lambda _: {SMALL: 1.0, LARGE: 1.01})
+    walked(judge, *[(2**k,) for k in range(5)])
+    assert sorted(judge.seen) == [(1,), (2,), (4,), (8,), (16,)]
+
+
+def test_where_neighbours_differ_the_point_between_is_measured() -> None:
+    judge = crossing(6)
+    done = walked(judge, *[(2**k,) for k in range(7)])
+    assert (8,) in judge.seen
+    assert [done.winners[2**k,][0] for k in range(7)] == [SMALL] * 3 + [LARGE] * 4
+
+
+def test_the_example_s_point_is_always_measured() -> None:
+    judge = Judge(lambda _: {SMALL: 1.0, LARGE: 1.5})
+    walked(judge, (8,), *[(2**k,) for k in range(7) if k != 3])
+    assert judge.seen[0] == (8,)
+
+
+def test_in_a_grid_neighbours_along_either_axis_decide() -> None:
+    judge = Judge(lambda _: {SMALL: 1.0, LARGE: 1.5})
+    walked(judge, *[(n, m) for n in (1, 8, 64) for m in (2, 16, 128)])
+    assert sorted(judge.seen) == [(1, 2), (1, 128), (8, 16), (64, 2), (64, 128)]
+
+
+def test_a_variant_that_is_not_right_there_is_not_inherited() -> None:
+    judge = Judge(lambda point: {SMALL: 1.0, LARGE: 1.5} if point != (2,) else {LARGE: 1.5})
+    done = walk(Walk([(1,), (2,), (4,)], lambda p, v: p != (2,) or v is LARGE, lambda _: True, 0), GUARDS, {}, judge)
+    assert done.winners[2,] == (LARGE, MEASURED)
+
+
+@pytest.mark.parametrize("at", [5.0, 17.0, 40.0, 100.0, 300.0, 777.0])
+def test_added_points_move_the_boundary_to_where_the_winner_changes(at: float) -> None:
+    judge = crossing(at)
+    points = ((1,), (1024,))
+    done = walked(judge, *points, extra=5)
+    choices = [
+        PointChoice({"s": point[0]}, winner, reason, done.measured[point].timings)
+        for point, (winner, reason) in sorted(done.winners.items())
+    ]
+    table = table_of((S,), choices, {}, GUARDS)
+    rows = [(point, stack) for point, stack in table.stacks.items()]
+
+    def elected(size: int) -> Variant:
+        return rows[elect((size,), [(p, 0, True) for p, _ in rows])][1][0][0]
+
+    # Four halvings of ten doublings, then the loss at stake is small: within 1.3 times the true crossing.
+    assert elected(int(at / 1.3)) is SMALL
+    assert elected(int(at * 1.3) + 1) is LARGE
+    assert len(judge.seen) <= 7
+
+
+def test_no_point_is_added_where_little_is_at_stake() -> None:
+    judge = Judge(lambda point: {SMALL: 1.0, LARGE: 1.0 + 0.04 * (1 if point[0] < 100 else -1)})
+    walked(judge, (1,), (1024,), extra=5)
+    assert judge.seen == [(1,), (1024,)]
+
+
+def test_no_point_is_added_that_is_no_shape_of_the_program() -> None:
+    judge = crossing(40)
+    walked(judge, (1,), (1024,), extra=5, possible=lambda point: point[0] % 16 == 0)
+    assert all(size == 1 or size % 16 == 0 for (size,) in judge.seen)
+
+
+def test_what_is_known_is_not_measured_again() -> None:
+    judge = crossing(6)
+    known = {(64,): judge((64,))}
+    judge.seen.clear()
+    done = walk(Walk([(1,), (64,)], lambda _p, _v: True, lambda _: True, 0), GUARDS, known, judge)
+    assert judge.seen == [(1,)]
+    assert done.winners[64,] == (LARGE, MEASURED)
+
+
+def test_of_equals_the_one_that_wins_at_most_points_wins() -> None:
+    times = {1: {SMALL: 1.0, LARGE: 1.01}, 8: {SMALL: 1.01, LARGE: 1.0}, 64: {OTHER: 1.0, LARGE: 1.01, SMALL: 3.0}}
+    judge = Judge(lambda point: times[point[0]])
+    done = walked(judge, (1,), (8,), (64,))
+    assert done.winners == {(1,): (LARGE, SHARED), (8,): (LARGE, MEASURED), (64,): (LARGE, SHARED)}
