@@ -1,0 +1,61 @@
+"""Calls random programs with dynamic sizes at many shapes: `python -m tests.python.fuzz.dynamic_run CXX CACHE SEED COUNT SHAPES`.
+
+Run by test_dynamic.py in a process that has AddressSanitizer's runtime, with a compiler that instruments the libraries.
+Writes one line per program; fails on the first call that is neither right nor refused by the right error.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import torch
+from tests.python.fuzz.dynamic_programs import EXAMPLE, HINTS, RANGES, draw_program, draw_sizes
+
+import mkwrap
+from mkwrap import Options
+
+
+def main() -> None:
+    """Run the programs of some seeds."""
+    cxx, cache, *numbers = sys.argv[1:]
+    first, count, shapes = map(int, numbers)
+    torch.set_num_threads(1)
+    for seed in range(first, first + count):
+        called, refused = check(
+            seed, shapes, Options(cxx=cxx, cache_dir=Path(cache), tune="off", hints=HINTS, threads=2)
+        )
+        sys.stdout.write(f"seed {seed}: {called} calls equal eager, {refused} refused\n")
+
+
+def check(seed: int, shapes: int, options: Options) -> tuple[int, int]:
+    """Compile one program once and call it at so many shapes; returns how many were right and how many refused."""
+    program = draw_program(seed)
+    torch.manual_seed(seed)
+    examples = tuple(torch.randn(shape) for shape in program.shapes(EXAMPLE))
+    model = mkwrap.compile(program.run, examples, dynamic_shapes=program.dynamic_shapes(), options=options)
+    ranges = {s["name"]: (s["low"], s["high"]) for s in model.manifest["symbols"]}
+    # Capture may narrow a range (an extremum of nothing is an error), never widen it.
+    assert all(RANGES[name][0] <= low <= RANGES[name][0] + 1 for name, (low, _) in ranges.items()), ranges
+    generator = random.Random(seed)
+    called = refused = 0
+    for _ in range(shapes):
+        sizes = draw_sizes(sorted(program.symbols), generator)
+        inputs = tuple(torch.randn(shape) for shape in program.shapes(sizes))
+        where = f"seed {seed} at {sizes}\n{program}"
+        if any(not low <= sizes[name] <= high for name, (low, high) in ranges.items()):
+            try:
+                model(*inputs)
+            except mkwrap.errors.InputError:
+                refused += 1
+                continue
+            raise AssertionError(f"not refused: {where}")
+        for ours, eager in zip(model(*inputs), program.run(*inputs), strict=True):
+            torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4, equal_nan=True, msg=lambda m: f"{where}\n{m}")  # noqa: B023
+        called += 1
+    return called, refused
+
+
+if __name__ == "__main__":
+    main()
