@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from mkwrap.ir.nodes import Instruction, Nest, Scan, Sort
-from mkwrap.stages import Device, Guard, Kernel, Params, Source, Variant
+from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 if TYPE_CHECKING:
     import sympy
@@ -61,17 +61,3 @@ class Language:
     name: str
     templates: tuple[Template, ...]
     forms: Forms = one_form
-
-
-def open_guards(guards: Iterable[Guard], limits: Mapping[sympy.Symbol, int]) -> tuple[Guard, ...]:
-    """Return the guards that may fail for sizes up to `limits`: what bounds a size that cannot be so large is left out.
-
-    Bounded expressions grow with their symbols.
-    """
-    return tuple(guard for guard in guards if not _always(guard, limits))
-
-
-def _always(guard: Guard, limits: Mapping[sympy.Symbol, int]) -> bool:
-    if guard.multiple != 1 or guard.most is None or not guard.expr.free_symbols <= limits.keys():
-        return False
-    return guard.holds(limits)

@@ -8,7 +8,7 @@ import sympy
 
 from mkwrap.codegen.triton.indexing import expr_text
 from mkwrap.codegen.triton.scans import Form, Texts, form_of, write_combined, write_last, write_scan
-from mkwrap.codegen.triton.sizes import MULTIPLE, Sizes
+from mkwrap.codegen.triton.sizes import Sizes
 from mkwrap.codegen.triton.sorts import NEEDS, Key, write_sort
 from mkwrap.codegen.triton.spelling import TYPES, constant, spell
 from mkwrap.codegen.triton.tile import INT32_LIMIT, Dim, Tile, Value
@@ -143,8 +143,8 @@ class Body:
 
     def extent(self, dim: Dim) -> str:
         """Spell the number of positions along a dimension, as a mask compares with it."""
-        text = self.text(dim.numel)
-        return f"tl.multiple_of({text}, {MULTIPLE})" if self._sizes.rounds(dim.numel) else text
+        multiple = self._sizes.multiple(dim.numel)
+        return f"{self.atom(dim.numel)} // {multiple} * {multiple}" if multiple > 1 else self.text(dim.numel)
 
     def masks(self, dims: frozenset[str]) -> list[str]:
         """Texts of the tile masks along some dimensions."""

@@ -38,12 +38,13 @@ from triton.language.extra import libdevice
 
 @dataclass(frozen=True)
 class Formal:
-    """One argument of a kernel function: its name, Triton type, meaning, and whether 16 divides it."""
+    """One argument of a kernel function: its name, Triton type, meaning, whether 16 divides it, and what else does."""
 
     name: str
     type: str
     argument: Argument
     aligned: bool
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def formals_of(kernel: Kernel, instructions: Iterable[Instruction], sizes: Sizes
         if p.buffer.name in touched
     ]
     kind, dtype = ("i64", DType.INT64) if sizes.wide else ("i32", DType.INT32)
-    formals += [Formal(s.name, kind, SizeArgument(s, dtype), s in sizes.multiples) for s in sizes.symbols]
+    formals += [Formal(s.name, kind, SizeArgument(s, dtype), False, sizes.multiples.get(s, 1)) for s in sizes.symbols]
     if any(isinstance(i, BoundsCheck) for i in instructions):
         formals.append(Formal(FAULT, f"*{SIGNATURE[DType.INT32]}", FaultArgument(), False))
     return tuple(formals)
@@ -92,7 +93,9 @@ def function(
     """Finish a function; `num_warps` and `num_stages` come from the variant's params (4 and 1 where not named)."""
     options = dict(params)
     warps, stages = options.get("num_warps", 4), options.get("num_stages", 1)
-    return Function(tuple(formals), writer.text(), grid, int(warps), int(stages), frozenset(needs), False)
+    whole = [f for f in formals if f.multiple > 1]
+    shown = "".join(f"    {f.name} = {f.name} // {f.multiple} * {f.multiple}\n" for f in whole)
+    return Function(tuple(formals), shown + writer.text(), grid, int(warps), int(stages), frozenset(needs), False)
 
 
 def source(

@@ -1,11 +1,12 @@
-"""What a text takes for granted about dynamic sizes: the width of indices, and which sizes 16 divides.
+"""What a text takes for granted about dynamic sizes: the width of indices, and what divides which sizes.
 
 Triton joins accesses of neighbouring elements into one of 16 bytes where it can prove that rows start at, and masks end
-at, multiples of enough elements. A static size shows it; for a dynamic one an attribute of the argument says so.
+at, multiples of enough elements. A static size shows it; a dynamic one that is such a multiple is written as a product.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,17 +14,14 @@ import sympy
 
 from mkwrap.codegen.matmul_roles import matmul_roles, split_axes
 from mkwrap.codegen.parameters import buffers_of, size_symbols
-from mkwrap.codegen.template import open_guards
 from mkwrap.codegen.triton.indexing import over_position
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
 from mkwrap.codegen.triton.tile import INT32_LIMIT
 from mkwrap.ir.analysis import loads, stores
-from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol
+from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, bounds
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
 from mkwrap.stages import Guard, Kernel, Params
 
-MULTIPLE = 16
-"""What divides a size that Triton's attribute speaks of."""
 _VECTOR_BYTES = 16
 _SLACK = 1 << 20
 """The largest tile: positions may overhang the end of a row by so much."""
@@ -36,17 +34,17 @@ _MOST_DYNAMIC = INT32_LIMIT - (1 << 28)
 class Sizes:
     """How one text treats a kernel's sizes.
 
-    `wide`: indices are int64. `multiples`: the symbols, and whole extents, that 16 divides.
+    `wide`: indices are int64. `multiples`: of symbols, and of whole extents, what is known to divide them.
     """
 
     symbols: tuple[sympy.Symbol, ...]
     wide: bool
-    multiples: frozenset[Expr]
+    multiples: Mapping[Expr, int]
     guards: tuple[Guard, ...]
 
-    def rounds(self, extent: Expr) -> bool:
-        """Whether 16 divides a whole extent though none of its factors says so."""
-        return not extent.is_Symbol and sympy.expand(extent) in self.multiples
+    def multiple(self, extent: Expr) -> int:
+        """What divides a whole extent though its factors do not say so, else 1."""
+        return 1 if extent.is_Symbol else self.multiples.get(sympy.expand(extent), 1)
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,17 @@ class _Size:
     expr: Expr
     elements: int
 
-    def fits(self, known: frozenset[Expr]) -> bool:
-        """Whether it is such a multiple where 16 divides those symbols; what holds no symbol is nobody's to choose."""
-        return all(self._term_fits(term, known) for term in sympy.Add.make_args(self.expr))
+    def lacks(self, known: Mapping[Expr, int]) -> int:
+        """By what more its symbols have to be divisible, given what divides them; 1 for what holds no symbol."""
+        return max((self._term_lacks(term, known) for term in sympy.Add.make_args(self.expr)), default=1)
 
-    def _term_fits(self, term: Expr, known: frozenset[Expr]) -> bool:
+    def _term_lacks(self, term: Expr, known: Mapping[Expr, int]) -> int:
+        if not term.free_symbols:
+            return 1
         coefficient = term.as_coeff_Mul()[0]
-        whole = coefficient.is_Integer and int(coefficient) % self.elements == 0
-        return bool(whole or not term.free_symbols or term.free_symbols & known)
+        shown = int(coefficient) if coefficient.is_Integer else 1
+        shown *= math.prod(known.get(symbol, 1) for symbol in term.free_symbols)
+        return self.elements // math.gcd(shown, self.elements)
 
 
 def sizes_of(kernel: Kernel, params: Params) -> Sizes:
@@ -73,11 +74,11 @@ def sizes_of(kernel: Kernel, params: Params) -> Sizes:
     symbols = size_symbols(kernel.nest, buffers.values())
     spans = _spans(kernel.nest, buffers.values())
     wide = bool(options.get("wide", False)) or any(_exceeds(span) for span in spans)
-    multiples = _multiples(kernel) if options.get("divisible", False) else ()
-    guards = [Guard(size, multiple=MULTIPLE) for size in multiples]
+    multiples = _multiples(kernel) if options.get("divisible", False) else {}
+    guards = [Guard(size, multiple=multiple) for size, multiple in multiples.items()]
     if not wide:
         guards += index_guards(spans)
-    return Sizes(symbols, wide, frozenset(multiples), tuple(guards))
+    return Sizes(symbols, wide, multiples, tuple(guards))
 
 
 def index_guards(spans: Iterable[Expr]) -> tuple[Guard, ...]:
@@ -96,9 +97,15 @@ def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, .
     spans = _spans(kernel.nest, buffers.values())
     found: list[Params] = [(("divisible", True),)] if _multiples(kernel) else []
     found.append(())
-    if not any(_exceeds(span) for span in spans) and open_guards(index_guards(spans), limits):
+    if not any(_exceeds(span) for span in spans) and any(_may_exceed(guard, limits) for guard in index_guards(spans)):
         found.append((("wide", True),))
     return tuple(found)
+
+
+def _may_exceed(guard: Guard, limits: Mapping[sympy.Symbol, int]) -> bool:
+    ends = {symbol: (sympy.Integer(0), sympy.Integer(limit)) for symbol, limit in limits.items()}
+    known = bounds(guard.expr, ends)
+    return known is None or not bool(known[1].is_Integer and known[1] <= guard.most)
 
 
 def _exceeds(span: Expr) -> bool:
@@ -127,15 +134,14 @@ def _covers(large: Expr, small: Expr) -> bool:
     return bool(ratio.is_polynomial(*ratio.free_symbols) and ratio.is_integer and ratio.is_positive)
 
 
-def _multiples(kernel: Kernel) -> tuple[Expr, ...]:
-    """The sizes 16 must divide so that accesses along contiguous axes can be wide, where that is not plain anyway."""
-    nest, groups = _groups(kernel)
+def _multiples(kernel: Kernel) -> dict[Expr, int]:
+    """What must divide which sizes so that accesses along contiguous axes can be wide, where that is not plain anyway."""
+    nest, groups, accesses = _accesses(kernel)
     buffers = buffers_of(kernel)
     symbols = frozenset(size_symbols(nest, buffers.values()))
     positions = {group: axis_symbol(f"p{k}") for k, group in enumerate(groups)}
     steps: list[_Size] = []
     extents: list[_Size] = []
-    accesses: tuple[Load | Store, ...] = (*loads(nest), *stores(nest))
     for access in accesses:
         contiguous = innermost(access_strides(nest, buffers, access))
         if contiguous is None:
@@ -152,15 +158,24 @@ def _multiples(kernel: Kernel) -> tuple[Expr, ...]:
     return _chosen(steps, extents)
 
 
-def _groups(kernel: Kernel) -> tuple[Nest, tuple[tuple[Axis, ...], ...]]:
-    """The axes that a template flattens into one position each."""
+def _accesses(kernel: Kernel) -> tuple[Nest, tuple[tuple[Axis, ...], ...], tuple[Load | Store, ...]]:
+    """The nest as templates read it, the axes that one flattens into one position each, and the accesses that count.
+
+    What is loaded or stored once per row is little beside the rows, but for the result of a matrix product.
+    """
     buffers = buffers_of(kernel)
     split = split_axes(kernel.nest)
     roles = matmul_roles(split, buffers)
     if roles is not None:
-        return split, tuple(group for group in (roles.batch, roles.m, roles.n, roles.k) if group)
+        groups = tuple(group for group in (roles.batch, roles.m, roles.n, roles.k) if group)
+        return split, groups, (*loads(split), *stores(split))
     nest = by_descending_stride(kernel.nest, buffers)
-    return nest, tuple(group for group in (nest.axes, nest.reduction_axes) if group)
+    inner = {axis.symbol for axis in nest.reduction_axes}
+    every: tuple[Load | Store, ...] = (*loads(nest), *stores(nest))
+    strides = [access_strides(nest, buffers, access) for access in every]
+    often = [not inner or any(along.get(symbol, 0) != 0 for symbol in inner) for along in strides]
+    accesses = tuple(access for access, counts in zip(every, often, strict=True) if counts)
+    return nest, tuple(group for group in (nest.axes, nest.reduction_axes) if group), accesses
 
 
 def _numel(group: Sequence[Axis]) -> Expr:
@@ -178,15 +193,17 @@ def _steps(expr: Expr, symbols: frozenset[sympy.Symbol]) -> list[Expr]:
     return [step for step in found if step.free_symbols]
 
 
-def _chosen(steps: Iterable[_Size], extents: Iterable[_Size]) -> tuple[Expr, ...]:
-    """Choose what 16 has to divide: single symbols first, then one symbol of each step left, then whole extents."""
-    left = [size for size in steps if not size.fits(frozenset())]
-    bare = [size for size in extents if size.expr.is_Symbol]
-    chosen = {
-        symbol for size in (*left, *bare) if len(size.expr.free_symbols) == 1 for symbol in size.expr.free_symbols
-    }
-    for size in left:
-        if not size.fits(frozenset(chosen)):
-            chosen.add(max(size.expr.free_symbols, key=lambda symbol: str(symbol.name)))
-    whole = dict.fromkeys(size.expr for size in extents if not size.fits(frozenset(chosen)))
-    return (*sorted(chosen, key=str), *whole)
+def _chosen(steps: Iterable[_Size], extents: Iterable[_Size]) -> dict[Expr, int]:
+    """Choose what has to be divisible: single symbols first, then one symbol of each step left, then whole extents."""
+    chosen: dict[Expr, int] = {}
+    single = [size for size in (*steps, *extents) if len(size.expr.free_symbols) == 1]
+    for size in [size for size in single if size not in extents or size.expr.is_Symbol]:
+        (symbol,) = size.expr.free_symbols
+        chosen[symbol] = max(chosen.get(symbol, 1), size.lacks({}))
+    for size in steps:
+        last = max(size.expr.free_symbols, key=lambda symbol: str(symbol.name))
+        chosen[last] = chosen.get(last, 1) * size.lacks(chosen)
+    for size in extents:
+        if size.lacks(chosen) > 1:
+            chosen[size.expr] = max(chosen.get(size.expr, 1), size.elements)
+    return {size: multiple for size, multiple in sorted(chosen.items(), key=lambda item: str(item[0])) if multiple > 1}

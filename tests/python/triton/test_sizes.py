@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import sympy
 
-from mkwrap.codegen.template import open_guards
 from mkwrap.codegen.triton import LANGUAGE
+from mkwrap.codegen.triton.sizes import sizes_of
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.signature import Guard
@@ -39,25 +39,29 @@ def written(kernel: Kernel, params: Params, template: str = "looped", device: De
 @pytest.mark.parametrize(
     ("kernel", "multiples"),
     [
-        (softmax(S0, S1), {S1}),
-        (softmax(S0, 1000), set()),
-        (softmax(S0, 16 * S1), set()),
-        (softmax(S0, S1, outer=True), {S0}),
-        (layer_norm(S0, S1, BF16), {S1}),
-        (reduction("sum", S0, S1, outer=True), {S0}),
-        (reduction("sum", 1024, S1, outer=True), set()),
-        (scalar_op("exp", DType.FLOAT32, S0 * S1), {S0 * S1}),
-        (scalar_op("exp", DType.FLOAT32, 48 * S1), set()),
-        (transpose(S0, S1), {S0, S1}),
-        (product(S0, 512, 768, BF16), set()),
-        (product(S0, S1, 768, BF16), {S1}),
-        (product(64, 64, S2, BF16), {S2}),
-        (product(64, 64, S2, BF16, transposed=False), {S2}),
+        (softmax(S0, S1), {S1: 4}),
+        (softmax(S0, S1, BF16), {S1: 8}),
+        (softmax(S0, 1000), {}),
+        (softmax(S0, 16 * S1), {}),
+        (softmax(S0, 4 * S1, BF16), {S1: 2}),
+        (softmax(S0, S1, outer=True), {S0: 4}),
+        (layer_norm(S0, S1, BF16), {S1: 8}),
+        (reduction("sum", S0, S1, outer=True), {S0: 4}),
+        (reduction("sum", 1024, S1, outer=True), {}),
+        (scalar_op("exp", DType.FLOAT32, S0 * S1), {S0 * S1: 4}),
+        (scalar_op("exp", DType.FLOAT32, 48 * S1), {}),
+        (transpose(S0, S1), {S0: 4, S1: 4}),
+        (product(S0, 512, 768, BF16), {}),
+        (product(S0, S1, 768, BF16), {S1: 8}),
+        (product(64, 64, S2, BF16), {S2: 8}),
+        (product(64, 64, S2, BF16, transposed=False), {S2: 8}),
     ],
 )
-def test_the_divisible_form_names_the_sizes_that_wide_accesses_need(kernel: Kernel, multiples: set[sympy.Expr]) -> None:
-    found = LANGUAGE.forms(kernel, SMALL)
-    assert found == ((DIVISIBLE, ()) if multiples else ((),))
+def test_the_divisible_form_asks_of_sizes_what_wide_accesses_need(
+    kernel: Kernel, multiples: dict[sympy.Expr, int]
+) -> None:
+    assert LANGUAGE.forms(kernel, SMALL) == ((DIVISIBLE, ()) if multiples else ((),))
+    assert sizes_of(kernel, DIVISIBLE).multiples == multiples
 
 
 def test_a_static_kernel_has_one_form() -> None:
@@ -66,20 +70,18 @@ def test_a_static_kernel_has_one_form() -> None:
 
 def test_divisible_sizes_are_guarded_and_said_to_triton() -> None:
     source = written(softmax(S0, S1), DIVISIBLE)
-    assert Guard(S1, multiple=16) in source.guards
-    (launch,) = source.launches
-    place = launch.args.index(SizeArgument(S1, DType.INT32))
-    assert place in launch.divisible_by_16
-    assert launch.args.index(SizeArgument(S0, DType.INT32)) not in launch.divisible_by_16
+    assert Guard(S1, multiple=4) in source.guards
+    assert "s1 = s1 // 4 * 4" in source.text
+    assert SizeArgument(S1, DType.INT32) in source.launches[0].args
     assert not any(guard.multiple > 1 for guard in written(softmax(S0, S1), ()).guards)
 
 
 def test_a_whole_extent_may_be_divisible_though_its_factors_are_not() -> None:
     source = written(scalar_op("exp", DType.FLOAT32, S0 * S1), DIVISIBLE, "pointwise")
     (guard,) = (guard for guard in source.guards if guard.multiple > 1)
-    assert guard.holds({S0: 8, S1: 6})
-    assert not guard.holds({S0: 8, S1: 5})
-    assert "x_mask = x < tl.multiple_of(s0 * s1, 16)" in source.text
+    assert guard.holds({S0: 2, S1: 6})
+    assert not guard.holds({S0: 2, S1: 5})
+    assert "x_mask = x < (s0 * s1) // 4 * 4" in source.text
 
 
 def test_c28_narrow_indices_are_guarded_and_wide_ones_are_not() -> None:
@@ -115,13 +117,6 @@ def test_a_row_held_in_a_block_is_guarded_by_its_length() -> None:
     assert Guard(S1, most=1024) in dynamic.guards
     static = template.render(softmax(S0, 1000), Variant("softmax", "persistent", params), H100)
     assert static.guards == (Guard(1000 * S0, most=MOST),)
-
-
-def test_guards_that_cannot_fail_up_to_the_limits_are_left_out() -> None:
-    guards = (Guard(S0 * S1, most=MOST), Guard(S1, most=1024), Guard(S1, multiple=16))
-    assert open_guards(guards, {S0: 1024, S1: 1024}) == (guards[2],)
-    assert open_guards(guards, {S0: 1024, S1: 1025}) == guards[1:]
-    assert open_guards(guards, {S1: 1000}) == (guards[0], guards[2])
 
 
 def test_data_dependent_indices_are_no_sizes() -> None:
