@@ -27,5 +27,5 @@ def fuse(program: Program) -> Schedule:
         program = apply(program)
         verify_program(program)
     kernels, steps = make_kernels(program)
-    arena = plan_memory(steps, kernels, program.buffers)
+    arena = plan_memory(steps, kernels, program.buffers, program.symbols)
     return Schedule(program, kernels, steps, arena.placements, arena.size)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import sympy
 
 from mkwrap.fuse.kernels import kind_of
+from mkwrap.fuse.offsets import Life, packed, rounded_up
 from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Buffer, Expr, Load, Nest, Role, Store
-from mkwrap.stages import Kernel, Step
-
-ALIGNMENT = 64
+from mkwrap.stages import Kernel, Step, SymbolSpec
 
 
 @dataclass(frozen=True)
@@ -27,41 +26,17 @@ class Arena:
     size: Expr
 
 
-@dataclass(frozen=True)
-class _Life:
-    name: str
-    size: int
-    first: int
-    last: int
-
-
-def plan_memory(steps: Sequence[Step], kernels: Mapping[str, Kernel], buffers: Mapping[str, Buffer]) -> Arena:
-    """Place temporaries, largest first, at the lowest offset free during their whole life."""
-    symbolic = [n for s in steps for n in s.buffers if _is_temporary(n, buffers) and not _bytes(buffers[n]).is_Integer]
-    if symbolic:
-        return _one_after_another(steps, buffers)
+def plan_memory(
+    steps: Sequence[Step],
+    kernels: Mapping[str, Kernel],
+    buffers: Mapping[str, Buffer],
+    symbols: Sequence[SymbolSpec] = (),
+) -> Arena:
+    """Place temporaries so that those alive at once share no bytes; offsets and size are expressions over `symbols`."""
     shared = _in_place(steps, kernels, buffers)
-    lives = _lives(steps, buffers, shared)
-    placed: list[tuple[int, _Life]] = []
-    for life in sorted(lives, key=lambda life: (-life.size, life.first, life.name)):
-        busy = sorted(
-            (offset, offset + other.size)
-            for offset, other in placed
-            if other.first <= life.last and life.first <= other.last
-        )
-        placed.append((_lowest_gap(busy, life.size), life))
-    offsets = {life.name: offset for offset, life in placed}
-    placements = {name: sympy.Integer(offsets[_owner(name, shared)]) for name in _temporaries(steps, buffers)}
-    return Arena(placements, sympy.Integer(max((offset + life.size for offset, life in placed), default=0)))
-
-
-def _lowest_gap(busy: Sequence[tuple[int, int]], size: int) -> int:
-    offset = 0
-    for start, end in busy:
-        if offset + size <= start:
-            break
-        offset = max(offset, end)
-    return offset
+    packing = packed(_lives(steps, buffers, shared), symbols)
+    placements = {name: packing.offsets[_owner(name, shared)] for name in _temporaries(steps, buffers)}
+    return Arena(placements, packing.size)
 
 
 def _is_temporary(name: str, buffers: Mapping[str, Buffer]) -> bool:
@@ -74,31 +49,22 @@ def _temporaries(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> list[s
 
 def _bytes(buffer: Buffer) -> Expr:
     elements = sympy.Integer(0) if any(n == 0 for n in buffer.shape) else buffer.storage_elements
-    size = elements * buffer.dtype.itemsize
-    return sympy.Integer(-(-int(size) // ALIGNMENT) * ALIGNMENT) if size.is_Integer else size + ALIGNMENT
+    return rounded_up(elements * buffer.dtype.itemsize)
 
 
-def _one_after_another(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> Arena:
-    placements: dict[str, Expr] = {}
-    end: Expr = sympy.Integer(0)
-    for name in _temporaries(steps, buffers):
-        placements[name] = end
-        end = end + sympy.ceiling(_bytes(buffers[name]) / ALIGNMENT) * ALIGNMENT
-    return Arena(placements, end)
-
-
-def _lives(steps: Sequence[Step], buffers: Mapping[str, Buffer], shared: Mapping[str, str]) -> list[_Life]:
+def _lives(steps: Sequence[Step], buffers: Mapping[str, Buffer], shared: Mapping[str, str]) -> list[Life]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    size: dict[str, int] = {}
+    size: dict[str, Expr] = {}
     for k, step in enumerate(steps):
         for name in step.buffers:
             if _is_temporary(name, buffers):
                 owner = _owner(name, shared)
                 first.setdefault(owner, k)
                 last[owner] = k
-                size[owner] = max(size.get(owner, 0), int(_bytes(buffers[name])))
-    return [_Life(name, size[name], first[name], last[name]) for name in first]
+                # What shares bytes has as many of them.
+                size[owner] = _bytes(buffers[name])
+    return [Life(name, size[name], first[name], last[name]) for name in first]
 
 
 def _owner(name: str, shared: Mapping[str, str]) -> str:

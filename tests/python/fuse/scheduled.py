@@ -11,7 +11,7 @@ import torch.utils._pytree as pytree
 
 from mkwrap.capture import capture
 from mkwrap.fuse import fuse
-from mkwrap.fuse.memory import ALIGNMENT
+from mkwrap.fuse.offsets import ALIGNMENT
 from mkwrap.ir.interpret import allocate, evaluate_all, interpret_nest, sizes_of_call
 from mkwrap.ir.nodes import Buffer, Role
 from mkwrap.ir.numeric import Array, storage_type
