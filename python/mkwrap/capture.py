@@ -170,6 +170,9 @@ def _export(
                 stack.enter_context(sizes_from_zero())
                 options = tracing_options(dims)
             exported = torch.export.export(module, tuple(samples), strict=False, **options)
+            if any(_changes(node) for node in exported.graph.nodes):
+                # A tensor that is contiguous at size 1 alone is its own contiguous copy there: what changes one changes both.
+                lines.layout.clear()
             for node in exported.graph.find_nodes(op="placeholder"):
                 # Where dynamo took part (the function of an associative scan), its own notes here differ from one trace to
                 # the next, which the decomposition takes for a defect. An argument has no line of its own to lose.
@@ -180,6 +183,11 @@ def _export(
             raise
         message = str(error).strip() or type(error).__name__
         raise CaptureError(f"torch.export could not trace the function: {message}") from error
+
+
+def _changes(node: torch.fx.Node) -> bool:
+    """Whether a node changes a tensor."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _traced(program: torch.export.ExportedProgram, paths: Sequence[str], dims: Sequence[TensorDims]) -> list[Traced]:

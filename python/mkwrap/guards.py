@@ -1,4 +1,4 @@
-"""Notes, while torch traces, which line of the user's source asked what of a symbolic size."""
+"""Notes, while torch traces, which line of the user's source asked what of a size, and what only concerns layouts of memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,30 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 import sympy
+import torch
 
 from mkwrap.origins import UNKNOWN, users_line
 
 _LOGGER = "torch.fx.experimental.symbolic_shapes"
 _MARK = "[guard added]"
+_PYTHON_SIDE = str(Path(torch.__file__))
+"""Where a symbolic truth value becomes a bool in Python; what torch's C++ asks for does not pass there."""
+
+# fmt: off
+LAYOUT_FUNCTIONS = frozenset(
+    [
+        "contiguous", "reshape", "reshape_as", "view", "view_as", "flatten", "unflatten", "ravel", "clone", "to", "type",
+        "float", "half", "double", "bfloat16", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm",
+        "einsum", "linear", "bilinear", "tensordot", "scaled_dot_product_attention", "layer_norm", "permute", "transpose", "t",
+        "movedim", "expand", "repeat", "repeat_interleave", "tile", "cat", "stack", "multi_head_attention_forward",
+    ]
+)
+# fmt: on
+"""Functions that ask whether a size is 1 to tell whether memory is contiguous: their values are the same either way."""
 
 
 @dataclass
@@ -23,6 +39,10 @@ class GuardLines:
     """The conditions torch noted, as it spells them, each with the first line that asked for it."""
 
     noted: dict[str, str] = field(default_factory=dict)
+    layout: set[str] = field(default_factory=set)
+    """Those that C++ code of a function of `LAYOUT_FUNCTIONS` asked for first."""
+    decisions: list[tuple[sympy.Basic, bool]] = field(default_factory=list)
+    """What Python code was told of sizes: the condition, and whether it was taken to hold."""
 
     def of(self, condition: str) -> str:
         """Return the line behind a condition; empty where none is known."""
@@ -46,6 +66,21 @@ class GuardLines:
             line = line or next((where for text, where in self.noted.items() if pattern.search(text)), "")
         return f" (at {line})" if line else ""
 
+    def concerns_layout(self, condition: sympy.Basic) -> bool:
+        """Whether a condition x ≠ 1 decided nothing but how memory is laid out: no Python code was told anything that follows."""
+        if not isinstance(condition, sympy.Ne) or condition.rhs != 1 or str(condition) not in self.layout:
+            return False
+        return not any(self._follows(told, holds, condition.lhs) for told, holds in self.decisions)
+
+    def _follows(self, told: sympy.Basic, holds: bool, size: sympy.Expr) -> bool:
+        """Whether what was told may depend on a size not being 1."""
+        if not told.free_symbols & size.free_symbols or {str(told), str(sympy.Not(told))} & (
+            self.noted.keys() - self.layout
+        ):
+            return False
+        at_one = told.xreplace({size: sympy.Integer(1)})
+        return bool(at_one != (sympy.true if holds else sympy.false))
+
 
 class _Listener(logging.Handler):
     def __init__(self, lines: GuardLines) -> None:
@@ -54,26 +89,59 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look up the stack at the moment of the note: torch clears what it stores of stacks itself."""
-        if _MARK in str(record.msg) and isinstance(record.args, tuple) and len(record.args) > 1:
-            frame: FrameType | None = sys._getframe(1)
-            while frame is not None and frame.f_code.co_filename == logging.__file__:
-                frame = frame.f_back
-            line = users_line(frame)
-            if line != UNKNOWN:
-                self.lines.noted.setdefault(str(record.args[1]), line)
+        if _MARK not in str(record.msg) or not isinstance(record.args, tuple) or len(record.args) < 2:
+            return
+        if "suppressed" in str(record.args[0]):
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename == logging.__file__:
+            frame = frame.f_back
+        line, condition = users_line(frame), str(record.args[1])
+        if line != UNKNOWN and condition not in self.lines.noted:
+            self.lines.noted[condition] = line
+            if _lays_out(frame):
+                self.lines.layout.add(condition)
+
+
+def _lays_out(frame: FrameType | None) -> bool:
+    """Whether C++ asks, on behalf of a function that only needs to know how memory is laid out."""
+    while frame is not None and frame.f_code.co_name != "guard_bool":
+        frame = frame.f_back
+    if frame is None or frame.f_back is None or frame.f_back.f_code.co_filename == _PYTHON_SIDE:
+        return False
+    called = ""
+    while frame is not None and (frame.f_code.co_filename.startswith(_OWN) or "torch" in frame.f_code.co_filename):
+        if frame.f_code.co_name == "__torch_function__":
+            called = getattr(frame.f_locals.get("func"), "__name__", "")
+            if frame.f_code.co_filename.startswith(_OWN):
+                break
+        frame = frame.f_back
+    return called in LAYOUT_FUNCTIONS
+
+
+_OWN = str(Path(__file__).parent)
 
 
 @contextmanager
 def guard_lines() -> Iterator[GuardLines]:
-    """Listen to torch's log of guards, which is otherwise silent in the meantime."""
+    """Listen to torch's log of guards, which is otherwise silent in the meantime, and to what Python code is told."""
     lines = GuardLines()
     logger = logging.getLogger(_LOGGER)
     level, handlers, propagate = logger.level, logger.handlers, logger.propagate
     wanted = handlers if logger.isEnabledFor(logging.INFO) else []
+    told = torch.SymBool.__bool__
+
+    def noting(condition: torch.SymBool) -> bool:
+        holds = bool(told(condition))  # type: ignore[no-untyped-call]
+        lines.decisions.append((condition.node.expr, holds))
+        return holds
+
     logger.handlers, logger.propagate = [*wanted, _Listener(lines)], False
     logger.setLevel(logging.INFO)
+    torch.SymBool.__bool__ = noting  # type: ignore[method-assign]
     try:
         yield lines
     finally:
+        torch.SymBool.__bool__ = told  # type: ignore[method-assign]
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)

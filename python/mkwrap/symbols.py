@@ -269,6 +269,8 @@ def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], line
     asked = [(item.expr, str(item.expr)) for items in environment.deferred_runtime_asserts.values() for item in items]
     asked += [(guard.expr, str(guard.expr)) for guard in environment.guards]
     for condition, text in asked:
+        if lines.concerns_layout(condition):
+            continue
         try:
             yield from relations_of(condition, meaning, lines.of(text))
         except UntranslatableError as reason:
