@@ -39,6 +39,7 @@ def lower(captured: CapturedGraph) -> Program:
     outputs = _outputs(low, captured, leaves[count:], leaves[:count], values)
     _write_back(low, captured.mutations, [(leaf, values[leaf]) for leaf in leaves[:count]])
     _need_divisors(low, captured)
+    _need_sizes(low, outputs)
     symbols, relations, notes = narrowed(captured.symbols, [*captured.relations, *low.needs])
     program = Program(
         buffers=dict(low.buffers),
@@ -62,6 +63,14 @@ def _need_divisors(low: Lowering, captured: CapturedGraph) -> None:
                 low.need_elements([part.base])
             elif isinstance(part, FloorDiv | Mod):
                 low.need_elements([part.args[1]])
+
+
+def _need_sizes(low: Lowering, outputs: Sequence[OutputSpec]) -> None:
+    """Refuse calls in which a size would be negative: eager raises there."""
+    shapes = [buffer.shape for buffer in low.buffers.values()] + [spec.shape for spec in outputs]
+    extents = [axis.extent for nest in low.nests for axis in (*nest.axes, *nest.reduction_axes)]
+    for extent in dict.fromkeys([*(n for shape in shapes for n in shape), *extents]):
+        low.need(0, "<=", extent)
 
 
 def _constant(low: Lowering, name: str, tensor: torch.Tensor) -> ConstantData:

@@ -115,12 +115,13 @@ def _slice(
 
 
 def _split_with_sizes(
-    _low: Lowering, x: TensorValue, split_sizes: Sequence[Expr], dim: int = 0
+    low: Lowering, x: TensorValue, split_sizes: Sequence[Expr], dim: int = 0
 ) -> tuple[TensorValue, ...]:
     at = wrap_dim(dim, x.rank)
     parts: list[TensorValue] = []
     start: Expr = ZERO
     for size in split_sizes:
+        low.need(0, "<=", size)
         parts.append(_along(x, at, size, start))
         start = start + size
     return tuple(parts)
