@@ -3,7 +3,8 @@
     python -m benchmarks.warm [--json result.json] [--repeat 3]
 
 Each case is compiled once cold, then `--repeat` times warm in processes of their own, as a second run of a program would;
-the median of each stage is shown. Imports are not counted. The goal: capture aside, at most 0.5 s.
+the median of each stage is shown. Imports are not counted. The goal: capture aside, at most 0.5 s. With `--json`, cases that
+the file already has and this run leaves out are kept.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.cases import CPU_CASES, CUDA_CASES
 case = next(case for case in (*CPU_CASES, *CUDA_CASES) if case.name == sys.argv[1])
 fn, inputs = case.make(sys.argv[2])
 options = mkwrap.Options(tune="quick", cache_dir=sys.argv[3], progress=False)
+mkwrap.compile  # Imported when it is asked for.
 with torch.no_grad():
     start = time.perf_counter()
     model = mkwrap.compile(fn, inputs, options=options)
@@ -54,6 +56,8 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", help="names of the cases; default: all")
     options = parser.parse_args()
     results: dict[str, Mapping[str, float]] = {}
+    if options.json is not None and options.json.exists():
+        results |= json.loads(options.json.read_text())["seconds"]
     for case in CPU_CASES if options.device == "cpu" else CUDA_CASES:
         if options.cases and case.name not in options.cases:
             continue
