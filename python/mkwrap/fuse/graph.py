@@ -62,14 +62,18 @@ def nest_graph(nests: Sequence[Nest], buffers: Mapping[str, Buffer]) -> NestGrap
 def ordered(nests: Sequence[Nest], buffers: Mapping[str, Buffer]) -> tuple[Nest, ...]:
     """Return the nests in a legal order that stays close to the given one (deterministic)."""
     writer = {name: k for k, nest in enumerate(nests) for name in writes(nest)}
+    pairs = [
+        (k, writer[name]) if buffers[name].role is Role.INPUT else (writer[name], k)
+        for k, nest in enumerate(nests)
+        for name in reads(nest)
+        if name in writer and writer[name] != k
+    ]
+    # Nothing stays closer to the given order than itself, and most merges keep it legal.
+    if all(earlier < later for earlier, later in pairs):
+        return tuple(nests)
     sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(nests)), ()))
-    for k, nest in enumerate(nests):
-        for name in sorted(reads(nest)):
-            if name in writer and writer[name] != k:
-                if buffers[name].role is Role.INPUT:
-                    sorter.add(writer[name], k)
-                else:
-                    sorter.add(k, writer[name])
+    for earlier, later in sorted(pairs):
+        sorter.add(later, earlier)
     sorter.prepare()
     order: list[int] = []
     ready = sorted(sorter.get_ready())

@@ -99,6 +99,8 @@ class Referee:
 
     def _dismiss(self) -> None:
         if self._child is not None:
+            # Between contests it has nothing to finish, and an interpreter takes its time to end in good order.
+            self._child.kill()
             self._child.close()
             self._child = None
 
