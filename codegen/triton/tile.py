@@ -105,8 +105,10 @@ def ceil_div(a: Expr | int, b: int) -> int | Expr:
 
 
 def overhangs(extent: int | None, block: int) -> bool:
-    """Whether blocks may run past an extent; one block is launched for an extent of 0 too."""
-    return extent is None or extent == 0 or extent % block != 0
+    """Whether blocks may run past an extent; one block is launched for a known extent of 0, too."""
+    if extent is None:
+        return block > 1
+    return extent == 0 or extent % block != 0
 
 
 def power_of_two(n: int) -> int:

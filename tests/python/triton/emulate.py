@@ -20,7 +20,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpr
 from mkwrap.codegen.triton.spelling import SIGNATURE
 from mkwrap.errors import IndexRangeError
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.nodes import Expr
+from mkwrap.points import source_at
 from mkwrap.stages import BufferArgument, FaultArgument, Source, WorkspaceArgument
 from triton import knobs
 
@@ -153,13 +153,9 @@ def _interpreting() -> Iterator[None]:
             interpreter._patch_lang_tensor = _PATCH_TENSOR
 
 
-def dirty_workspace(source: Source, sizes: Mapping[sympy.Symbol, int] | None = None) -> torch.Tensor:
+def dirty_workspace(source: Source) -> torch.Tensor:
     """Bytes for a source's workspace, all ones; the 64 at the end are spare, so that a view of none is one of memory."""
-    return torch.full((evaluated(source.workspace_bytes, sizes or {}) + 64,), 0xFF, dtype=torch.uint8)
-
-
-def evaluated(size: Expr | int, sizes: Mapping[sympy.Symbol, int]) -> int:
-    return int(sympy.sympify(size).xreplace({symbol: sympy.Integer(n) for symbol, n in sizes.items()}))
+    return torch.full((int(source.workspace_bytes) + 64,), 0xFF, dtype=torch.uint8)
 
 
 def run(
@@ -175,14 +171,14 @@ def run(
     the same one to several runs to show that what one leaves does not reach the next. If None, a dirty one is made.
     Raises `IndexRangeError` where a kernel reports an index out of range.
     """
-    sizes = sizes or {}
+    source = source_at(source, sizes or {})
     path = folder / f"{source.launches[0].entry}.py"
     path.write_text(source.text)
     namespace: dict[str, Any] = {"__name__": "generated"}
     fault = torch.zeros(1, dtype=torch.int32)
-    workspace = dirty_workspace(source, sizes) if workspace is None else workspace
+    workspace = dirty_workspace(source) if workspace is None else workspace
     if source.zero_workspace:
-        workspace[: evaluated(source.workspace_bytes, sizes)].zero_()
+        workspace[: int(source.workspace_bytes)].zero_()
     with _interpreting(), np.errstate(all="ignore"):
         exec(compile(source.text, str(path), "exec"), namespace)
         namespace["libdevice"] = LIBDEVICE
@@ -192,12 +188,12 @@ def run(
                 if isinstance(argument, BufferArgument):
                     arguments.append(memory[argument.parameter])
                 elif isinstance(argument, WorkspaceArgument):
-                    arguments.append(workspace[evaluated(argument.offset, sizes) :].view(_SIGNATURE[kind]))
+                    arguments.append(workspace[int(argument.offset) :].view(_SIGNATURE[kind]))
                 elif isinstance(argument, FaultArgument):
                     arguments.append(fault)
                 else:
-                    arguments.append(evaluated(argument.expr, sizes))
-            grid = tuple(evaluated(extent, sizes) for extent in launch.grid)
+                    arguments.append(int(argument.expr))
+            grid = tuple(int(extent) for extent in launch.grid)
             namespace[launch.entry][grid](*arguments)
     if fault.item():
         raise IndexRangeError(source.variant.label)

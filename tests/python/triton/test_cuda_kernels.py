@@ -95,14 +95,14 @@ ROOMS = {BF16: (3e-2, 3e-2), F16: (5e-3, 5e-3), F32: (2e-4, 2e-4), F64: (1e-9, 1
 
 
 def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: int = 1) -> None:
-    """Run a binary on device copies of the memory, and bring everything back."""
+    """Run a static binary on device copies of the memory, and bring everything back."""
     places = {k: context.allocate(max(flat.nbytes, 16)) for k, flat in memory.items()}
     workspace = context.allocate(int(binary.source.workspace_bytes) + 64)
     start = 0 if binary.source.zero_workspace else 0xFF
     context.fill(workspace, start, int(binary.source.workspace_bytes) + 64)
     fault = context.allocate(4)
     context.fill(fault, 0, 4)
-    bytes_of = {k: flat.view(torch.uint8).numpy() for k, flat in memory.items()}
+    bytes_of = {k: flat.view(torch.uint8).numpy() for k, flat in memory.items() if flat.numel()}
     for k, data in bytes_of.items():
         context.upload(places[k], data)
     launches: list[_C.CudaLaunch | _C.CudaFill] = []
@@ -118,6 +118,8 @@ def launch_all(context: _C.CudaContext, binary: Binary, memory: Memory, runs: in
                 args.append(("ptr", workspace + int(argument.offset)))
             elif isinstance(argument, FaultArgument):
                 args.append(("ptr", fault))
+            else:
+                args.append(("i32" if argument.dtype is DType.INT32 else "i64", int(argument.expr)))
         loaded = context.load(image.blob, image.entry, image.shared_bytes)
         grid = (int(launch.grid[0]), 1, 1)
         launches.append(loaded.launch(grid, image.threads, image.shared_bytes, [*args, ("ptr", 0), ("ptr", 0)]))

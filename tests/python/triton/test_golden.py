@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.ir.dtypes import DType
-from mkwrap.stages import Kernel
+from mkwrap.points import kernel_at
+from mkwrap.stages import Kernel, Params, Source, Variant
 from tests.python.triton.nests import (
     BF16,
+    F32,
     F64,
     H100,
     associative,
@@ -17,12 +20,14 @@ from tests.python.triton.nests import (
     padded_gather,
     product,
     reduction,
+    scalar_op,
     scan,
     softmax,
     sort,
     transpose,
 )
 from tests.python.triton.oracle import sources
+from tests.python.triton.symbolic import SYMBOLS, values
 
 CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
     "plane_transpose": ("plane", lambda: transpose(512, 700, BF16)),
@@ -43,9 +48,36 @@ CASES: dict[str, tuple[str, Callable[[], Kernel]]] = {
 }
 
 
+# Template, kernel, point, form.
+DYNAMIC: dict[str, tuple[str, Kernel, tuple[int, ...], Params]] = {
+    "dynamic_softmax": ("persistent", softmax(*SYMBOLS[:2], BF16), (8192, 4096), (("divisible", True),)),
+    "dynamic_pointwise": (
+        "pointwise",
+        scalar_op("exp", F32, SYMBOLS[0] * SYMBOLS[1]),
+        (4096, 4096),
+        (("divisible", True),),
+    ),
+    "dynamic_column_sum": ("split", reduction("sum", *SYMBOLS[:2], outer=True), (1024, 2**17), ()),
+    "dynamic_cumsum": ("split_scan", scan("sum", *SYMBOLS[:2]), (4, 2**20), (("wide", True),)),
+    "dynamic_cumsum_chunks": ("scan_chunks", scan("sum", *SYMBOLS[:2]), (4, 2**20), ()),
+    "dynamic_matmul": ("matmul", product(SYMBOLS[0], 3072, 768, BF16), (4096,), ()),
+}
+
+
+def symbolic(name: str) -> str:
+    template, kernel, point, form = DYNAMIC[name]
+    found = next(t for t in LANGUAGE.templates if t.name == template)
+    params = (*found.space(kernel_at(kernel, values(point)), H100)[0], *form)
+    source = found.render(kernel, Variant(kernel.name, template, params), H100)
+    return text_of(source) + "".join(f"# guard: {g.expr} most={g.most} multiple={g.multiple}\n" for g in source.guards)
+
+
 def rendered(name: str) -> str:
     template, make = CASES[name]
-    source = next(sources(make(), H100, [template], most=1))
+    return text_of(next(sources(make(), H100, [template], most=1)))
+
+
+def text_of(source: Source) -> str:
     launches = "".join(
         f"# {launch.entry} grid={launch.grid} options={dict(launch.options)} aligned={launch.divisible_by_16}\n"
         for launch in source.launches
@@ -56,3 +88,8 @@ def rendered(name: str) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_text_is_the_golden_one(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"triton/{name}.py.txt", rendered(name))
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_text_of_dynamic_sizes_is_the_golden_one(name: str, golden: Callable[[str, str], None]) -> None:
+    golden(f"triton/{name}.py.txt", symbolic(name))

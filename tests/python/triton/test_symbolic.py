@@ -2,134 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product as pairs
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sympy
 
-from mkwrap.codegen.triton import LANGUAGE
-from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import size_symbol
+from mkwrap.codegen.triton.pointwise import PLANE
+from mkwrap.errors import DynamicShapeError
+from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.nodes import Nest
+from mkwrap.points import kernel_at
 from mkwrap.stages import Binary, Kernel, Source, Variant
 from mkwrap.toolchain.cubin import compile_source
-from tests.python.nests import Size
-from tests.python.triton import nests
+from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import BF16, F64, H100
-from tests.python.triton.oracle import Memory, answer, compare, copy, fill
+from tests.python.triton.nests import F32, H100, I0, I1
+from tests.python.triton.oracle import Memory, answer, compare, copy
+from tests.python.triton.symbolic import CASES, SYMBOLS, Case, Sizes, offered, values
 
-SYMBOLS = tuple(size_symbol(name) for name in ("s0", "s1", "s2"))
-Sizes = tuple[int, ...]
 # Few multiprocessors ask for few chunks, which the interpreter runs one after the other.
 DEVICE = replace(H100, units=4)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kernel as a function of its sizes, the points its templates are asked at, sizes to run at, the templates met."""
-
-    build: Callable[..., Kernel]
-    points: tuple[Sizes, ...]
-    sizes: tuple[Sizes, ...]
-    templates: frozenset[str]
-    tolerance: float = 1e-5
-    fill: Callable[[Kernel], Memory] = fill
-
-    @property
-    def kernel(self) -> Kernel:
-        return self.build(*SYMBOLS[: len(self.points[0])])
-
-
-def case(build: Callable[..., Kernel], points: Sequence[Sizes], sizes: Sequence[Sizes], templates: str) -> Case:
-    tolerance = 3e-2 if build in (matmul, batched) else 1e-5
-    filled = indices if build is gather else fill
-    return Case(build, tuple(points), tuple(sizes), frozenset(templates.split()), tolerance, filled)
-
-
-def indices(kernel: Kernel) -> Memory:
-    """Integers in 0 … 6."""
-    memory = fill(kernel)
-    return {k: flat if flat.is_floating_point() else flat % 7 for k, flat in memory.items()}
-
-
-def gather(rows: Size) -> Kernel:
-    return nests.padded_gather(rows, 40)
-
-
-def flat(rows: Size, length: Size) -> Kernel:
-    return nests.scalar_op("exp", DType.FLOAT32, rows * length)
-
-
-def columns(rows: Size, length: Size) -> Kernel:
-    return nests.reduction("sum", rows, length, outer=True)
-
-
-def matmul(m: Size, n: Size, k: Size) -> Kernel:
-    return nests.product(m, n, k, BF16)
-
-
-def batched(batch: Size, m: Size, k: Size) -> Kernel:
-    return nests.product(m, 48, k, BF16, batch=batch, transposed=False)
-
-
-# Rows and lengths: none, one, whole blocks (64 = the block of 60), multiples of 16 and not.
-SHORT = ((0, 8), (2, 0), (1, 1), (5, 64), (3, 33), (2, 80))
-FULL = ((0, 8), (1, 1), (5, 64), (3, 33), (2, 80))
-ROWS = ((4, 60), (2, 20_000))
-COLUMNS = ((60, 60), (64, 3000))
-CASES = {
-    "softmax": case(nests.softmax, ROWS, SHORT, "persistent looped split"),
-    "softmax_columns": case(lambda n, m: nests.softmax(n, m, outer=True), COLUMNS, SHORT, "persistent looped split"),
-    "layer_norm": case(lambda n, m: nests.layer_norm(n, m, BF16), ROWS, FULL, "persistent looped split"),
-    "welford": case(nests.normalized, ROWS, SHORT, "persistent looped split"),
-    "spread": case(lambda n, m: nests.spread(n, m, "value"), ROWS, FULL, "persistent looped split"),
-    "renormalized": case(lambda n, m: nests.renormalized(n, m, softmax_too=False), ROWS, FULL, "persistent looped split"),
-    "sum": case(lambda n, m: nests.reduction("sum", n, m), ROWS, SHORT, "persistent looped split"),
-    "column_sum": case(columns, COLUMNS, SHORT, "persistent looped split"),
-    "argmax": case(lambda n, m: nests.reduction("argmax", n, m), ROWS, FULL, "persistent looped split"),
-    "two_axes": case(lambda n, m: nests.group_norm_sums(2, 3, n, m), ((4, 60), (80, 1000)), SHORT, "persistent looped split"),
-    "cumsum": case(lambda n, m: nests.scan("sum", n, m), ROWS, SHORT, "persistent looped scan_chunks split_scan"),
-    "cumsum_columns": case(
-        lambda n, m: nests.scan("sum", n, m, F64, outer=True), COLUMNS, SHORT, "persistent looped scan_chunks split_scan"
-    ),
-    "cummax": case(lambda n, m: nests.scan("cummax", n, m), ROWS, SHORT, "persistent looped scan_chunks split_scan"),
-    "linear": case(nests.associative, ROWS, SHORT, "persistent looped scan_chunks split_scan"),
-    "sort": case(nests.sort, ((4, 60),), SHORT, "persistent"),
-    "matmul": case(matmul, ((100, 100, 100),), ((0, 8, 8), (1, 1, 1), (17, 33, 65), (48, 32, 64)), "matmul"),
-    "thin": case(matmul, ((4, 64, 64),), ((0, 8, 8), (1, 1, 1), (3, 9, 65), (2, 16, 64)), "matmul persistent looped"),
-    "batched": case(batched, ((3, 40, 100),), ((1, 8, 8), (2, 0, 8), (2, 5, 0), (3, 17, 33), (2, 16, 32)), "matmul"),
-    "integers": case(lambda m, n: nests.product(m, n, 20, DType.INT8), ((40, 40),), ((0, 3), (1, 1), (17, 33)), "dot_loop"),
-    "transpose": case(nests.transpose, ((64, 64), (300, 500)), ((0, 5), (1, 1), (33, 20), (64, 16)), "plane pointwise"),
-    "pointwise": case(
-        flat, ((8, 9), (600, 5000)), ((0, 5), (1, 1), (3, 1000), (16, 48)), "pointwise"
-    ),
-    "gather": case(gather, ((7,), (3000,)), ((0,), (1,), (33,)), "pointwise"),
-}  # fmt: skip
-
-
-def offered(case: Case, most: int = 99) -> Iterator[Source]:
-    """Texts of the symbolic kernel with the params of every template at every point, in every form, each once."""
-    kernel, seen = case.kernel, set[str]()
-    for template, point in pairs(LANGUAGE.templates, case.points):
-        if not template.takes(kernel.nest):
-            continue
-        found = template.space(case.build(*point), DEVICE)[:most]
-        for params, form in pairs(found, LANGUAGE.forms(kernel, {})):
-            variant = Variant(kernel.name, template.name, (*params, *form))
-            if variant.label not in seen:
-                seen.add(variant.label)
-                yield template.render(kernel, variant, DEVICE)
-
-
-def values(sizes: Sizes) -> dict[sympy.Symbol, int]:
-    return dict(zip(SYMBOLS, sizes, strict=False))
-
-
-def allowed(source: Source, sizes: Sizes) -> bool:
-    return all(guard.holds(values(sizes)) for guard in source.guards)
 
 
 class Oracle:
@@ -154,7 +48,7 @@ class Oracle:
 def run_some(case: Case, folder: Path, most: int, count: int) -> set[str]:
     """Run each text at so many of the sizes its guards let through, every text at others; returns the templates' names."""
     oracle, seen = Oracle(case), set[str]()
-    for number, source in enumerate(offered(case, most)):
+    for number, source in enumerate(offered(case, DEVICE, most)):
         legal = [sizes for sizes in case.sizes if all(guard.holds(values(sizes)) for guard in source.guards)]
         for k in range(min(count, len(legal))):
             oracle.check(source, legal[(number + k) % len(legal)], folder)
@@ -174,6 +68,42 @@ def test_every_variant_and_form_is_right_at_a_size_that_no_point_named(name: str
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_every_guard_lets_sizes_through_and_holds_others_back(name: str) -> None:
+    few, huge = CASES[name].points[0], tuple(2**31 + 1 for _ in CASES[name].points[0])
+    rounded = tuple(-(-size // 64) * 64 for size in few)
+    for source in offered(CASES[name], DEVICE):
+        for guard in source.guards:
+            assert guard.holds(values(rounded)) or guard.most is not None, (source.variant.label, guard)
+            assert not guard.holds(values(huge)), (source.variant.label, guard)
+
+
+def test_c28_a_row_longer_than_its_block_is_held_back() -> None:
+    (source,) = [s for s in offered(CASES["softmax"], DEVICE, most=1) if s.variant.label.endswith("r=64,num_warps=4]")]
+    assert [all(g.holds(values((4, length))) for g in source.guards) for length in (0, 1, 63, 64, 65)] == [True] * 4 + [
+        False
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_c29_grids_have_one_axis(name: str) -> None:
+    for source in offered(CASES[name], DEVICE):
+        assert all(launch.grid[1:] == (1, 1) for launch in source.launches)
+
+
+def test_what_is_a_transpose_at_one_size_alone_is_refused() -> None:
+    """At s0 = 2 the load is contiguous along i1."""
+    body = BodyBuilder()
+    body.store("arg1", (I1, I0), body.load("arg0", F32, (I0, I1)))
+    (s0,) = SYMBOLS[:1]
+    shape = (sympy.Integer(64), sympy.Integer(64))
+    nest = Nest("near", axes((I0, 64), (I1, 64)), (), body.body())
+    case = kernel(nest, [buffer("arg0", F32, shape, (100, s0 - 1))], [buffer("arg1", F32, shape)])
+    params = PLANE.space(kernel_at(case, {s0: 2}), H100)[0]
+    with pytest.raises(DynamicShapeError, match="at some of its sizes"):
+        PLANE.render(case, Variant("near", "plane", params), H100)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_texts_name_sizes_by_argument_and_compile_without_a_gpu(name: str) -> None:
     """One text of every template; what is a size in the text comes as an argument."""
     for source in one_each(CASES[name]):
@@ -182,7 +112,7 @@ def test_texts_name_sizes_by_argument_and_compile_without_a_gpu(name: str) -> No
 
 def one_each(case: Case) -> Iterator[Source]:
     seen = set[str]()
-    for source in offered(case, most=1):
+    for source in offered(case, DEVICE, most=1):
         if source.variant.template not in seen:
             seen.add(source.variant.template)
             yield source
