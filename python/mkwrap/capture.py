@@ -13,15 +13,23 @@ from typing import TypeAlias
 import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.traceback import preserve_node_meta
 
+from mkwrap.aliasing import apart, refuse_overlap
 from mkwrap.decompose import decompositions
 from mkwrap.dims import TensorDims, dynamic_dims
-from mkwrap.errors import AliasingError, CaptureError, UnsupportedOpError, UnsupportedUse
+from mkwrap.errors import (
+    CaptureError,
+    DynamicShapeError,
+    MkwrapError,
+    UnsupportedOpError,
+    UnsupportedUse,
+)
 from mkwrap.fold import fold_constants
 from mkwrap.guards import GuardLines, guard_lines
 from mkwrap.lower.lowering import dtype_of
-from mkwrap.origins import SourceLines, source_location
+from mkwrap.origins import SourceLines, raising_line, source_location
 from mkwrap.stages import CapturedGraph, InputSpec
 from mkwrap.symbols import (
     Symbols,
@@ -68,7 +76,7 @@ def capture(
     _refuse_sparse([paths[position] for position in tensor_positions], samples)
     dims = dynamic_dims(fn, args, kwargs, dynamic_shapes)
     with _TRACING:
-        program, lines = _export(module, _apart(samples), dims)
+        program, lines = _export(module, apart(samples), dims)
     traced = _traced(program, [paths[position] for position in tensor_positions], dims)
     mutations = tuple(_mutations(program))
     symbols = symbols_of(traced, lines)
@@ -76,12 +84,13 @@ def capture(
         _input_spec(argument, sample, symbols, argument.name in mutations)
         for argument, sample in zip(traced, samples, strict=True)
     )
-    _refuse_overlap(inputs, samples)
+    refuse_overlap(inputs, samples)
     graph_module = program.graph_module
     _drop_assertions(graph_module)
     with _TRACING:
         constants = fold_constants(graph_module, _constants(program))
     sizes = sizes_of(graph_module, symbols)
+    _refuse_sizes_as_results(graph_module, sizes)
     _refuse_unsupported(graph_module, lowered_ops, sizes)
     return CapturedGraph(
         graph_module=graph_module,
@@ -111,8 +120,15 @@ class _FlatModule(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> list[object]:
         """Call `fn` with the traced tensors in place of the examples; returns the flat result."""
-        with SourceLines():
-            return self._call(self.fn, tensors)
+        try:
+            with SourceLines():
+                return self._call(self.fn, tensors)
+        except GuardOnDataDependentSymNode as error:
+            # Caught here: torch prints the whole graph to stderr for an error of its own.
+            raise DynamicShapeError(
+                f"a size, or a branch of the program, depends on the values of tensors, at {raising_line(error)}; "
+                "compute the number before the call and pass it, or select with torch.where"
+            ) from None
 
 
 def _flat_call(
@@ -179,7 +195,7 @@ def _export(
                 node.meta.pop("custom", None)
             return exported.run_decompositions(decompositions()), lines
     except Exception as error:
-        if isinstance(error, MemoryError | KeyboardInterrupt):
+        if isinstance(error, MemoryError | KeyboardInterrupt | MkwrapError):
             raise
         message = str(error).strip() or type(error).__name__
         raise CaptureError(f"torch.export could not trace the function: {message}") from error
@@ -254,63 +270,6 @@ def _input_spec(traced: Traced, sample: torch.Tensor, symbols: Symbols, mutated:
     )
 
 
-def _extent(sample: torch.Tensor) -> tuple[int, int]:
-    """Return first and one-past-last byte address a tensor can touch."""
-    if sample.numel() == 0:
-        return 0, 0
-    last = sum((n - 1) * s for n, s in zip(sample.shape, sample.stride(), strict=True))
-    return sample.data_ptr(), sample.data_ptr() + (last + 1) * sample.element_size()
-
-
-def _apart(samples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Replace samples that overlap an earlier one by others like them.
-
-    A graph has one placeholder per argument; where two are one tensor that is changed, export fails without saying why.
-    """
-    apart: list[torch.Tensor] = []
-    ranges: list[tuple[int, int]] = []
-    for sample in samples:
-        begin, end = _extent(sample)
-        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in ranges)
-        apart.append(_like(sample) if overlaps else sample)
-        ranges.append((begin, end))
-    return apart
-
-
-def _like(sample: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(sample.shape, sample.stride(), dtype=sample.dtype, device=sample.device)
-
-
-def _overlaps_itself(sample: torch.Tensor) -> bool:
-    """Whether two elements may share memory: unless each dim, by ascending stride, steps over all those before it."""
-    if sample.numel() == 0:
-        return False
-    reached = 0
-    for stride, size in sorted((s, n) for n, s in zip(sample.shape, sample.stride(), strict=True) if n > 1):
-        if stride <= reached:
-            return True
-        reached += (size - 1) * stride
-    return False
-
-
-def _refuse_overlap(inputs: Sequence[InputSpec], samples: Sequence[torch.Tensor]) -> None:
-    ranges = [_extent(sample) for sample in samples]
-    for k, spec in enumerate(inputs):
-        if not spec.mutated:
-            continue
-        if _overlaps_itself(samples[k]):
-            raise AliasingError(
-                f"{spec.path} is changed in place, but several of its elements share memory (an expanded tensor?); "
-                "pass a contiguous copy"
-            )
-        for j, other in enumerate(inputs):
-            if j != k and ranges[k][0] < ranges[j][1] and ranges[j][0] < ranges[k][1]:
-                raise AliasingError(
-                    f"{spec.path} is changed in place and shares memory with {other.path}; "
-                    "pass tensors that do not overlap, or clone one of them"
-                )
-
-
 def _constants(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
     values: dict[str, torch.Tensor] = {}
     for spec in program.graph_signature.input_specs:
@@ -345,6 +304,17 @@ def _is_graph(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
     return isinstance(getattr(graph_module, str(node.target)), torch.fx.GraphModule)
 
 
+def _refuse_sizes_as_results(graph_module: torch.fx.GraphModule, sizes: Mapping[str, object]) -> None:
+    for leaf in graph_module.graph.output_node().args[0]:  # type: ignore[union-attr]
+        if isinstance(leaf, torch.fx.Node) and (
+            leaf.name in sizes or not isinstance(leaf.meta.get("val"), torch.Tensor)
+        ):
+            raise DynamicShapeError(
+                f"the result holds {sizes.get(leaf.name, leaf.name)}, a number made of sizes; return tensors alone, whose shapes "
+                "tell the caller the same"
+            )
+
+
 def _refuse_unsupported(
     graph_module: torch.fx.GraphModule, lowered_ops: Collection[object], sizes: Mapping[str, object]
 ) -> None:
@@ -355,6 +325,7 @@ def _refuse_unsupported(
         and node.target is not operator.getitem
         and node.target not in lowered_ops
         and node.name not in sizes
+        and not isinstance(node.meta.get("val"), torch.SymBool)
     ]
     uses += [
         UnsupportedUse(node.name, f"graph node of kind {node.op}", source_location(node))
@@ -371,4 +342,6 @@ def _reason(node: torch.fx.Node) -> str:
         return "a branch taken at run time; choose before the call, or compute both and select with torch.where"
     if depends_on_values(node.meta.get("val")):
         return "its result, or the size of its result, depends on the values of tensors"
+    if isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat):
+        return "a number made of sizes in a way that is not supported"
     return "no lowering"

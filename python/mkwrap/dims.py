@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,6 +17,8 @@ from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
 
+_TAKEN = re.compile(r"([bdikprtv]\d+(_\d+)?)+|(arg|out)\d+")
+"""Names of axes, values and buffers."""
 UNBOUNDED = 2**63 - 1
 """Upper end of a size that has none."""
 
@@ -255,7 +258,9 @@ def _check_names(dims: Sequence[TensorDims]) -> None:
     ranges: dict[str, tuple[int, int]] = {}
     for dim in (dim for tensor in dims for dim in tensor.values() if dim.name is not None):
         assert dim.name is not None
-        if not dim.name.isidentifier():
-            raise DynamicShapeError(f"the Dim is called {dim.name!r}; use a name that Python takes for a variable")
+        if not dim.name.isidentifier() or _TAKEN.fullmatch(dim.name):
+            raise DynamicShapeError(
+                f"the Dim is called {dim.name!r}, which names something else in a library; use a word"
+            )
         if ranges.setdefault(dim.name, (dim.low, dim.high)) != (dim.low, dim.high):
             raise DynamicShapeError(f"two Dims are called {dim.name!r}, with different ranges; use one Dim")

@@ -18,6 +18,8 @@ from mkwrap.origins import UNKNOWN, users_line
 
 _LOGGER = "torch.fx.experimental.symbolic_shapes"
 _MARK = "[guard added]"
+_SIZE = re.compile(r"\b[suz][a-z]*\d+\b")
+"""How torch names sizes."""
 _PYTHON_SIDE = str(Path(torch.__file__))
 """Where a symbolic truth value becomes a bool in Python; what torch's C++ asks for does not pass there."""
 
@@ -45,25 +47,22 @@ class GuardLines:
     """What Python code was told of sizes: the condition, and whether it was taken to hold."""
 
     def of(self, condition: str) -> str:
-        """Return the line behind a condition; empty where none is known."""
-        return self.noted.get(condition, "")
+        """Return the line behind a condition, or, as torch may turn it over, behind one of the same sizes; empty if unknown."""
+        if condition in self.noted:
+            return self.noted[condition]
+        sizes = set(_SIZE.findall(condition))
+        return next((line for text, line in self.noted.items() if set(_SIZE.findall(text)) == sizes), "")
 
     def of_symbol(self, symbol: sympy.Symbol) -> str:
         """Return the first line that asked something of one symbol alone."""
-        pattern = re.compile(rf"\b{re.escape(symbol.name)}\b")
-        other = re.compile(r"\b[suz][a-z]*\d+\b")
-        for condition, line in self.noted.items():
-            if pattern.search(condition) and set(other.findall(condition)) == {symbol.name}:
-                return line
-        return ""
+        return next((line for text, line in self.noted.items() if set(_SIZE.findall(text)) == {symbol.name}), "")
 
     def place(self, expr: sympy.Basic, value: sympy.Basic | None = None) -> str:
         """Return ` (at …)` with the line that fixed an expression's value, or nothing."""
-        line = self.of(f"Eq({expr}, {value})") if value is not None else ""
+        line = self.noted.get(f"Eq({expr}, {value})", "")
         for symbol in sorted(expr.free_symbols, key=str):
             line = line or self.of_symbol(symbol)
-            pattern = re.compile(rf"\b{re.escape(symbol.name)}\b")
-            line = line or next((where for text, where in self.noted.items() if pattern.search(text)), "")
+            line = line or next((where for text, where in self.noted.items() if symbol.name in _SIZE.findall(text)), "")
         return f" (at {line})" if line else ""
 
     def concerns_layout(self, condition: sympy.Basic) -> bool:

@@ -58,3 +58,11 @@ def users_line(frame: FrameType | None) -> str:
         return UNKNOWN
     name, line = frame.f_code.co_filename, frame.f_lineno
     return f"{name}:{line}: {linecache.getline(name, line).strip()}"
+
+
+def raising_line(error: BaseException) -> str:
+    """Return the user's innermost line on the way to an error."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return UNKNOWN if place is None else users_line(place.tb_frame)

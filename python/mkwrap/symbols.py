@@ -1,8 +1,8 @@
-"""Translates torch's symbolic sizes into size symbols of the IR: names, ranges, relations, and what became a constant."""
+"""Gives torch's symbolic sizes their names: size symbols of the IR with ranges and relations, and what became a constant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,16 +16,13 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbol
 from mkwrap.dims import UNBOUNDED, DynamicDim, TensorDims
 from mkwrap.errors import DynamicShapeError
 from mkwrap.guards import GuardLines
-from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, narrowed
-from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
+from mkwrap.ir.relations import narrowed
+from mkwrap.ir.signature import Relation, SymbolSpec
+from mkwrap.translate import UntranslatableError, relations_of, translated
 
 Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"
-
-
-class UntranslatableError(Exception):
-    """A size expression of torch that has no counterpart here; the message names it."""
 
 
 def sizes_from_zero() -> AbstractContextManager[None]:
@@ -93,6 +90,7 @@ def symbols_of(inputs: Sequence[Traced], lines: GuardLines) -> Symbols:
         for symbol, span in environment.var_to_range.items()
         if span.is_singleton() and span.lower.is_Integer
     }
+    fixed.update(_strides(environment))
     _refuse_constants(inputs, lines, fixed)
     meaning = {**fixed, **_named(inputs, fixed, lines)}
     meaning.update(_replaced(environment, meaning))
@@ -154,6 +152,14 @@ def _environment(inputs: Sequence[Traced]) -> ShapeEnv | None:
     return None
 
 
+def _strides(environment: ShapeEnv) -> Iterator[tuple[sympy.Symbol, Expr]]:
+    """Yield the symbols of strides that no sizes tell: every call must have those of the example."""
+    values = getattr(environment, "backed_var_to_val", None) or environment.var_to_val
+    for source, symbol in environment.source_to_var.items():
+        if ".stride()" in source and symbol in values:
+            yield symbol, sympy.Integer(int(values[symbol]))
+
+
 def _dynamic(inputs: Sequence[Traced]) -> Iterator[tuple[Traced, int, DynamicDim, Expr]]:
     """Yield every dimension that may vary, with torch's expression of it."""
     for traced in inputs:
@@ -196,7 +202,7 @@ def _named(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: 
         if sympy.expand(known - declared.expr) != 0:
             raise DynamicShapeError(
                 f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {known}"
-                f"{lines.place(expr)}; declare it so"
+                f"{lines.place(expr)}; declare it so: one Dim serves any number of dimensions"
             )
     count = 0
     for _, _, _, expr in _dynamic(inputs):
@@ -279,113 +285,3 @@ def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], line
                 f"the program asks of its sizes that {reason}, which cannot be checked in a call"
                 + (f" (at {origin})" if origin else "")
             ) from None
-
-
-def relations_of(condition: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr], origin: str) -> Iterator[Relation]:
-    """Yield a condition of torch's as relations. Raises `UntranslatableError` for one that is no conjunction of comparisons."""
-    if condition == sympy.true:
-        return
-    if isinstance(condition, sympy.And):
-        for part in condition.args:
-            yield from relations_of(part, meaning, origin)
-        return
-    for kind, op, swapped in _COMPARISONS:
-        if isinstance(condition, kind):
-            left, right = (translated(side, meaning) for side in condition.args)
-            left, right = (right, left) if swapped else (left, right)
-            yield _simple(Relation(left, op, right, origin))
-            return
-    if isinstance(condition, sympy.Or):
-        yield from _either(condition, meaning, origin)
-        return
-    raise UntranslatableError(str(condition))
-
-
-def _either(condition: sympy.Or, meaning: Mapping[sympy.Symbol, Expr], origin: str) -> Iterator[Relation]:
-    """Yield a disjunction: nothing where a part always holds; (a − b)·(c − d) = 0 for a = b or c = d."""
-    difference: Expr = sympy.Integer(1)
-    for part in condition.args:
-        relations = list(relations_of(part, meaning, origin))
-        if all(decided(relation, {}) for relation in relations):
-            return
-        if len(relations) != 1 or relations[0].op != "==":
-            raise UntranslatableError(str(condition))
-        difference = difference * (relations[0].left - relations[0].right)
-    yield Relation(difference, "==", sympy.Integer(0), origin)
-
-
-_COMPARISONS: tuple[tuple[type[sympy.Basic], Comparison, bool], ...] = (
-    (sympy.Eq, "==", False),
-    (sympy.Ne, "!=", False),
-    (sympy.StrictLessThan, "<", False),
-    (sympy.LessThan, "<=", False),
-    (sympy.StrictGreaterThan, "<", True),
-    (sympy.GreaterThan, "<=", True),
-)
-
-
-def _simple(relation: Relation) -> Relation:
-    """Write x = n·⌊x / n⌋ as x mod n = 0."""
-    if relation.op != "==":
-        return relation
-    for whole, parts in ((relation.left, relation.right), (relation.right, relation.left)):
-        for division in parts.atoms(FloorDiv):
-            if division.args[0] == whole and parts == division * division.args[1]:
-                return Relation(Mod(*division.args), "==", sympy.Integer(0), relation.origin)
-    return relation
-
-
-def translated(expr: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr]) -> Expr:
-    """Return an expression of torch's over our symbols and functions. Raises `UntranslatableError`."""
-    if expr.is_Number:
-        return sympy.Integer(int(expr)) if expr.is_Integer else sympy.Float(float(expr))
-    if expr.is_Symbol:
-        if expr not in meaning:
-            raise UntranslatableError(f"the size {expr} depends on the values of tensors")
-        return meaning[expr]
-    name = type(expr).__name__
-    if name in _ROUNDED and type(expr.args[0]).__name__ == "IntTrueDiv":
-        return _ROUNDED[name](*[translated(arg, meaning) for arg in expr.args[0].args])
-    make = _FUNCTIONS.get(name)
-    if make is None:
-        raise UntranslatableError(str(expr))
-    return make(*[translated(arg, meaning) for arg in expr.args])
-
-
-def _ceil_div(a: Expr, b: Expr) -> Expr:
-    return FloorDiv(a + b - 1, b)
-
-
-_FUNCTIONS: Mapping[str, Callable[..., Expr]] = {
-    "Add": sympy.Add,
-    "Mul": sympy.Mul,
-    "Pow": sympy.Pow,
-    "PowByNatural": sympy.Pow,
-    "FloatPow": sympy.Pow,
-    "FloorDiv": FloorDiv,
-    "CleanDiv": FloorDiv,
-    "CeilDiv": _ceil_div,
-    "Mod": Mod,
-    "PythonMod": Mod,
-    "ModularIndexing": lambda a, b, c: Mod(FloorDiv(a, b), c),
-    "Min": sympy.Min,
-    "Max": sympy.Max,
-    "Identity": lambda a: a,
-    "ToFloat": lambda a: a,
-    "TruncToInt": lambda a: a if a.is_integer else _no_integer(a),
-    "FloatTrueDiv": lambda a, b: a / b,
-    "IntTrueDiv": lambda a, b: a / b,
-    "OpaqueUnaryFn_sqrt": sympy.sqrt,
-}
-"""Torch's functions by the name of their class, which is the same in all releases."""
-
-_ROUNDED: Mapping[str, Callable[[Expr, Expr], Expr]] = {
-    "FloorToInt": FloorDiv,
-    "TruncToInt": FloorDiv,
-    "CeilToInt": _ceil_div,
-}
-"""Roundings of a quotient of sizes, which are never negative."""
-
-
-def _no_integer(value: Expr) -> Expr:
-    raise UntranslatableError(f"the integer part of {value}")

@@ -19,7 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options", "fresh"),
     ("ir",),
     ("stages", "evidence", "artifact", "pytree"),
-    ("capture", "dims", "guards", "symbols", "examples", "decompose", "fold", "origins", "lower", "fuse"),
+    (
+        *("capture", "dims", "guards", "symbols", "translate", "aliasing"),
+        *("examples", "decompose", "fold", "origins", "lower", "fuse"),
+    ),
     ("codegen",),
     ("_C",),
     ("toolchain",),
