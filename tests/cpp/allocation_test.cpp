@@ -87,6 +87,8 @@ int main(int, char** arguments) {
         0);
   CHECK(steady_state(Library::open(folder + "/pipeline.so"), {Tensor(x, {4, 8})},
                      {Tensor(y, {4, 8}), Tensor(z, {8})}) == 0);
+  CHECK(steady_state(Library::open(folder + "/tables.so"), {Tensor(x, {3, 8}), Tensor(z, {8})},
+                     {Tensor(y, {2}), Tensor(y + 16, {8})}) == 0);
 #ifdef MKWRAP_FAKE_DRIVER
   FakeDriver* driver = find_fake_driver();
   CHECK(driver != nullptr);

@@ -1,8 +1,8 @@
 """Makes fifty different models of few programs, their host code instrumented for a sanitizer (R3).
 
 Usage: make_models.py OUTPUT_FOLDER FLAG PTXAS, with PYTHONPATH naming the repository and its python folder; FLAG is
-passed to the compiler of the host code. On a vector of 8 numbers (a GPU's: 128), model `NN_operation.so` gives
-x `operation` NN.
+passed to the compiler of the host code. Libraries of dynamic sizes go into the folder `dynamic` there. On a vector of
+8 numbers (a GPU's: 128), model `NN_operation.so` gives x `operation` NN.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tests.python.wrapper.dynamic_selections import cuda_tables, tables
 from tests.python.wrapper.selections import Hand, cpu_binary, cpu_description, cuda_image
 
 from mkwrap.codegen.wrapper import Description, wrap
@@ -69,6 +70,12 @@ def main() -> None:
     compiler.chmod(0o755)
     made = {operation: (on_cpu(operation), cpu_description()) for operation in OPERATIONS}
     made["cuda"] = (on_cuda(ptxas), Description(Device("cuda", "sm_90"), (), "0.0.test", {}))
+    dynamic = {"tables": (tables(), cpu_description()), "cuda_tables": (cuda_tables(ptxas), made["cuda"][1])}
+    (output / "dynamic").mkdir(exist_ok=True)
+    for name, (hand, description) in dynamic.items():
+        selection = hand.selection()
+        path = output / "dynamic" / f"{name}.so"
+        link(wrap(selection, description), selection.schedule.program, str(compiler), path)
     for operation, (hand, description) in made.items():
         selection = hand.selection()
         template = output / f"{operation}.template"
