@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mkwrap.explanation import explain as explain
     from mkwrap.fresh import clear_on_fresh_cache as clear_on_fresh_cache
     from mkwrap.fresh import fresh_cache as fresh_cache
+    from mkwrap.header import write_header as write_header
     from mkwrap.model import Model as Model
     from mkwrap.model import load as load
     from mkwrap.model import tune_library as tune_library
@@ -32,6 +33,7 @@ __all__ = [
     "include_dir",
     "load",
     "tune_library",
+    "write_header",
 ]
 
 # Where each public name lives. Resolved on first use, so that `import mkwrap` stays light and a worker process that
@@ -49,6 +51,7 @@ _HOMES = {
     "include_dir": ("mkwrap.toolchain.headers", "include_dir"),
     "load": ("mkwrap.model", "load"),
     "tune_library": ("mkwrap.model", "tune_library"),
+    "write_header": ("mkwrap.header", "write_header"),
 }
 
 

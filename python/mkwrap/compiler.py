@@ -19,7 +19,7 @@ from mkwrap.lower.graph import lower
 from mkwrap.model import Compilation, Model, load_kept
 from mkwrap.options import Options, given_or_default
 from mkwrap.progress import shown
-from mkwrap.pytree import encode_call
+from mkwrap.pytree import encode_call, parameter_names
 from mkwrap.spaces import fitting
 from mkwrap.stages import Hints, Schedule, Selection
 from mkwrap.targets import resolve_all
@@ -73,7 +73,7 @@ def compile(
         means = Means(cache, advance, early.referee, reader(captured.samples))
         choice = _Choice(settings, record, journal, early, means, hints_of(program, captured.samples, settings))
         selections = [choice.made(schedule, each, each.name if each is not targets[0] else "") for each in targets]
-        call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args)
+        call = encode_call(captured.in_spec, captured.out_spec, captured.constant_args, parameter_names(fn))
         device, *further = (each.device for each in targets)
         versions = tuple(versions_of(each) for each in targets)
         description = Description(device, targets[0].features, package_version(), call, tuple(further), versions)

@@ -18,6 +18,7 @@ import builtins
 import collections
 import dataclasses
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
@@ -186,9 +187,12 @@ def _mismatch(path: str, expected: str, got: object) -> InputError:
 
 
 def encode_call(
-    arguments: torch_pytree.TreeSpec, result: torch_pytree.TreeSpec, constants: Mapping[int, PythonValue]
+    arguments: torch_pytree.TreeSpec,
+    result: torch_pytree.TreeSpec,
+    constants: Mapping[int, PythonValue],
+    parameters: Sequence[str] = (),
 ) -> dict[str, Json]:
-    """Return the manifest's `call`: both structures, and the constant arguments by leaf position.
+    """Return the manifest's `call`: both structures, the constant arguments by leaf position, the parameters' names.
 
     `arguments` is the structure of `(args, kwargs)`. Raises `CaptureError` for a node that cannot be written down.
     """
@@ -196,7 +200,18 @@ def encode_call(
         "arguments": encode(arguments),
         "result": encode(result),
         "constants": {str(position): encode_value(value) for position, value in sorted(constants.items())},
+        "parameters": list(parameters),
     }
+
+
+def parameter_names(fn: Callable[..., object]) -> tuple[str, ...]:
+    """Return the names of the positional parameters of a function or module, as far as they have names."""
+    try:
+        parameters = inspect.signature(getattr(fn, "forward", fn)).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in named)
 
 
 def encode(spec: torch_pytree.TreeSpec) -> Json:

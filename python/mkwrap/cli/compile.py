@@ -49,6 +49,7 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     require_tuning: Annotated[
         bool, typer.Option("--require-tuning", help="A kernel without a row is an error.")
     ] = False,
+    header: Annotated[Path | None, typer.Option(help="Write a typed C++ header of the library here.")] = None,
     save_tuning: Annotated[Path | None, typer.Option(help="Write the library's tuning record here.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Default variants, nothing measured.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU: threads to tune for; default: all.")] = None,
@@ -84,6 +85,8 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     )
     path = output if output is not None else Path(f"{named.stem}.so")
     model.save(path)
+    if header is not None:
+        mkwrap.write_header(model, header)
     if save_tuning is not None:
         model.save_tuning(save_tuning)
     _report(model, path, as_json)

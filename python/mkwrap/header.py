@@ -1,0 +1,23 @@
+"""Writes the typed C++ header of a library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mkwrap.codegen.wrapper.header import render_header
+from mkwrap.errors import CacheError
+from mkwrap.model import Model
+
+
+def write_header(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a C++17 header with the library's arguments by name (`bert.hpp`: namespace `bert`), for mkwrap/mkwrap.hpp.
+
+    The header fits every library of the same signature: compile anew, for other devices or choices, without a new header. Raises
+    `CacheError` where the file cannot be written.
+    """
+    target = Path(path)
+    try:
+        target.write_text(render_header(model.manifest, target.stem))
+    except OSError as error:
+        raise CacheError(f"cannot write the header to {target}: {error.strerror or error}") from error
