@@ -99,24 +99,41 @@ def _stack(
     guards: OpenGuards,
     winners: Collection[Variant],
 ) -> Stack:
-    """Return a winner and, the faster first, what runs where its guards fail: variants with fewer of them, down to none.
+    """Return a winner and, the faster first, what runs where its guards fail: variants that ask for less, down to nothing.
 
-    Of those that noise cannot tell from the fastest, one that gives up more guards is taken, or one that wins elsewhere.
+    Of those that noise cannot tell from the fastest, one that asks for least is taken, or one that wins elsewhere.
     """
+    asks = guards[winner]
     place = {variant: number for number, variant in enumerate(order)}
     stack = [winner]
     while pool := [
-        v for v in order if guards[v] < guards[winner] and not any(guards[w] <= guards[v] for w in stack[1:])
+        v for v in order if _wider(guards[v], asks) and not any(_covers(guards[w], guards[v]) for w in stack[1:])
     ]:
         least = min(times.get(v, math.inf) for v in pool)
         near = [v for v in pool if times.get(v, math.inf) <= least * (1 + FLOOR)] if least < math.inf else pool[:1]
         stack.append(min(near, key=lambda v: (len(guards[v]), v not in winners, place[v])))
-    return tuple((variant, _handicap(guards[winner] - guards[variant])) for variant in stack)
+    return tuple((variant, _handicap(asks, guards[variant])) for variant in stack)
 
 
-def _handicap(given_up: Collection[Guard]) -> int:
+def _handicap(asked: Collection[Guard], still: Collection[Guard]) -> int:
     """Return what a stand-in's distance grows by: where a size is over a limit, another point's winner is likely better."""
-    return DOUBLING if any(guard.most is not None for guard in given_up) else 0
+    limits = {guard for guard in still if guard.most is not None}
+    return DOUBLING if any(guard.most is not None and guard not in limits for guard in asked) else 0
+
+
+def _wider(guards: Collection[Guard], others: Collection[Guard]) -> bool:
+    """Whether guards hold wherever others do, and elsewhere, too."""
+    return _covers(guards, others) and not _covers(others, guards)
+
+
+def _covers(guards: Collection[Guard], others: Collection[Guard]) -> bool:
+    """Whether each of some guards is implied by one of others."""
+    return all(any(_implies(other, guard) for other in others) for guard in guards)
+
+
+def _implies(guard: Guard, weaker: Guard) -> bool:
+    bounded = weaker.most is None or (guard.most is not None and guard.most <= weaker.most)
+    return guard.expr == weaker.expr and bounded and guard.multiple % weaker.multiple == 0
 
 
 def merged(table: Table, guards: OpenGuards) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -37,7 +37,7 @@ class Walk:
     possible: Callable[[Point], bool]
     """Whether the program has such sizes, for a point nobody asked for."""
     extra: int
-    """The most points that are added between two that elect different variants, by halving: of kernels with one symbol."""
+    """The most points that are added between two that elect different variants, by halving, for each symbol."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,11 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
                 inherited[point] = surely
             else:
                 measured[point] = measure(point)
-    if len(sizes) == 1:
-        for _ in range(plan.extra):
-            added = _crossing(plan, guards, measured)
-            if added is None:
-                break
-            measured[added] = measure(added)
+    for _ in range(plan.extra * len(sizes)):
+        added = _crossing(plan, guards, measured)
+        if added is None:
+            break
+        measured[added] = measure(added)
     winners = elected(measured, guards, plan.points)
     for point, variant in inherited.items():
         winners[point] = variant, INHERITED
@@ -132,11 +131,14 @@ def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point
 
 
 def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]) -> Point | None:
-    """Return the point halfway between two neighbours of different winners, those first that may lose most; None: enough."""
+    """Return the point halfway between two neighbours along an axis that elect different variants; None: there are enough.
+
+    Those that are far apart, and may lose much, come first.
+    """
     winners = elected(measured, guards, plan.points)
     best: tuple[float, Point] | None = None
-    for below, above in pairwise(sorted(measured)):
-        middle = (math.isqrt(below[0] * above[0]),)
+    for axis, below, above in _neighbours(measured):
+        middle = (*below[:axis], math.isqrt(below[axis] * above[axis]), *below[axis + 1 :])
         if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle == below:
             continue
         loss = max(
@@ -147,6 +149,16 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
         if loss > _WORTH and plan.possible(middle) and (best is None or weight > best[0]):
             best = weight, middle
     return None if best is None else best[1]
+
+
+def _neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]:
+    """Yield an axis and two points that differ along it alone, with none between."""
+    for axis in range(len(next(iter(points)))):
+        lines: dict[Point, list[Point]] = {}
+        for point in sorted(points):
+            lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
+        for line in lines.values():
+            yield from ((axis, *pair) for pair in pairwise(line))
 
 
 def _loss(timings: Sequence[Timing], winner: Variant, other: Variant) -> float:

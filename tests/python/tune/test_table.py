@@ -19,7 +19,16 @@ BLOCK, EVEN = Guard(M, most=64), Guard(M, multiple=16)
 VARIANTS = tuple(Variant("k", name) for name in ("a", "b", "c", "d", "loop"))
 LOOP = VARIANTS[-1]
 GUARDS = st.sampled_from(
-    [(), (BLOCK,), (EVEN,), (BLOCK, EVEN), (Guard(N * M, most=4096),), (Guard(FloorDiv(M, 2), most=100),)]
+    [
+        (),
+        (BLOCK,),
+        (Guard(M, most=256),),
+        (EVEN,),
+        (Guard(M, most=256), EVEN),
+        (BLOCK, EVEN),
+        (Guard(N * M, most=4096),),
+        (Guard(FloorDiv(M, 2), most=100),),
+    ]
 )
 
 
@@ -114,6 +123,15 @@ def test_what_gives_up_a_limit_is_handicapped_and_what_gives_up_divisibility_is_
     assert one({a: 1, b: 2, c: 3, d: 4, loop: 5}, guards) == ((a, 0), (b, 0), (c, DOUBLING), (d, DOUBLING))
     assert one({c: 1, a: 2, b: 3, loop: 4, d: 5}, guards) == ((c, 0), (loop, 0))
     assert one({d: 1, a: 2, b: 3, c: 4, loop: 5}, guards) == ((d, 0),)
+
+
+def test_a_larger_limit_stands_in_for_a_smaller_one() -> None:
+    a, b, c, _, loop = VARIANTS
+    guards = {
+        a: frozenset({BLOCK}), b: frozenset({Guard(M, most=128)}), c: frozenset({Guard(M, most=50)}), loop: frozenset[Guard]()
+    }  # fmt: skip
+    assert one({a: 1, b: 2, c: 3, loop: 4}, guards) == ((a, 0), (b, DOUBLING), (loop, DOUBLING))
+    assert one({a: 1, loop: 2, b: 3}, guards) == ((a, 0), (loop, DOUBLING))
 
 
 def test_of_stand_ins_that_noise_cannot_tell_apart_the_one_with_fewer_guards_is_enough() -> None:
