@@ -52,7 +52,7 @@ def tune(
         spread = PointMatches(candidates, options, recalled, matches, means.read)
         for name, entry in entrants.items():
             if name in candidates.points:
-                known = spread.settled(entry, reason or (_later(target) if later else ""))
+                known = spread.settled(entry, reason or (f"not measured: {_later(target)}" if later else ""))
                 if known is not None:
                     decisions[name] = known
                 continue
