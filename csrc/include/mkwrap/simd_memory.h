@@ -6,6 +6,8 @@
 // the machine has them.
 #pragma once
 
+#include "simd_masked.h"
+
 namespace mkw {
 
 namespace detail {
@@ -51,7 +53,13 @@ MKW_INLINE Vec<T, N> load(Full<N>, const T* p) {
 template <int N, class T>
 MKW_INLINE Vec<T, N> load(Part<N> lanes, const T* p) {
   alignas(64) lane_of<T> t[N];
-  for (int i = 0; i < N; i++) t[i] = i < lanes.count ? detail::lane_in(p + i) : (lane_of<T>)0;
+  using Move = detail::Masked<sizeof(lane_of<T>), N * sizeof(lane_of<T>)>;
+  if constexpr (Move::there) {
+    const auto v = Move::load(p, lanes.count);
+    memcpy(t, &v, sizeof(t));
+  } else {
+    for (int i = 0; i < N; i++) t[i] = i < lanes.count ? detail::lane_in(p + i) : (lane_of<T>)0;
+  }
   return detail::from_lanes<T, N>(t);
 }
 
@@ -107,8 +115,15 @@ template <int N, class T>
 MKW_INLINE void store(Part<N> lanes, T* p, Vec<T, N> x) {
   alignas(64) T t[N];
   detail::to_lanes(t, x);
-  for (int i = 0; i < N; i++)
-    if (i < lanes.count) p[i] = t[i];
+  using Move = detail::Masked<sizeof(lane_of<T>), N * sizeof(lane_of<T>)>;
+  if constexpr (Move::there) {
+    typename Move::V v;
+    memcpy(&v, t, sizeof(v));
+    Move::store(p, v, lanes.count);
+  } else {
+    for (int i = 0; i < N; i++)
+      if (i < lanes.count) p[i] = t[i];
+  }
 }
 
 /// Stores past the caches; p must be a multiple of the vector's size, else this is a plain store.

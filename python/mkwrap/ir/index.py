@@ -236,13 +236,14 @@ def recombine(expr: Expr) -> Expr:
         return expr
     terms = list(expr.args)
     for i, term in enumerate(terms):
-        coefficient, factor = term.as_coeff_Mul()
-        if not isinstance(factor, Mod):
-            continue
-        x, n = factor.args
-        quotient = FloorDiv(x, n)
-        for j, other in enumerate(terms):
-            if j != i and other == sympy.expand(coefficient * n * quotient):
-                rest = [t for k, t in enumerate(terms) if k not in (i, j)]
-                return recombine(sympy.expand(sympy.Add(coefficient * x, *rest)))
+        for factor in sympy.Mul.make_args(term):
+            if not isinstance(factor, Mod):
+                continue
+            coefficient = term / factor
+            x, n = factor.args
+            quotient = sympy.expand(coefficient * n * FloorDiv(x, n))
+            for j, other in enumerate(terms):
+                if j != i and other == quotient:
+                    rest = [t for k, t in enumerate(terms) if k not in (i, j)]
+                    return recombine(sympy.expand(sympy.Add(coefficient * x, *rest)))
     return expr
