@@ -158,20 +158,21 @@ def _walk(value: object, spec: object, path: str) -> Iterator[TensorDims]:
             raise DynamicShapeError(f"{path} is no tensor, but dynamic_shapes has {spec!r} for it; write None there")
         return
     children, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
-    for (key,), child in children:
-        yield from _walk(child, _child(spec, key, path, len(children)), path + pytree.keystr((key,)))
+    for k, ((key,), child) in enumerate(children):
+        part = _child(spec, key, k, len(children), path)
+        yield from _walk(child, part, path + pytree.keystr((key,)))
 
 
 def _is_the_number(spec: object, value: object) -> bool:
     return isinstance(spec, int) and spec == value
 
 
-def _child(spec: object, key: object, path: str, count: int) -> object:
+def _child(spec: object, key: object, position: int, count: int, path: str) -> object:
     """Return the part of an entry that belongs to one item of a container."""
     if spec is None:
         return None
-    if isinstance(key, pytree.SequenceKey):
-        return _entries(spec, count, f"dynamic_shapes for {path}")[key.idx]
+    if isinstance(key, pytree.SequenceKey) or (isinstance(key, pytree.GetAttrKey) and isinstance(spec, tuple | list)):
+        return _entries(spec, count, f"dynamic_shapes for {path}")[position]
     name = key.key if isinstance(key, pytree.MappingKey) else getattr(key, "name", None)
     if isinstance(spec, Mapping):
         return spec.get(name)
@@ -247,10 +248,8 @@ def _check_example(found: DynamicDim, size: int, where: str) -> None:
     if rest or not found.low <= value <= found.high:
         name = found.name or "its size"
         length = found.expr if found.name is not None and not found.bare else name
-        high = "" if found.high == UNBOUNDED else str(found.high)
-        raise DynamicShapeError(
-            f"{where} is {size} in the example, but must be {length}, with {name} in {found.low} … {high}"
-        )
+        span = f"at least {found.low}" if found.high == UNBOUNDED else f"in {found.low} … {found.high}"
+        raise DynamicShapeError(f"{where} is {size} in the example, but must be {length}, with {name} {span}")
 
 
 def _check_names(dims: Sequence[TensorDims]) -> None:

@@ -1,0 +1,263 @@
+"""What capture takes for `dynamic_shapes`, what it makes of sizes, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+import sympy
+import torch
+from torch.export import Dim
+
+from mkwrap.capture import Callee, capture
+from mkwrap.errors import DynamicShapeError, UnsupportedOpError
+from mkwrap.lower import RULES
+from mkwrap.stages import CapturedGraph
+from tests.python.dynamic.everysize import OutOfRangeError, dynamic
+
+BATCH = Dim("batch", max=64)
+SEQ = Dim("seq", min=2, max=512)
+HERE = "test_capture.py"
+
+
+def captured(
+    fn: Callee, args: tuple[object, ...], dynamic_shapes: object, kwargs: Mapping[str, object] | None = None
+) -> CapturedGraph:
+    return capture(fn, args, kwargs or {}, dynamic_shapes, RULES)
+
+
+def shapes(graph: CapturedGraph) -> list[str]:
+    return [str(list(spec.shape)) for spec in graph.inputs]
+
+
+def ranges(graph: CapturedGraph) -> dict[str, tuple[int, int]]:
+    return {spec.symbol.name: (spec.low, spec.high) for spec in graph.symbols}
+
+
+def x34() -> torch.Tensor:
+    return torch.randn(3, 4)
+
+
+@dataclass
+class Pair:
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+def added(
+    x: torch.Tensor, *rest: torch.Tensor, scale: torch.Tensor | None = None, **more: torch.Tensor
+) -> torch.Tensor:
+    total = x if scale is None else x * scale
+    for other in (*rest, *more.values()):
+        total = total + other
+    return total
+
+
+def first_of(d: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+    return d["a"][0] + d["a"][1]
+
+
+def both(pair: Pair) -> torch.Tensor:
+    return pair.left + pair.right
+
+
+B = {0: BATCH}
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "kwargs", "dynamic_shapes"),
+    [
+        (added, (x34(), x34()), {}, {"x": B, "rest": (B,)}),
+        (added, (x34(), x34()), {}, (B, (B,))),
+        (added, (x34(),), {"scale": x34()}, {"x": B, "scale": B}),
+        (added, (x34(),), {"y": x34()}, {"x": B, "more": {"y": B}}),
+        (added, (x34(),), {"y": x34()}, {"x": [BATCH, None], "y": (BATCH, Dim.STATIC)}),
+        (added, (x34(), x34()), {}, {"x": (BATCH, 4), "rest": [B]}),
+        (first_of, ({"a": [x34(), x34()], "b": [x34()]},), {}, {"d": {"a": [B, B]}}),
+        (both, (Pair(x34(), x34()),), {}, {"pair": Pair(B, B)}),  # type: ignore[arg-type]
+        (both, (Pair(x34(), x34()),), {}, ([B, B],)),
+        (torch.add, (x34(), x34()), {}, (B, B)),
+    ],
+)
+def test_the_structure_follows_parameters_and_arguments(
+    fn: Callee, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object
+) -> None:
+    graph = captured(fn, args, dynamic_shapes, kwargs)
+    assert shapes(graph)[:2] == ["[batch, 4]", "[batch, 4]"]
+    assert ranges(graph) == {"batch": (0, 64)}
+
+
+@pytest.mark.parametrize(
+    ("dynamic_shapes", "message"),
+    [
+        ({"y": B}, "names y; the arguments of this call are x"),
+        ((B, None), "2 entries for 1 arguments"),
+        ({"x": (BATCH,)}, r"args\[0\] has 1 entries, the tensor 2 dimensions"),
+        ({"x": {2: BATCH}}, r"args\[0\] names dimension 2; there are 0 … 1"),
+        ({"x": {0: "batch"}}, r"args\[0\].shape\[0\]: 'batch' is no dimension"),
+        ({"x": {0: 5}}, r"args\[0\].shape\[0\] is 3 in the example, but dynamic_shapes says it is always 5"),
+        ({"x": {0: Dim("n", min=4)}}, r"args\[0\].shape\[0\] is 3 in the example, but must be n, with n at least 4"),
+        ({"x": {0: 2 * BATCH}}, r"is 3 in the example, but must be 2\*batch, with batch in 0 … 64"),
+        ({"x": {0: BATCH, 1: Dim("batch", max=9)}}, "two Dims are called 'batch'"),
+        ({"x": {0: Dim("p0")}}, "'p0', which names something else"),
+        (7, "dynamic_shapes is a int"),
+    ],
+)
+def test_a_wrong_structure_is_named(dynamic_shapes: object, message: str) -> None:
+    with pytest.raises(DynamicShapeError, match=message):
+        captured(lambda x: x + 1, (x34(),), dynamic_shapes)
+
+
+def test_a_number_has_no_dimensions() -> None:
+    with pytest.raises(DynamicShapeError, match=r"args\[1\] is no tensor"):
+        captured(lambda x, k: x + k, (x34(), 2), {"x": None, "k": BATCH})
+
+
+def test_c23_derived_dims_are_expressions_of_their_root() -> None:
+    compiled = dynamic(lambda x, y: (x + 1, y * 2), (x34(), torch.randn(7, 4)), (B, {0: 2 * BATCH + 1}))
+    assert shapes(compiled.captured) == ["[batch, 4]", "[2*batch + 1, 4]"]
+    compiled.check(torch.randn(5, 4), torch.randn(11, 4))
+    with pytest.raises(OutOfRangeError, match=r"not \(2\*batch \+ 1, 4\)"):
+        compiled.run(torch.randn(5, 4), torch.randn(12, 4))
+
+
+def test_c23_a_derived_dim_alone_binds_its_root() -> None:
+    graph = captured(lambda y: y[1:].reshape(2, -1), (torch.randn(7, 4),), {"y": {0: 2 * BATCH + 1}})
+    (spec,) = graph.symbols
+    assert (spec.symbol.name, spec.scale, spec.offset, spec.low, spec.high) == ("batch", 2, 1, 0, 64)
+
+
+def test_what_tracing_finds_of_an_undeclared_dim_is_an_expression() -> None:
+    graph = captured(lambda x, y: torch.cat([x, x]) + y, (x34(), torch.randn(6, 4)), (B, {0: Dim.AUTO}))
+    assert shapes(graph) == ["[batch, 4]", "[2*batch, 4]"]
+
+
+def test_undeclared_sizes_are_numbered_in_order() -> None:
+    auto = {0: Dim.AUTO, 1: Dim.AUTO(min=2, max=9)}
+    graph = captured(lambda x, y: x.sum() + y, (x34(), x34()), (auto, {0: BATCH, 1: Dim.AUTO}))
+    assert shapes(graph) == ["[s0, s1]", "[batch, s2]"]
+    assert ranges(graph)["s1"] == (2, 9)
+
+
+@pytest.mark.parametrize("declared", [BATCH, Dim.DYNAMIC])
+def test_a_declared_dim_that_becomes_a_constant_is_refused(declared: object, capfd: pytest.CaptureFixture[str]) -> None:
+    def unrolled(x: torch.Tensor) -> torch.Tensor:
+        for k in range(x.shape[0]):
+            x = x + k
+        return x
+
+    with pytest.raises(DynamicShapeError, match=rf"args\[0\]\.shape\[0\] .* constant 3 .*{HERE}:\d+: for k in range"):
+        captured(unrolled, (x34(),), {"x": {0: declared}})
+    assert (
+        captured(unrolled, (x34(),), {"x": {0: Dim.AUTO, 1: BATCH}}).notes[0].startswith("args[0].shape[0] is always 3")
+    )
+    assert capfd.readouterr().err == ""
+
+
+def test_two_names_of_one_size_are_refused() -> None:
+    with pytest.raises(DynamicShapeError, match=rf"declared as seq, but the program needs it to be batch .*{HERE}"):
+        captured(lambda x, y: x + y, (x34(), x34()), (B, {0: SEQ}))
+
+
+def test_a_bound_narrows_the_range_and_is_told() -> None:
+    graph = captured(lambda x: x + 1 if x.shape[0] >= 3 else x - 1, (x34(),), (B,))
+    assert ranges(graph) == {"batch": (3, 64)}
+    assert "batch is at least 3" in graph.notes[0]
+    assert HERE in graph.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("branch", "relation"),
+    [
+        (lambda x: x.shape[0] % 4 == 0, "Mod(n, 4) == 0"),
+        (lambda x: x.shape[0] != 1, "n != 1"),
+        (lambda x: x.shape[0] >= 2 * x.shape[1], "2*m <= n"),
+        (lambda x: x.shape[0] != x.shape[1], "m != n"),
+    ],
+)
+def test_what_a_branch_takes_for_granted_is_a_relation(branch: object, relation: str) -> None:
+    n, m = Dim("n"), Dim("m")
+    graph = captured(lambda x: x + 1 if branch(x) else x, (torch.randn(8, 4),), {"x": (n, m)})  # type: ignore[operator]
+    (asked,) = graph.relations
+    left, right = (
+        sorted((str(asked.left), str(asked.right))) if asked.op == "!=" else (str(asked.left), str(asked.right))
+    )
+    wanted = " ".join(reversed(relation.split())) if asked.op == "!=" and left[0].isdigit() else relation
+    assert f"{left} {asked.op} {right}" == wanted
+    assert HERE in asked.origin
+
+
+def test_a_branch_that_the_range_decides_asks_nothing() -> None:
+    graph = captured(lambda x: x + 1 if x.shape[0] <= 64 else x, (x34(),), (B,))
+    assert not graph.relations
+    assert not graph.notes
+
+
+def test_a_size_of_one_is_served_where_it_only_lays_out_memory() -> None:
+    compiled = dynamic(lambda x: x.t().contiguous() * 2, (x34(),), ({0: BATCH, 1: SEQ},))
+    assert not compiled.captured.relations
+    compiled.check(torch.randn(1, 4))
+
+
+def test_a_size_of_one_is_refused_where_memory_that_changes_would_be_another() -> None:
+    """The contiguous copy of a tensor of one row is the tensor itself: eager changes the argument then."""
+    compiled = dynamic(lambda x: x.t().contiguous().add_(1), (x34(),), ({0: BATCH},))
+    with pytest.raises(OutOfRangeError, match="batch != 1"):
+        compiled.run(torch.randn(1, 4))
+    compiled.check(torch.randn(2, 4))
+
+
+def test_a_branch_on_one_counts_though_layout_asked_before() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x.t().contiguous()
+        return y + 1 if x.shape[0] == 1 else y
+
+    compiled = dynamic(fn, (x34(),), (B,))
+    compiled.check(torch.randn(5, 4))
+    with pytest.raises(OutOfRangeError, match="batch != 1"):
+        compiled.run(torch.randn(1, 4))
+
+
+def test_strides_follow_the_layout_of_the_example() -> None:
+    graph = captured(
+        lambda a, b, c: a.sum() + b.sum() + c.sum(), (x34(), torch.randn(4, 3).t(), torch.randn(3, 8)[:, :4]), (B, B, B)
+    )
+    batch = graph.symbols[0].symbol
+    assert [spec.strides for spec in graph.inputs] == [(4, 1), (1, batch), (8, 1)]
+    assert graph.inputs[0].shape == (batch, sympy.Integer(4))
+
+
+@pytest.mark.parametrize(
+    ("fn", "error", "message"),
+    [
+        (lambda x: x.nonzero(), UnsupportedOpError, "depends on the values of tensors"),
+        (lambda x: x * x.sum().item(), UnsupportedOpError, "depends on the values of tensors"),
+        (lambda x: torch.zeros(int(x.sum().item())), DynamicShapeError, "depends on the values of tensors"),
+        (lambda x: x + 1 if x.sum() > 0 else x, DynamicShapeError, "depends on the values of tensors"),
+        (
+            lambda x: torch.cond(x.shape[0] > 4, torch.sin, torch.cos, (x,)),
+            UnsupportedOpError,
+            "a branch taken at run time",
+        ),
+        (lambda x: (x + 1, x.shape[0]), DynamicShapeError, "the result holds batch, a number made of sizes"),
+    ],
+)
+def test_what_no_size_tells_is_refused_in_one_message(
+    fn: Callee, error: type[Exception], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(error, match=message):
+        captured(fn, (torch.ones(3, 4),), (B,))
+    assert "def forward" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_example_of_size_0_or_1_stays_dynamic(rows: int) -> None:
+    compiled = dynamic(lambda x: x.sum(-1, keepdim=True) + x, (torch.randn(rows, 1),), ({0: BATCH, 1: Dim.AUTO},))
+    for shape in ((5, 4), (1, 4), (0, 4), (3, 1)):
+        compiled.check(torch.randn(shape))
+
+
+def test_an_unused_argument_binds_its_size() -> None:
+    graph = captured(lambda x, y: y + 1, (x34(), torch.randn(2)), (B, {0: Dim.AUTO}))
+    assert [spec.input_name for spec in graph.symbols] == [spec.name for spec in graph.inputs]
