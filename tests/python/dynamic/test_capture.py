@@ -259,5 +259,5 @@ def test_an_example_of_size_0_or_1_stays_dynamic(rows: int) -> None:
 
 
 def test_an_unused_argument_binds_its_size() -> None:
-    graph = captured(lambda x, y: y + 1, (x34(), torch.randn(2)), (B, {0: Dim.AUTO}))
+    graph = captured(lambda _x, y: y + 1, (x34(), torch.randn(2)), (B, {0: Dim.AUTO}))
     assert [spec.input_name for spec in graph.symbols] == [spec.name for spec in graph.inputs]
