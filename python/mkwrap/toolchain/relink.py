@@ -145,6 +145,8 @@ class Manifest(TypedDict):
     targets: list[TargetEntry]
     kernels: list[KernelEntry]
     memory: MemoryEntry
+    symbols: list[object]
+    """Dynamic sizes; empty where all are static."""
     code: list[str]
     texts: int
 

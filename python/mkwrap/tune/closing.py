@@ -20,7 +20,6 @@ from mkwrap.toolchain.relink import (
     KernelEntry,
     LinkedLibrary,
     Manifest,
-    MemoryEntry,
     RejectedEntry,
     TargetEntry,
 )
@@ -79,12 +78,13 @@ def closed_library(library: LinkedLibrary, here: Here, decided: Mapping[str, Ker
     targets = [target if n == here.number else other for n, other in enumerate(manifest["targets"])]
     own = [kernel for kernel in kernels if kernel["target"] == here.number]
     alignment = LAUNCHERS[target["kind"]].alignment
-    row = Row(
-        round_up(max((kernel["scratch_bytes"] for kernel in own), default=0), alignment),
-        tuple(kernel["alternative"] for kernel in own),
-    )
+    # With dynamic sizes every run computes what its binaries need.
+    wanted = [] if manifest["symbols"] else [kernel["scratch_bytes"] for kernel in own]
+    row = Row(round_up(max(wanted, default=0), alignment), tuple(kernel["alternative"] for kernel in own))
     rows = [row if n == here.number else other for n, other in enumerate(library.parts.rows)]
-    memory: MemoryEntry = {**manifest["memory"], "workspace": max(row.workspace_bytes for row in rows)}
+    memory = manifest["memory"].copy()
+    if not manifest["symbols"]:
+        memory["workspace"] = max(row.workspace_bytes for row in rows)
     changed: Manifest = {**manifest, "target": targets[0], "targets": targets, "kernels": kernels, "memory": memory}
     return library.with_choice(changed, rows)
 

@@ -289,6 +289,25 @@ def test_what_is_left_for_later_is_built_for_a_later_compile(options: Options) -
 
 
 @pytest.mark.usefixtures("contests")
+def test_closing_a_library_makes_the_choices_of_static_kernels_alone(options: Options, tmp_path: Path) -> None:
+    def both(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x @ x, torch.softmax(y, -1)
+
+    args = torch.randn(16, 16), torch.randn(64, 200)
+    later = replace(options, tune="later", hints={"rows": [4, 64]})
+    model = compiled(both, args, [{0: ROWS, 1: ROWS}, None], later)  # type: ignore[arg-type]
+    assert [("open" in kernel, "points" in kernel) for kernel in kernels_of(model)] == [(False, True), (True, False)]
+    model.save(tmp_path / "model.so")
+    tuned = mkwrap.tune_library(tmp_path / "model.so", tmp_path / "tuned.so", options)
+    product, rows = kernels_of(tuned)
+    assert (product["reason"], "open" in rows) == ("not measured: left for later", False)
+    for size in (1, 16, 33):
+        x = torch.randn(size, size)
+        for got, wanted in zip(tuned(x, args[1]), both(x, args[1]), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.usefixtures("contests")
 def test_a_forced_variant_runs_at_all_points(options: Options) -> None:
     x, hints = torch.randn(16, 32), {"rows": [1, 512]}
     model = compiled(softmax, [x], [{0: ROWS}], replace(options, hints=hints))
