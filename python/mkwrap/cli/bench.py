@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
@@ -12,6 +14,7 @@ from rich.text import Text
 
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
+from mkwrap.errors import OptionError
 from mkwrap.report import KernelRow, spell_bytes, wrap_label
 from mkwrap.tune.here import here
 
@@ -26,25 +29,79 @@ _LABEL_WIDTH = 60
 
 
 class _Calls(Protocol):
-    def inputs_of(self, model: Model, device: int, below: int) -> tuple[torch.Tensor, ...]: ...
+    def inputs_of(
+        self, model: Model, device: int, below: int, sizes: Mapping[str, int] | None = None
+    ) -> tuple[torch.Tensor, ...]: ...
     def call_us(self, model: Model, inputs: tuple[torch.Tensor, ...], seconds: float) -> tuple[float, float, int]: ...
+
+
+_SHAPE = "Values of a dynamic size, NAME=1,8,64; once per size. Every combination is measured."
 
 
 def bench(
     library: Annotated[Path, typer.Argument(help="The library.", show_default=False)],
-    seconds: Annotated[float, typer.Option(help="How long to measure.", min=0.0)] = 1.0,
+    seconds: Annotated[float, typer.Option(help="How long to measure, each shape.", min=0.0)] = 1.0,
     device: Annotated[int, typer.Option(help="Ordinal of the CUDA device.", min=0)] = 0,
     below: Annotated[int, typer.Option(help="Integer inputs are random from 0 below this.", min=1)] = 1,
+    shape: Annotated[list[str] | None, typer.Option(help=_SHAPE)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time back-to-back calls on random inputs made from the signature.
 
     Bytes per second are of what the kernels read and write, each buffer once per kernel. Integer inputs are zeros unless
-    --below says more: they may be indices.
+    --below says more: they may be indices. Dynamic sizes that no --shape names are the example's.
     """
     model = mkwrap.load(library, device=device)
     calls = cast(_Calls, import_module("mkwrap.cli.calls"))
-    median, spread, count = calls.call_us(model, calls.inputs_of(model, device, below), seconds)
+    shapes = _shapes(model, shape or [])
+    if model.symbols:
+        timed = [(s, calls.call_us(model, calls.inputs_of(model, device, below, s), seconds)) for s in shapes]
+        _show_shapes(model, library, timed, as_json)
+    else:
+        _show(model, library, device, calls.call_us(model, calls.inputs_of(model, device, below), seconds), as_json)
+
+
+def _shapes(model: Model, given: Sequence[str]) -> list[dict[str, int]]:
+    """Return every combination of the sizes asked for; a size that is not is what it is at the first point of tuning."""
+    points = cast("Mapping[str, Sequence[Mapping[str, int]]]", model.manifest.get("hints", {})).get("points", ())
+    values = {symbol.name: [points[0][symbol.name]] if points else [] for symbol in model.symbols}
+    for text in given:
+        name, _, listed = text.partition("=")
+        if name not in values:
+            raise OptionError(f"--shape is {text!r}; the dynamic sizes are: {', '.join(values) or 'none'}")
+        try:
+            values[name] = [int(value) for value in listed.split(",")]
+        except ValueError as error:
+            raise OptionError(f"--shape is {text!r}; expected {name}=1,8,64") from error
+    missing = [name for name, sizes in values.items() if not sizes]
+    if missing:
+        raise OptionError(f"give the values of {', '.join(missing)}, as --shape {missing[0]}=1,8,64")
+    return [dict(zip(values, sizes, strict=True)) for sizes in product(*values.values())]
+
+
+def _show_shapes(
+    model: Model, library: Path, timed: Sequence[tuple[dict[str, int], tuple[float, float, int]]], as_json: bool
+) -> None:
+    """Print a row per shape: its time, and which binary each kernel with a table ran."""
+    rows = []
+    for sizes, (median, spread, count) in timed:
+        ran = {kernel.name: kernel.variant for kernel in mkwrap.explain(model, **sizes).kernels}
+        rows.append({"sizes": sizes, "median_us": median, "spread_us": spread, "calls": count, "kernels": ran})
+    if as_json:
+        print_json({"path": str(library), "shapes": rows})
+        return
+    show(Text(str(model.signature)))
+    table = Table(box=None, pad_edge=False)
+    for title in (*(symbol.name for symbol in model.symbols), "µs", "±", "calls"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for sizes, (median, spread, count) in timed:
+        table.add_row(*map(str, sizes.values()), f"{median:.2f}", f"{spread:.2f}", str(count))
+    show(table)
+
+
+def _show(model: Model, library: Path, device: int, timed: tuple[float, float, int], as_json: bool) -> None:
+    """Print the time of static sizes, and what is on record of each kernel."""
+    median, spread, count = timed
     report = model.report
     traffic = report.memory["traffic"] or 0
     kernels = recorded(model, device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from mkwrap._C import TensorInfo
-from mkwrap.errors import DynamicShapeError
+from mkwrap.calls import mapping, sequence
 from mkwrap.model import Model
+from mkwrap.sizes import read_size
 from mkwrap.tune.spread import summary
 
 _BATCH_S = 0.01
@@ -17,21 +17,28 @@ _ROUNDS = 9
 _MOST_ROUNDS = 200
 
 
-def inputs_of(model: Model, device: int, below: int) -> tuple[torch.Tensor, ...]:
-    """Make inputs that the library accepts: floats normal, bools at random, integers from 0 below `below`."""
+def inputs_of(
+    model: Model, device: int, below: int, sizes: Mapping[str, int] | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Make inputs that the library accepts: floats normal, bools at random, integers from 0 below `below`.
+
+    `sizes` are the values of the dynamic sizes, by name; every one must be given.
+    """
     place = torch.device("cuda", device) if model.device_type == "cuda" else torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
-    return tuple(_tensor(info, generator, below).to(place) for info in model.inputs)
+    entries = [mapping(entry) for entry in sequence(model.manifest["inputs"])]
+    return tuple(_tensor(entry, sizes or {}, generator, below).to(place) for entry in entries)
 
 
-def _tensor(info: TensorInfo, generator: torch.Generator, below: int) -> torch.Tensor:
-    if any(size < 0 for size in (*info.shape, *info.strides)):
-        raise DynamicShapeError(f"{info.path} has dynamic sizes; measuring needs static ones")
-    dtype: torch.dtype = getattr(torch, info.dtype)
-    tensor = torch.empty_strided(info.shape, info.strides, dtype=dtype)
+def _tensor(
+    entry: Mapping[str, object], sizes: Mapping[str, int], generator: torch.Generator, below: int
+) -> torch.Tensor:
+    shape, strides = ([read_size(size)(sizes) for size in sequence(entry[key])] for key in ("shape", "strides"))
+    dtype: torch.dtype = getattr(torch, str(entry["dtype"]))
+    tensor = torch.empty_strided(shape, strides, dtype=dtype)
     if dtype.is_floating_point:
-        return tensor.copy_(torch.randn(info.shape, generator=generator))
-    return tensor.copy_(torch.randint(2 if dtype is torch.bool else below, info.shape, generator=generator))
+        return tensor.copy_(torch.randn(shape, generator=generator))
+    return tensor.copy_(torch.randint(2 if dtype is torch.bool else below, shape, generator=generator))
 
 
 def call_us(model: Model, inputs: tuple[torch.Tensor, ...], seconds: float) -> tuple[float, float, int]:

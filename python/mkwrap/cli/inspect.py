@@ -17,6 +17,7 @@ from mkwrap.errors import CacheError, LibraryFormatError, OptionError
 from mkwrap.report import KernelRow, make_report, spell_bytes
 from mkwrap.toolchain.library_file import LibraryFile, read_library
 
+_NO_BOUND = 2**63 - 1
 _ENDINGS: Mapping[str, str] = {"cpu": ".cpp", "cuda": ".py"}
 
 
@@ -44,8 +45,9 @@ def inspect_command(
                 raise OptionError(
                     f"--kernel is {kernel!r}; the kernels are: {', '.join(k.name for k in report.kernels)}"
                 )
-            for row in chosen:
-                show(row, *_details(row))
+            tables = [entry for entry in _objects(file.manifest["kernels"]) if entry["name"] == kernel]
+            for row, entry in zip(chosen, tables, strict=True):
+                show(row, *_details(row), *(_table(entry) if "dispatch" in entry else ()))
     except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
         raise LibraryFormatError(f"{library}: its manifest cannot be read: {error!r}") from error
     print_lines(f"wrote {path}" for path in written)
@@ -61,12 +63,38 @@ def _facts(file: LibraryFile) -> Table:
         for tensor in _objects(tensors):
             table.add_row(title, Text(_tensor(tensor)))
             title = ""  # noqa: PLW2901 — said once
+    for symbol in _objects(manifest["symbols"]):
+        table.add_row("size", Text(_symbol(symbol, _objects(manifest["inputs"]))))
     tunings = [tuning for target in _objects(manifest["targets"]) if isinstance(tuning := target["tuning"], Mapping)]
     for tuning in tunings:
         versions = tuning["versions"]
         assert isinstance(versions, Mapping)
         table.add_row("made by", Text(f"torch {versions['torch']}, {versions['toolchain']}"))
     return table
+
+
+def _symbol(symbol: Mapping[str, object], inputs: Sequence[Mapping[str, object]]) -> str:
+    """Spell a dynamic size, its range and what it is read from."""
+    bound = "any size" if symbol["high"] == _NO_BOUND else symbol["high"]
+    scale = f"{symbol['scale']}·" if symbol["scale"] != 1 else ""
+    offset = f" + {symbol['offset']}" if symbol["offset"] else ""
+    extent = f", which is {scale}{symbol['name']}{offset} long" if scale or offset else ""
+    path = inputs[int(str(symbol["input"]))]["path"]
+    return f"{symbol['name']}: {symbol['low']} to {bound}, read from dimension {symbol['dim']} of {path}{extent}"
+
+
+def _table(entry: Mapping[str, object]) -> Iterator[Text]:
+    """Spell the rows of a kernel's table, as the library elects among them (docs/dynamic.md)."""
+    dispatch = entry["dispatch"]
+    assert isinstance(dispatch, Mapping)
+    symbols = _list(dispatch["symbols"])
+    for row in _objects(dispatch["rows"]):
+        point = " ".join(f"{name}={size}" for name, size in zip(symbols, _list(row["point"]), strict=True))
+        said = [f"handicap {int(str(row['handicap'])) / 65536:g}"] if row["handicap"] else []
+        for guard in _objects(row["guards"]):
+            said += [f"{guard['expr']} ≤ {guard['most']}"] if guard["most"] is not None else []
+            said += [f"{guard['multiple']} divides {guard['expr']}"] if guard["multiple"] != 1 else []
+        yield Text(f"row  {point}: {row['variant']}{'; ' if said else ''}{', '.join(said)}")
 
 
 def _tensor(tensor: Mapping[str, object]) -> str:

@@ -1,0 +1,99 @@
+"""Commands on a library of dynamic sizes: inspect shows them and the tables, bench takes shapes, compile writes a header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.export import Dim
+
+import mkwrap
+
+pytestmark = pytest.mark.toolchain
+Run = Callable[..., tuple[int, str, str]]
+
+
+def _program(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, -1)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved library of two symbols, tuned at four points."""
+    folder = tmp_path_factory.mktemp("dynamic")
+    shapes = ({0: Dim("rows", min=1, max=64), 1: Dim("cols", min=1, max=4096)},)
+    options = mkwrap.Options(tune="off", hints={"rows": [1, 64], "cols": [16, 4096]}, cache_dir=folder / "cache")
+    model = mkwrap.compile(_program, (torch.randn(8, 64),), dynamic_shapes=shapes, target="cpu", options=options)
+    model.save(folder / "model.so")
+    return folder / "model.so"
+
+
+def test_inspect_shows_symbols_and_tables(run: Run, library: Path) -> None:
+    code, out, _ = run("inspect", library)
+    assert code == 0
+    assert "rows: 1 to 64, read from dimension 0 of args[0]" in out
+    assert "float32 rows×cols" in out
+    code, out, _ = run("inspect", library, "--json")
+    manifest = json.loads(out)
+    assert [symbol["name"] for symbol in manifest["symbols"]] == ["rows", "cols"]
+    (kernel,) = manifest["kernels"]
+    code, out, _ = run("inspect", library, "--kernel", kernel["name"])
+    assert code == 0
+    rows = kernel["dispatch"]["rows"] if "dispatch" in kernel else []
+    assert out.count("row  cols=") == len(rows) > 1
+
+
+def test_bench_measures_every_combination_of_shapes(run: Run, library: Path) -> None:
+    words = ("bench", library, "--shape", "rows=1,8", "--shape", "cols=16,700", "--seconds", 0.02)
+    code, out, _ = run(*words, "--json")
+    assert code == 0
+    shapes = json.loads(out)["shapes"]
+    assert [tuple(shape["sizes"].values()) for shape in shapes] == [(1, 16), (1, 700), (8, 16), (8, 700)]
+    assert all(shape["median_us"] > 0 and shape["calls"] > 0 and shape["kernels"] for shape in shapes)
+    code, out, _ = run(*words)
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[-4:]] == [
+        ["1", "16"],
+        ["1", "700"],
+        ["8", "16"],
+        ["8", "700"],
+    ]
+
+
+def test_bench_of_no_shape_takes_the_examples(run: Run, library: Path) -> None:
+    code, out, _ = run("bench", library, "--shape", "rows=3", "--seconds", 0.02, "--json")
+    assert code == 0
+    assert [shape["sizes"] for shape in json.loads(out)["shapes"]] == [{"rows": 3, "cols": 64}]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("row=3", "the dynamic sizes are: rows, cols"),
+        ("rows=x", "expected rows=1,8,64"),
+        ("rows=", "expected rows=1,8,64"),
+    ],
+)
+def test_a_shape_that_is_none_ends_with_2(run: Run, library: Path, shape: str, message: str) -> None:
+    code, _, errors = run("bench", library, "--shape", shape)
+    assert code == 2
+    assert message in errors
+
+
+def test_bench_of_a_size_out_of_range_ends_with_2(run: Run, library: Path) -> None:
+    code, _, errors = run("bench", library, "--shape", "rows=65", "--seconds", 0.02)
+    assert code == 2
+    assert "rows in 1..64, got 65" in errors
+
+
+def test_compile_writes_a_header(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("def double(x):\n    return x * 2\n")
+    words = ("compile", f"{tmp_path}/model.py:double", "--input", "8:float32", "--target", "cpu", "--tune", "off")
+    code, _, errors = run(*words, "-o", tmp_path / "m.so", "--header", tmp_path / "m.hpp")
+    assert code == 0, errors
+    text = (tmp_path / "m.hpp").read_text()
+    assert "namespace m {" in text
+    assert "const float* x = nullptr;  // float32 8" in text
