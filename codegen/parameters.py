@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import sympy
 
-from mkwrap.ir.analysis import defined, index_exprs
+from mkwrap.ir.analysis import index_exprs
 from mkwrap.ir.nodes import Buffer, Expr, Nest
 from mkwrap.stages import Kernel
 
@@ -29,7 +29,6 @@ def size_symbols(nest: Nest, buffers: Iterable[Buffer]) -> tuple[sympy.Symbol, .
     exprs: list[Expr] = [axis.extent for axis in axes]
     exprs += [expr for instruction in nest.body for expr in index_exprs(instruction)]
     exprs += [stride for buffer in buffers for stride in buffer.strides]
-    bound = {axis.symbol.name for axis in axes}
-    bound.update(name for instruction in nest.body for name in defined(instruction))
-    free = {symbol for expr in exprs for symbol in expr.free_symbols if symbol.name not in bound}
+    # Axes and values may be 0, sizes count as positive: a size may have the name of either.
+    free = {symbol for expr in exprs for symbol in expr.free_symbols if symbol.is_positive}
     return tuple(sorted(free, key=lambda symbol: str(symbol.name)))

@@ -11,7 +11,7 @@ from mkwrap.codegen.triton.scans import Form, Texts, form_of, write_combined, wr
 from mkwrap.codegen.triton.sizes import Sizes
 from mkwrap.codegen.triton.sorts import NEEDS, Key, write_sort
 from mkwrap.codegen.triton.spelling import TYPES, constant, spell
-from mkwrap.codegen.triton.tile import INT32_LIMIT, Dim, Tile, Value
+from mkwrap.codegen.triton.tile import INT32_LIMIT, Dim, Tile, Value, is_size, size_name
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
@@ -170,11 +170,14 @@ class Body:
         for dest, dtype in zip(sort.dests, sort.dtypes, strict=True):
             self.define(dest, dest, dtype, self.all_dims)
 
-    def _names(self, expr: Expr) -> Mapping[str, str]:
-        names = {symbol.name: symbol.name for symbol in expr.free_symbols}
-        for name in names.keys() & self.values.keys():
-            names[name] = self._indices.get(name, self.values[name].text)
-        return names
+    def _names(self, expr: Expr) -> Mapping[sympy.Symbol, str]:
+        return {
+            symbol: size_name(symbol) if is_size(symbol) else self._name(symbol.name) for symbol in expr.free_symbols
+        }
+
+    def _name(self, name: str) -> str:
+        """Name a position, or what holds a value as an index."""
+        return self._indices.get(name, self.values[name].text) if name in self.values else name
 
     def _define(self, dest: str, text: str, dtype: DType, dims: frozenset[str]) -> None:
         self.writer.line(f"{dest} = {text}")
@@ -187,7 +190,7 @@ class Body:
             return
         names = self._names(expr)
         if not fits_int32(expr, self._ranges):
-            names = {name: f"{text}.to(tl.int64)" for name, text in names.items()}
+            names = {symbol: f"{text}.to(tl.int64)" for symbol, text in names.items()}
         text = expr_text(expr, names, self._ranges)
         dims = self.tile.along(expr, self.values)
         self._define(instruction.dest, f"({text}).to({TYPES[instruction.dtype]})", instruction.dtype, dims)

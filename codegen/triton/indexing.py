@@ -64,7 +64,7 @@ def _runs(axes: Sequence[Axis], strides: Sequence[Expr | None]) -> list[list[int
     return runs
 
 
-def expr_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
+def expr_text(expr: Expr, names: Mapping[sympy.Symbol, str], ranges: Ranges) -> str:
     """Spell an integer expression; `names` maps symbols to the text that holds their value.
 
     Triton's `//` and `%` truncate, so operands that may be negative get Python's rounding spelled out.
@@ -72,7 +72,7 @@ def expr_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
     if expr.is_Integer:
         return str(int(expr))
     if expr.is_Symbol:
-        return names[expr.name]
+        return names[expr]
     if expr.is_Add:
         return _sum_text(expr, names, ranges)
     if expr.is_Mul:
@@ -84,12 +84,12 @@ def expr_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
     raise InternalError(f"index expression {expr} has a form that cannot be written")
 
 
-def _atom(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
+def _atom(expr: Expr, names: Mapping[sympy.Symbol, str], ranges: Ranges) -> str:
     text = expr_text(expr, names, ranges)
     return text if expr.is_Symbol or (expr.is_Integer and int(expr) >= 0) else f"({text})"
 
 
-def _sum_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
+def _sum_text(expr: Expr, names: Mapping[sympy.Symbol, str], ranges: Ranges) -> str:
     text = ""
     for term in expr.as_ordered_terms():
         negative = term.could_extract_minus_sign()
@@ -103,7 +103,7 @@ def _sum_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
     return text
 
 
-def _division_text(expr: Expr, names: Mapping[str, str], ranges: Ranges) -> str:
+def _division_text(expr: Expr, names: Mapping[sympy.Symbol, str], ranges: Ranges) -> str:
     a, b = (_atom(arg, names, ranges) for arg in expr.args)
     limits = bounds(expr.args[0], ranges)
     if limits is not None and limits[0].is_nonnegative:

@@ -11,6 +11,7 @@ from mkwrap.codegen.triton.prelude import definitions
 from mkwrap.codegen.triton.scans import combines
 from mkwrap.codegen.triton.sizes import Sizes, sizes_of
 from mkwrap.codegen.triton.spelling import SIGNATURE
+from mkwrap.codegen.triton.tile import size_name
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import value_dtypes
 from mkwrap.ir.dtypes import DType
@@ -72,7 +73,9 @@ def formals_of(kernel: Kernel, instructions: Iterable[Instruction], sizes: Sizes
         if p.buffer.name in touched
     ]
     kind, dtype = ("i64", DType.INT64) if sizes.wide else ("i32", DType.INT32)
-    formals += [Formal(s.name, kind, SizeArgument(s, dtype), False, sizes.multiples.get(s, 1)) for s in sizes.symbols]
+    formals += [
+        Formal(size_name(s), kind, SizeArgument(s, dtype), False, sizes.multiples.get(s, 1)) for s in sizes.symbols
+    ]
     if any(isinstance(i, BoundsCheck) for i in instructions):
         formals.append(Formal(FAULT, f"*{SIGNATURE[DType.INT32]}", FaultArgument(), False))
     return tuple(formals)

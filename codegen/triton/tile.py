@@ -89,11 +89,21 @@ class Tile:
 
     def along(self, expr: Expr, values: Mapping[str, Value]) -> frozenset[str]:
         """Tile dimensions along which an expression over positions and values varies."""
-        names = {symbol.name for symbol in expr.free_symbols}
+        names = {symbol.name for symbol in expr.free_symbols if not is_size(symbol)}
         found = {dim.name for dim in self.blocks if dim.name in names}
         for name in sorted(names & values.keys()):
             found |= values[name].dims
         return frozenset(found)
+
+
+def is_size(symbol: sympy.Symbol) -> bool:
+    """Whether a symbol is a dynamic size, whatever its name: positions and values may be 0, sizes count as positive."""
+    return bool(symbol.is_positive)
+
+
+def size_name(symbol: sympy.Symbol) -> str:
+    """Name the argument of a dynamic size; no other name in a text starts with `size_`."""
+    return f"size_{symbol.name}"
 
 
 def ceil_div(a: Expr | int, b: int) -> int | Expr:

@@ -130,7 +130,7 @@ def test_neighbouring_axes_that_fit_become_one() -> None:
 def test_division_of_negative_positions_rounds_down(shift: int) -> None:
     i = axis_symbol("i")
     expr = FloorDiv(i + shift, sympy.Integer(4)) * 100 + Mod(i + shift, sympy.Integer(4))
-    text = expr_text(expr, {"i": "i"}, {i: (sympy.Integer(0), sympy.Integer(20))})
+    text = expr_text(expr, {i: "i"}, {i: (sympy.Integer(0), sympy.Integer(20))})
     for value in range(21):
         # Python with C's truncation: what Triton computes.
         assert eval(text, {"i": _Truncating(value)}).value == (value + shift) // 4 * 100 + (value + shift) % 4

@@ -71,7 +71,7 @@ def test_a_static_kernel_has_one_form() -> None:
 def test_divisible_sizes_are_guarded_and_said_to_triton() -> None:
     source = written(softmax(S0, S1), DIVISIBLE)
     assert Guard(S1, multiple=4) in source.guards
-    assert "s1 = s1 // 4 * 4" in source.text
+    assert "size_s1 = size_s1 // 4 * 4" in source.text
     assert SizeArgument(S1, DType.INT32) in source.launches[0].args
     assert not any(guard.multiple > 1 for guard in written(softmax(S0, S1), ()).guards)
 
@@ -81,7 +81,7 @@ def test_a_whole_extent_may_be_divisible_though_its_factors_are_not() -> None:
     (guard,) = (guard for guard in source.guards if guard.multiple > 1)
     assert guard.holds({S0: 2, S1: 6})
     assert not guard.holds({S0: 2, S1: 5})
-    assert "x_mask = x < (s0 * s1) // 4 * 4" in source.text
+    assert "x_mask = x < (size_s0 * size_s1) // 4 * 4" in source.text
 
 
 def test_c28_narrow_indices_are_guarded_and_wide_ones_are_not() -> None:
@@ -91,8 +91,8 @@ def test_c28_narrow_indices_are_guarded_and_wide_ones_are_not() -> None:
     assert narrow.guards[0].holds({S0: 2**15, S1: 2**15})
     assert not narrow.guards[0].holds({S0: 2**16, S1: 2**15})
     assert wide.guards == ()
-    assert [kind for name, kind in narrow.launches[0].signature if name.startswith("s")] == ["i32", "i32"]
-    assert [kind for name, kind in wide.launches[0].signature if name.startswith("s")] == ["i64", "i64"]
+    assert [kind for name, kind in narrow.launches[0].signature if name.startswith("size_")] == ["i32", "i32"]
+    assert [kind for name, kind in wide.launches[0].signature if name.startswith("size_")] == ["i64", "i64"]
 
 
 def test_c28_the_wide_form_is_offered_where_indices_may_not_fit() -> None:
@@ -107,7 +107,7 @@ def test_c28_a_kernel_whose_static_part_is_too_large_has_wide_indices_alone() ->
     assert LANGUAGE.forms(kernel, {}) == ((),)
     source = written(kernel, ())
     assert source.guards == ()
-    assert ("s0", "i64") in source.launches[0].signature
+    assert ("size_s0", "i64") in source.launches[0].signature
 
 
 def test_a_row_held_in_a_block_is_guarded_by_its_length() -> None:

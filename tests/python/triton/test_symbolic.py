@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 import sympy
 
+from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.pointwise import PLANE
 from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.build import BodyBuilder
+from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Nest
 from mkwrap.points import kernel_at
 from mkwrap.stages import Binary, Kernel, Source, Variant
 from mkwrap.toolchain.cubin import compile_source
 from tests.python.nests import axes, buffer, kernel
 from tests.python.triton.emulate import run
-from tests.python.triton.nests import F32, H100, I0, I1
-from tests.python.triton.oracle import Memory, answer, compare, copy
+from tests.python.triton.nests import F32, H100, I0, I1, softmax
+from tests.python.triton.oracle import Memory, answer, compare, copy, fill
 from tests.python.triton.symbolic import CASES, SYMBOLS, Case, Sizes, offered, values
 
 # Few multiprocessors ask for few chunks, which the interpreter runs one after the other.
@@ -88,6 +90,19 @@ def test_c28_a_row_longer_than_its_block_is_held_back() -> None:
 def test_c29_grids_have_one_axis(name: str) -> None:
     for source in offered(CASES[name], DEVICE):
         assert all(launch.grid[1:] == (1, 1) for launch in source.launches)
+
+
+@pytest.mark.parametrize("names", [("x", "r"), ("r0", "i0"), ("v1", "v0"), ("program", "start"), ("arg0", "tl")])
+def test_sizes_may_have_any_name(names: tuple[str, str], tmp_path: Path) -> None:
+    symbols = [size_symbol(name) for name in names]
+    case, static = softmax(*symbols), softmax(3, 33)
+    start = fill(static)
+    for name, params in (("persistent", (("r", 64),)), ("looped", (("r", 16),)), ("split", (("r", 16), ("chunks", 2)))):
+        template = next(t for t in LANGUAGE.templates if t.name == name)
+        variant = Variant("softmax", name, (("x", 2), *params, ("num_warps", 1)))
+        got = copy(start)
+        run(template.render(case, variant, H100), got, tmp_path, dict(zip(symbols, (3, 33), strict=True)))
+        compare(static, got, answer(static, start), 1e-5, 1e-5, f"{variant.label} of {names}")
 
 
 def test_what_is_a_transpose_at_one_size_alone_is_refused() -> None:
