@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -15,8 +17,10 @@ from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, 
 from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
 from mkwrap.toolchain.records import source_digest
 
-MOST_TEXTS = 24
+MOST_TEXTS = 32
 """Texts of one kernel; beyond it go only each point's first guess and each template's, which are never left out."""
+# Between two sizes of an axis templates are asked at so many, at most once per doubling.
+_MOST_BETWEEN = 4
 # Templates ask for sizes that an axis is worth having for.
 _LEAST_SIZE = 2
 # Of what is no first guess so many forms are written: the wider ones stand in for others where sizes are rare.
@@ -64,35 +68,63 @@ def propose(
 ) -> tuple[tuple[Variant, ...], Mapping[Point, tuple[Variant, ...]]]:
     """Return a kernel's variants, best first, and for each point those worth trying there, in the order they are proposed.
 
-    A template is asked at each point as for a static kernel; every form of the answer is a variant. Those proposed at most
-    points go first, then those of the better rank. A point's first guess is worth trying at every other point, too.
+    A template is asked at each point (the example's is the first) as for a static kernel; every form of the answer is a variant.
+    Those proposed at most points go first, then those of the better rank. A point's first guess is worth trying at every other
+    point, too. Between two neighbours templates are asked for their first guess, which is worth trying at both: what is made for
+    a row of 512 cannot run one of 600.
     """
     symbols = kernel_symbols(kernel)
-    raised = {point: tuple(max(_LEAST_SIZE, size) for size in point) for point in points}
-    spaces = {point: proposed(kernel_at(kernel, values_at(symbols, raised[point]))) for point in points}
-    score: dict[Variant, float] = {}
-    for space in spaces.values():
-        for rank, variant in enumerate(space):
-            score[variant] = score.get(variant, 0.0) + 1 / (1 + rank)
-    ranked = sorted(score, key=lambda variant: -score[variant])
+
+    def asked(point: Point) -> tuple[Variant, ...]:
+        raised = tuple(max(_LEAST_SIZE, size) for size in point)
+        return proposed(kernel_at(kernel, values_at(symbols, raised)))
+
+    spaces = {point: asked(point) for point in points}
+    ranked = _ranked(spaces.values())
     guesses = {space[0] for space in spaces.values()}
     leaders = [variant for space in spaces.values() for variant in _leaders(space)]
     for template in dict.fromkeys(variant.template for variant in ranked):
         guesses.add(next(variant for variant in ranked if variant.template == template and variant in leaders))
     texts: dict[Variant, tuple[Variant, ...]] = {v: _in_forms(v, forms) for v in ranked if v in guesses}
+    between = [(asked(middle)[0], axis, around) for middle, axis, around in _gaps(points)]
     room = MOST_TEXTS - sum(map(len, texts.values()))
-    for variant in ranked:
+    order = tuple(dict.fromkeys((*ranked, *(variant for variant, _, _ in between))))
+    for variant in dict.fromkeys((*(variant for variant, _, _ in between), *ranked)):
         fewer = _in_forms(variant, forms[:_COMMON_FORMS])
         if variant not in texts and len(fewer) <= room:
             texts[variant] = fewer
             room -= len(fewer)
-    kept = tuple(text for variant in ranked if variant in texts for text in texts[variant])
+    kept = tuple(text for variant in order if variant in texts for text in texts[variant])
     shared = [variant for variant in ranked if variant in guesses]
-    worth = {
-        point: tuple(t for v in dict.fromkeys((*space, *shared)) if v in texts for t in texts[v])
-        for point, space in spaces.items()
-    }
+    worth = {}
+    for point, space in spaces.items():
+        near = [variant for variant, axis, around in between if point[axis] in around]
+        worth[point] = tuple(t for v in dict.fromkeys((*space, *near, *shared)) if v in texts for t in texts[v])
     return kept, worth
+
+
+def _ranked(spaces: Iterable[Sequence[Variant]]) -> list[Variant]:
+    score: dict[Variant, float] = {}
+    for space in spaces:
+        for rank, variant in enumerate(space):
+            score[variant] = score.get(variant, 0.0) + 1 / (1 + rank)
+    return sorted(score, key=lambda variant: -score[variant])
+
+
+def _gaps(points: Sequence[Point]) -> Iterator[tuple[Point, int, tuple[int, int]]]:
+    """Yield points between the sizes of each axis, every other size the example's, with the axis and the sizes around.
+
+    The widest gaps come first.
+    """
+    example = points[0]
+    gaps = [
+        (axis, around) for axis in range(len(example)) for around in pairwise(sorted({point[axis] for point in points}))
+    ]
+    for axis, (low, high) in sorted(gaps, key=lambda gap: gap[1][0] / gap[1][1]):
+        steps = min(_MOST_BETWEEN + 1, max(1, round(math.log2(high / low))))
+        for k in range(1, steps):
+            size = round(low * (high / low) ** (k / steps))
+            yield (*example[:axis], size, *example[axis + 1 :]), axis, (low, high)
 
 
 def _leaders(space: Sequence[Variant]) -> list[Variant]:
