@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sympy
 
+from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.ir.analysis import arithmetic_cost
 from mkwrap.ir.nodes import Expr, IndexValue, Load, Nest, Store
@@ -15,8 +18,8 @@ DYNAMIC = 1 << 14
 _BYTES_PER_US = 20_000.0
 _VECTOR_OPS_PER_US = 6_000.0
 _FORK_US = 5.0
-TEAM_PICOSECONDS = round(_FORK_US / 2 * 1e6)
-"""Work of one thread from which on several are tried."""
+_LITTLE_PS, _MUCH_PS = round(_FORK_US / 2 * 1e6), round(2 * _FORK_US * 1e6)
+"""Work of one thread from which on several are tried, and from which on they are the first guess."""
 
 
 def number(expr: sympy.Expr) -> int:
@@ -39,12 +42,31 @@ def serial_us(values: Values) -> float:
     return points(values.nest) * _point_us(values)
 
 
-def dynamic_work(values: Values) -> Expr | None:
-    """Return the picoseconds that a nest of dynamic sizes takes one thread, which say whether to share it; None where static."""
+@dataclass(frozen=True)
+class Team:
+    """How many threads run a kernel; where `work`, in picoseconds on one of them, is dynamic, only from `least` on."""
+
+    threads: int
+    work: Expr | None = None
+    least: int = 0
+
+    @property
+    def condition(self) -> str:
+        """Spell when there is a team; "" where there always is."""
+        return f"{spell_index(self.work, {})} >= {self.least}" if self.work is not None and self.threads > 1 else ""
+
+
+def team(values: Values, threads: int, device: Device, steps: int = 1) -> Team:
+    """Return the team of a choice of `threads`; `steps`: how much longer an element takes than is estimated.
+
+    With dynamic sizes the choice is one for sizes like those it was made at: little work is never shared, much always, since
+    a text made for one size runs at others, too.
+    """
     extent = sympy.Mul(*[axis.extent for axis in (*values.nest.axes, *values.nest.reduction_axes)])
     if not extent.free_symbols:
-        return None
-    return extent * max(1, round(_point_us(values) * 1e6))
+        return Team(threads)
+    work = extent * max(1, round(steps * _point_us(values) * 1e6))
+    return Team(threads if threads > 1 else device.units, work, _LITTLE_PS if threads > 1 else _MUCH_PS)
 
 
 def _point_us(values: Values) -> float:

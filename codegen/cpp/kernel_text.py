@@ -49,12 +49,10 @@ class Frame:
     device: Device
     nest: Nest
     units: Expr
-    threads: int = 1
+    team: estimate.Team = estimate.Team(1)  # noqa: RUF009  frozen
     collective: bool = False
     workspace_bytes: Expr | int = 0
     streaming: bool = False
-    work: Expr | None = None
-    """Picoseconds on one thread where that varies: one thread runs it alone where several would not pay."""
     derived: tuple[tuple[str, str], ...] = ()
     """Names and text of what else `units` and the body take for constants."""
 
@@ -131,17 +129,17 @@ class Frame:
             for k, symbol in enumerate(self._sizes()):
                 writer.line(f"[[maybe_unused]] const int64_t {variable(symbol)} = sizes[{k}];")
             self._write_derived(writer)
-            if self.threads == 1:
+            if self.team.threads == 1:
                 writer.line(f"return run(args, sizes, 0, {units});")
                 return
-            little = f"{spell_index(self.work, {})} < {estimate.TEAM_PICOSECONDS}" if self.work is not None else ""
+            enough = self.team.condition
             # With room of its own, a thread's number must be that in this kernel's team.
-            alone = bool(little) and not self.collective and self.workspace_bytes == 0
+            alone = bool(enough) and not self.collective and self.workspace_bytes == 0
             if alone:
-                writer.line(f"if ({little}) return run(args, sizes, 0, {units});")
-            clause = f" if (!({little}))" if little and not alone else ""
+                writer.line(f"if (!({enough})) return run(args, sizes, 0, {units});")
+            clause = f" if ({enough})" if enough and not alone else ""
             writer.line("int32_t failed = 0;")
-            writer.line(f"#pragma omp parallel num_threads({self.threads}){clause} reduction(| : failed)")
+            writer.line(f"#pragma omp parallel num_threads({self.team.threads}){clause} reduction(| : failed)")
             with writer.block(""):
                 if self.collective:
                     writer.line(f"failed |= run(args, sizes, 0, {units});")

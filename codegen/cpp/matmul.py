@@ -19,7 +19,7 @@ from mkwrap.codegen.cpp.matmul_stage import (
     write_stage_b,
 )
 from mkwrap.codegen.cpp.matmul_tiles import lanes
-from mkwrap.codegen.cpp.matmul_variants import SERIAL, Layout, applied, choice_of, space
+from mkwrap.codegen.cpp.matmul_variants import SERIAL, SHARED, Layout, applied, choice_of, shared, space
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.template import Template
 from mkwrap.codegen.writer import Writer
@@ -35,7 +35,10 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     problem = problem_of(kernel)
     if problem is None:
         raise VerifyError(f"kernel {kernel.name} is no matrix product")
-    plan = Plan(kernel, problem, applied(choice_of(variant.params), problem, kernel), lanes(problem, device))
+    choice = choice_of(variant.params)
+    least = SERIAL if choice.blocking.threads > 1 else SHARED
+    choice = shared(applied(choice, problem, kernel), problem, device)
+    plan = Plan(kernel, problem, choice, lanes(problem, device), least)
     writer = Writer("  ")
     if plan.packs_a:
         write_stage_a(writer, plan)
@@ -231,7 +234,7 @@ def _write_shared(writer: Writer, plan: Plan) -> None:
 
 def _team(plan: Plan) -> str:
     problem = plan.problem
-    return team(plan.cut.threads, problem.batch * problem.m * problem.n * problem.k, SERIAL)
+    return team(plan.cut.threads, problem.batch * problem.m * problem.n * problem.k, plan.least)
 
 
 def _write_loop(writer: Writer, plan: Plan, count: Expr, name: str, directive: str) -> None:

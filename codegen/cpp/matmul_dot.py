@@ -23,6 +23,8 @@ from mkwrap.stages import Device, Kernel, Params, Source, Variant
 
 # Multiply-adds below which threads cannot pay for being started.
 _SERIAL = 100_000
+# Multiply-adds from which on they do, whatever was faster at the point of a choice.
+_SHARED = 500_000
 # Multiply-adds above which only one variant is offered.
 _LARGE = 4_000_000
 # Depth that is summed in one go, as in gemm.h.
@@ -33,12 +35,16 @@ _TASKS = 4
 
 @dataclass(frozen=True)
 class _Form:
-    """A variant: which symbol the vectors lie along ("none": scalars), their lanes, and the number of threads."""
+    """A variant: which symbol the vectors lie along ("none": scalars), their lanes, and the number of threads.
+
+    Of a dynamic number of multiply-adds there are threads from `least` on.
+    """
 
     problem: Problem
     axis: str
     width: int
     threads: int
+    least: int = 0
 
     @property
     def blocks(self) -> Expr:
@@ -85,7 +91,11 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     params = dict(variant.params)
     axis = str(params["vector"])
     width = 1 if axis == "none" else device.vector_bytes // problem.dtype.itemsize
-    form = _Form(problem, axis, width, int(params["threads"]))
+    threads = int(params["threads"])
+    dynamic = (problem.batch * problem.m * problem.n * problem.k).free_symbols
+    form = _Form(problem, axis, width, threads, _SERIAL)
+    if dynamic and threads == 1:
+        form = _Form(problem, axis, width, device.units, _SHARED)
     body = (*problem.a.body, *problem.b.body, *problem.epilogue)
     members = pointers(kernel, buffers_in(body))
     empty = problem.batch * problem.m * problem.n == 0
@@ -191,7 +201,7 @@ def _entry(form: _Form) -> str:
             writer.line("int32_t failed = 0;")
         if form.threads > 1:
             reduction = " reduction(|:failed)" if problem.checks else ""
-            threads = team(form.threads, problem.batch * problem.m * problem.n * problem.k, _SERIAL)
+            threads = team(form.threads, problem.batch * problem.m * problem.n * problem.k, form.least)
             writer.line(f"#pragma omp parallel for {threads} schedule(static){reduction}")
         tasks = spell_factor(problem.batch * problem.m * form.blocks)
         with writer.block(f"for (int64_t task = 0; task < {tasks}; ++task)"):

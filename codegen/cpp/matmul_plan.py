@@ -23,6 +23,8 @@ class Plan:
     problem: Problem
     choice: Choice
     width: int
+    least: int = 0
+    """Multiply-adds from which on there is a team, where they are dynamic."""
 
     @property
     def cut(self) -> Blocking:

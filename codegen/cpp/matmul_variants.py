@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from mkwrap.codegen.cpp import estimate
-from mkwrap.codegen.cpp.matmul_problem import Problem, Side, is_multiple, problem_of
+from mkwrap.codegen.cpp.matmul_problem import Problem, Side, is_multiple, problem_of, quotient_up
 from mkwrap.codegen.cpp.matmul_tiles import Blocking, blockings, lanes
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
@@ -16,6 +16,8 @@ from mkwrap.stages import Device, Kernel, Params
 _LIMIT = 6
 SERIAL = 200_000
 """Multiply-adds below which threads cannot pay for being started."""
+SHARED = 1_000_000
+"""Multiply-adds from which on threads share a product of dynamic sizes even where one was faster at the point of a choice."""
 # Multiply-adds above which they surely do.
 _PARALLEL = 4_000_000
 
@@ -73,6 +75,19 @@ def applied(choice: Choice, problem: Problem, kernel: Kernel) -> Choice:
     if b is Layout.CONSTANT and not packs_ahead(problem, kernel):
         b = Layout.PACKED
     return replace(choice, a=a, b=b)
+
+
+def shared(choice: Choice, problem: Problem, device: Device) -> Choice:
+    """Return a choice of one thread for a product of dynamic sizes as one that several can share where there is enough work."""
+    cut, count = choice.blocking, device.units
+    dynamic = (problem.batch * problem.m * problem.n * problem.k).free_symbols
+    if cut.threads > 1 or count == 1 or not dynamic:
+        return choice
+    if problem.batch.is_Integer and problem.batch < count:
+        panels = quotient_up(problem.n, cut.vectors * lanes(problem, device))
+        by_columns = not panels.is_Integer or panels >= count
+        cut = replace(cut, column_parts=count) if by_columns else replace(cut, row_parts=count)
+    return replace(choice, blocking=replace(cut, threads=count))
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:

@@ -63,7 +63,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     if name == "none":
         return _render_scalar(kernel, nest, variant, device)
     values = _along(nest, name, buffers_of(kernel), device)
-    loop = _Loop(values, int(params["unroll"]), int(params["threads"]), str(params.get("tile", "")))
+    team = estimate.team(values, int(params["threads"]), device)
+    loop = _Loop(values, int(params["unroll"]), team.threads, str(params.get("tile", "")))
     streaming = bool(params.get("stream", False))
     frame = Frame(
         kernel,
@@ -71,9 +72,8 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         device,
         values.nest,
         loop.units,
-        loop.threads,
+        team,
         streaming=streaming,
-        work=estimate.dynamic_work(values),
         derived=loop.derived,
     )
     statements = Statements(values, streaming=streaming)

@@ -96,11 +96,10 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         device,
         nest,
         loops.units,
-        choice.threads,
+        _team(loops.plan.values, device, choice),
         collective=choice.split,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
-        work=estimate.dynamic_work(loops.plan.values),
     )
     return frame.source(loops.write)
 
@@ -116,9 +115,13 @@ def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> Reduc
         parts=choice.threads if choice.split else 0,
         streaming=choice.stream,
         kept_in_workspace=choice.keep == "workspace",
-        threads=choice.threads,
+        threads=_team(values, device, choice).threads,
         ahead=choice.ahead,
     )
+
+
+def _team(values: Values, device: Device, choice: _Choice) -> estimate.Team:
+    return estimate.team(values, choice.threads, device)
 
 
 def _values(nest: Nest, kernel: Kernel, device: Device, name: str) -> Values:

@@ -79,11 +79,10 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         device,
         nest,
         loops.units,
-        choice.threads,
+        estimate.team(values, choice.threads, device),
         collective=choice.parts > 0,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
-        work=estimate.dynamic_work(loops.plan.values),
     )
     return frame.source(loops.write)
 

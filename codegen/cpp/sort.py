@@ -38,18 +38,16 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one kernel with sorts."""
     params = dict(variant.params)
     values = _values(kernel, device)
-    threads = int(params["threads"])
-    loops = SortLoops(Plan(values), width=1, threads=threads, radix=params["by"] == "radix")
-    work = estimate.dynamic_work(values)
+    team = estimate.team(values, int(params["threads"]), device, _STEPS)
+    loops = SortLoops(Plan(values), width=1, threads=team.threads, radix=params["by"] == "radix")
     frame = Frame(
         kernel,
         variant,
         device,
         values.nest,
         loops.units,
-        threads,
+        team,
         workspace_bytes=loops.workspace_bytes,
-        work=None if work is None else _STEPS * work,
     )
     return frame.source(loops.write)
 

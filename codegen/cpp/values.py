@@ -100,27 +100,28 @@ class Values:
         """
         if self.axis is None:
             return 1
+        if self.most_lanes:
+            return min(self._room, self.most_lanes)
+        axes = (*self.nest.axes, *self.nest.reduction_axes)
+        extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
+        if not self.nest.reduction_axes or not extent.is_Integer:
+            return self._room
+        return min(self._room, max(2, 1 << (int(extent) - 1).bit_length()))
+
+    @cached_property
+    def _room(self) -> int:
         widths = [self.dtypes[n].itemsize for n in self.dtypes if self._in_inner_loop(n) and self.varies(n)]
         for i in self.nest.body:
             if isinstance(i, Store) and self.axis in self.flat(i).free_symbols:
                 widths.append(self.buffers[i.buffer].dtype.itemsize)
             elif isinstance(i, Reduce):
                 widths.append(self._accumulator_bytes(i))
-        room = max(2, self.vector_bytes // max(widths, default=self.vector_bytes))
-        if self.most_lanes:
-            return min(room, self.most_lanes)
-        axes = (*self.nest.axes, *self.nest.reduction_axes)
-        extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
-        if not self.nest.reduction_axes or not extent.is_Integer:
-            return room
-        return min(room, max(2, 1 << (int(extent) - 1).bit_length()))
+        return max(2, self.vector_bytes // max(widths, default=self.vector_bytes))
 
     @property
     def short_lanes(self) -> int:
         """The lanes to choose where the axis is too short for wider vectors; else 0."""
-        axes = (*self.nest.axes, *self.nest.reduction_axes)
-        extent = next(axis.extent for axis in axes if axis.symbol == self.axis)
-        return self.lanes if extent.is_Integer and extent <= self.lanes and self.nest.reduction_axes else 0
+        return self.lanes if self.lanes < self._room else 0
 
     def _in_inner_loop(self, name: str) -> bool:
         return not self.nest.reduction_axes or name in self.element
