@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,15 +24,14 @@ def main() -> None:
     first, count, shapes = map(int, numbers)
     torch.set_num_threads(1)
     for seed in range(first, first + count):
-        called, refused = check(
-            seed, shapes, Options(cxx=cxx, cache_dir=Path(cache), tune="off", hints=HINTS, threads=2)
-        )
+        called, refused = check(seed, shapes, Options(cxx=cxx, cache_dir=Path(cache), tune="off", threads=2))
         sys.stdout.write(f"seed {seed}: {called} calls equal eager, {refused} refused\n")
 
 
 def check(seed: int, shapes: int, options: Options) -> tuple[int, int]:
     """Compile one program once and call it at so many shapes; returns how many were right and how many refused."""
     program = draw_program(seed)
+    options = replace(options, hints={name: HINTS[name] for name in program.symbols})
     torch.manual_seed(seed)
     examples = tuple(torch.randn(shape) for shape in program.shapes(EXAMPLE))
     model = mkwrap.compile(program.run, examples, dynamic_shapes=program.dynamic_shapes(), options=options)
@@ -51,8 +51,12 @@ def check(seed: int, shapes: int, options: Options) -> tuple[int, int]:
                 refused += 1
                 continue
             raise AssertionError(f"not refused: {where}")
-        for ours, eager in zip(model(*inputs), program.run(*inputs), strict=True):
-            torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4, equal_nan=True, msg=lambda m: f"{where}\n{m}")  # noqa: B023
+        values = program.values(*inputs)
+        # Sums come in another order: what is lost is a share of the largest value on the way.
+        scale = max([float(value.nan_to_num().abs().max()) for value in values if value.numel()], default=1.0)
+        for ours, eager in zip(model(*inputs), values[-3:], strict=True):
+            close = torch.allclose(ours, eager, rtol=1e-4, atol=1e-5 * max(scale, 1.0), equal_nan=True)
+            assert close and ours.shape == eager.shape, f"{where}\nours {ours}\neager {eager}"  # noqa: PT018
         called += 1
     return called, refused
 
