@@ -1,7 +1,7 @@
 """How good the dispatched binary is on shapes that nobody tuned for. Writes JSON and a picture.
 
     python -m benchmarks.dispatch [--device cpu|cuda] [--tune full|quick] [--only TEXT …] [--shapes N] [--no-peers]
-                                  [--images FOLDER [--build TARGET]] [--json FILE] [--picture FILE]
+                                  [--jobs N] [--json FILE] [--picture FILE]
 
 Each case is compiled once with dynamic sizes. On each unseen shape these run interleaved:
 
@@ -12,8 +12,8 @@ Each case is compiled once with dynamic sizes. On each unseen shape these run in
     dynamic=True, mark_dynamic     torch.compile, recompiling as it sees fit
 
 Regret is dispatched over truth. On a GPU runs are replayed as CUDA graphs over rotating memory, so that kernels are compared,
-not hosts. `--build cuda:sm_90 --images FOLDER` compiles all kernels without the device; a run with `--images FOLDER` finds them.
-With `--json`, cases that the file has and this run leaves out are kept.
+not hosts. Libraries are compiled side by side in `--jobs` processes; tuning holds the device's lock. With `--json`, cases that
+the file has and this run leaves out are kept.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.burst import Callee, Tensors, timed
+from benchmarks.burst import Callee, Sample, Tensors, timed
 from benchmarks.dispatch_cases import DynamicCase, Shape, cases
 from benchmarks.dispatch_picture import draw
 from benchmarks.machine import describe
@@ -41,6 +42,7 @@ from mkwrap import Options
 from mkwrap.errors import MkwrapError
 
 SINGLE = ("smallest", "middle", "largest")
+MOST_POINTS = 32
 
 
 def main() -> None:
@@ -51,10 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="run the cases whose name contains one of these")
     parser.add_argument("--shapes", type=int, default=99, help="take so many unseen shapes of each case at most")
     parser.add_argument("--no-peers", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--images", type=Path, help="a folder to keep compiled kernels in, or to find them")
-    parser.add_argument(
-        "--build", default="", metavar="TARGET", help="compile for this target into --images, measure nothing"
-    )
+    parser.add_argument("--jobs", type=int, default=0, help="libraries that are compiled at once")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png or .svg of all cases in the result (needs matplotlib)")
     asked = parser.parse_args()
@@ -63,132 +62,141 @@ def main() -> None:
     if asked.json and asked.json.exists():
         result = json.loads(asked.json.read_text())
     result |= {"machine": describe(), "device": asked.device, "tune": asked.tune}
-    for case in found:
-        try:
-            fn = case.build()
-        except ImportError as error:
-            print(f"\n{case.name}\n  left out: {error}")
-            continue
-        with _folder(asked.images) as folder:
-            options = Options(tune=asked.tune, cache_dir=folder, progress=False)
-            if asked.build:
-                _build(case, fn, asked.build, options, case.shapes[: asked.shapes])
+    compilers = Compilers(asked.jobs or (1 if asked.device == "cpu" else 6))
+    with tempfile.TemporaryDirectory(prefix="mkwrap-dispatch-") as folder:
+        plain = Options(tune=asked.tune, cache_dir=Path(folder), progress=False, max_points=MOST_POINTS)
+        for case in found:
+            try:
+                case.build()
+            except ImportError as error:
+                print(f"\n{case.name}\n  left out: {error}")
                 continue
-            result["cases"][case.name] = row = _measured(case, fn, asked, options)
-        print(_line(row["summary"]), flush=True)
-        if asked.json:
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            job = Job(case.name, asked.device, replace(plain, hints=case.hints))
+            row = _measured(job, case.shapes[: asked.shapes], compilers, not asked.no_peers)
+            result["cases"][case.name] = row
+            print(_line(row["summary"]), flush=True)
+            if asked.json:
+                asked.json.parent.mkdir(parents=True, exist_ok=True)
+                asked.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if asked.picture:
         draw(result, asked.picture)
 
 
-@contextmanager
-def _folder(images: Path | None) -> Iterator[Path]:
-    """Give the folder of images, or a new one that is cold."""
-    if images is not None:
-        yield images
-        return
-    with tempfile.TemporaryDirectory(prefix="mkwrap-dispatch-") as folder:
-        yield Path(folder)
+@dataclass(frozen=True)
+class Job:
+    """One library to compile: of a case, with dynamic sizes or for one shape, by which hints and forced variants."""
+
+    name: str
+    """The case's: it holds functions, which no process takes from another, so that each finds it anew."""
+    device: str
+    options: Options
+    at: tuple[tuple[str, int], ...] = ()
+    """The shape of a static library; () for dynamic sizes."""
+    example: tuple[tuple[str, int], ...] = ()
+    """The shape of the example inputs; () for the case's own."""
+
+    @property
+    def case(self) -> DynamicCase:
+        """The case of that name."""
+        return next(case for case in cases(self.device) if case.name == self.name)
 
 
-def _compiled(
-    case: DynamicCase,
-    fn: Callable[..., object],
-    options: Options,
-    device: str,
-    *,
-    at: Shape | None = None,
-    target: str | None = None,
-) -> mkwrap.Model:
-    """Compile a case with dynamic sizes, or statically for one shape."""
-    inputs = case.make(at or case.example, device)
-    dims = None if at is not None else case.dims
-    return mkwrap.compile(fn, inputs, dynamic_shapes=dims, target=target, options=options)
+def _compiled(job: Job) -> mkwrap.Model:
+    case = job.case
+    inputs = case.make(dict(job.at or job.example) or case.example, job.device)
+    dims = None if job.at else case.dims
+    return mkwrap.compile(case.build(), inputs, dynamic_shapes=dims, options=job.options)
 
 
-def _with_hints(case: DynamicCase, options: Options) -> Options:
-    return replace(options, hints=case.hints)
+def _library(job: Job) -> Path | str:
+    """Compile in a process of its own; return the library's path, or what went wrong."""
+    try:
+        return Path(_compiled(job).path)
+    except MkwrapError as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
-def _build(
-    case: DynamicCase, fn: Callable[..., object], target: str, options: Options, shapes: Sequence[Shape]
-) -> None:
-    """Compile every kernel of a case's libraries, for a device that need not be there."""
-    later = replace(options, tune="later")
-    begin = time.monotonic()
-    _compiled(case, fn, _with_hints(case, later), "cpu", target=target)
-    for shape in shapes:
-        _compiled(case, fn, later, "cpu", at=shape, target=target)
-    print(f"{case.name:<44}{time.monotonic() - begin:6.1f} s", flush=True)
+class Compilers:
+    """Processes that compile libraries side by side; measuring a kernel still takes the device for itself."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+
+    def models(self, jobs: Mapping[str, Job]) -> dict[str, mkwrap.Model]:
+        """Compile some libraries and load them; those that fail are missing, and a line says why."""
+        begun = {name: self._pool.submit(_library, job) for name, job in jobs.items()}
+        models = {}
+        for name, future in begun.items():
+            answer = future.result()
+            if isinstance(answer, str):
+                print(f"    {name} left out: {answer[:160]}")
+                continue
+            models[name] = mkwrap.load(answer)
+        return models
 
 
-def _measured(
-    case: DynamicCase, fn: Callable[..., object], asked: argparse.Namespace, options: Options
-) -> dict[str, Any]:
+def _measured(job: Job, shapes: Sequence[Shape], compilers: Compilers, peers: bool) -> dict[str, Any]:
     torch.manual_seed(0)
+    case, device = job.case, job.device
     print(f"\n{case.name}", flush=True)
-    device = asked.device
+    fn = case.build()
     begin = time.monotonic()
-    model = _compiled(case, fn, _with_hints(case, options), device)
+    models = compilers.models({"dispatched": job})
     row: dict[str, Any] = {"compile_s": round(time.monotonic() - begin, 2), "shapes": []}
-    row["kernels"] = json.loads(json.dumps(model.manifest["kernels"]))
-    models = {"dispatched": model, **_single(case, fn, options, device), **_embedded(case, fn, model, options, device)}
-    callees: dict[str, Callee] = {name: each.run_into for name, each in models.items()}
-    if not asked.no_peers:
+    row["kernels"] = json.loads(json.dumps(models["dispatched"].manifest["kernels"]))
+    static = replace(job.options, hints="auto")
+    exact = {f"@{k}": replace(job, at=tuple(shape.items()), options=static) for k, shape in enumerate(shapes)}
+    models |= compilers.models({**_single(job), **_embedded(job, row["kernels"]), **exact})
+    callees: dict[str, Callee] = {name: each.run_into for name, each in models.items() if not name.startswith("@")}
+    if peers:
         callees |= _peers(case, fn)
-    for shape in case.shapes[: asked.shapes]:
-        truth = _compiled(case, fn, options, device, at=shape)
+    for k, shape in enumerate(shapes):
+        if f"@{k}" not in models:
+            continue
         inputs = case.make(shape, device)
         with torch.no_grad():
             outputs = tuple(torch.empty_like(t) for t in _leaves(fn(*inputs)))
-        taken = timed({"truth": truth.run_into, **callees}, inputs, outputs, device)
-        times = {name: round(sample.median, 3) for name, sample in taken.items() if not name.startswith("=")}
-        embedded = [sample.median for name, sample in taken.items() if name.startswith("=")]
-        if embedded:
-            times["embedded"] = round(min(*embedded, taken["dispatched"].median), 3)
-        spread = {name: round(sample.spread, 3) for name, sample in taken.items() if not name.startswith("=")}
-        row["shapes"].append({"shape": dict(shape), "us": times, "spread_us": spread})
-        at = " ".join(f"{name}={size}" for name, size in shape.items())
-        print(f"  {at:<28}" + "  ".join(f"{name} {us:.2f}" for name, us in times.items()), flush=True)
+        taken = timed({"truth": models[f"@{k}"].run_into, **callees}, inputs, outputs, device)
+        row["shapes"].append(_shape_row(shape, taken))
+        times = "  ".join(f"{name} {us:.2f}" for name, us in row["shapes"][-1]["us"].items())
+        print(f"  {' '.join(f'{name}={size}' for name, size in shape.items()):<28}{times}", flush=True)
     row["summary"] = _summary(row["shapes"])
     return row
 
 
-def _single(case: DynamicCase, fn: Callable[..., object], options: Options, device: str) -> dict[str, mkwrap.Model]:
-    """Compile libraries that know one hint: the least sizes, the middle, and the largest that the case allows."""
+def _shape_row(shape: Shape, taken: Mapping[str, Sample]) -> dict[str, Any]:
+    """Return what was measured at one shape; of the forced binaries only the best is kept."""
+    times = {name: round(sample.median, 3) for name, sample in taken.items() if not name.startswith("=")}
+    spread = {name: round(sample.spread, 3) for name, sample in taken.items() if not name.startswith("=")}
+    embedded = [sample.median for name, sample in taken.items() if name.startswith("=")]
+    if embedded:
+        times["embedded"] = round(min(*embedded, taken["dispatched"].median), 3)
+    return {"shape": dict(shape), "us": times, "spread_us": spread}
+
+
+def _single(job: Job) -> dict[str, Job]:
+    """Libraries that know one hint: the least sizes, the middle, and the largest that the case allows."""
+    case = job.case
     low = {name: max(least, 2) for name, (least, _) in case.ranges.items()}
     share = min(1.0, math.log(case.limit) / sum(math.log(most) for _, most in case.ranges.values()))
     high = {name: round(most**share) for name, (_, most) in case.ranges.items()}
     hints = dict(zip(SINGLE, (low, case.example, high), strict=True))
-    models = {}
-    for name, hint in hints.items():
-        # The example's own point is always a hint: compiled with the hint as the example there is one only.
-        inputs = case.make(hint, device)
-        models[name] = mkwrap.compile(
-            fn, inputs, dynamic_shapes=case.dims, options=replace(options, hints=[dict(hint)])
-        )
-    return models
+    # The example's own point is always a hint: compiled with the hint as the example there is one only.
+    return {
+        name: replace(job, example=tuple(hint.items()), options=replace(job.options, hints=[dict(hint)]))
+        for name, hint in hints.items()
+    }
 
 
-def _embedded(
-    case: DynamicCase, fn: Callable[..., object], model: mkwrap.Model, options: Options, device: str
-) -> dict[str, mkwrap.Model]:
+def _embedded(job: Job, kernels: Sequence[Mapping[str, Any]]) -> dict[str, Job]:
     """Force each binary that the library holds, where it is of one kernel; names begin with "="."""
-    kernels: list[dict[str, Any]] = json.loads(json.dumps(model.manifest["kernels"]))
     if len(kernels) != 1:
         return {}
     (kernel,) = kernels
     labels = dict.fromkeys(row["variant"] for row in kernel.get("dispatch", {}).get("rows", ()))
-    forced = {}
-    for label in labels if len(labels) > 1 else ():
-        with_one = replace(_with_hints(case, options), force={kernel["name"]: label})
-        try:
-            forced[f"={label}"] = _compiled(case, fn, with_one, device)
-        except MkwrapError as error:
-            print(f"    {label} cannot be forced: {error}")
-    return forced
+    if len(labels) < 2:
+        return {}
+    return {f"={label}": replace(job, options=replace(job.options, force={kernel["name"]: label})) for label in labels}
 
 
 def _peers(case: DynamicCase, fn: Callable[..., object]) -> dict[str, Callee]:
