@@ -76,6 +76,7 @@ def render_header(manifest: Mapping[str, object], name: str) -> str:
     writer.line(
         f"// The library {spell_comment(name)[3:]}: its arguments by name. Written by mkwrap; see mkwrap/mkwrap.hpp."
     )
+    writer.line("// clang-format off")
     writer.lines((f"#ifndef {guard}", f"#define {guard}", "", "#include <cstdint>", "#include <cstring>"))
     writer.lines(
         ("#include <string>", "#include <vector>", "", '#include "mkwrap/mkwrap.hpp"', '#include "mkwrap/sizes.h"')

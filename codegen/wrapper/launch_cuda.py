@@ -71,7 +71,7 @@ def _plan(
                 names = f"{spell_string(placed.image.entry)}, {spell_string(placed.title)}"
                 sizes = f"{placed.image.threads}, {placed.image.shared_bytes}"
                 place = f"{placed.kernel}, {placed.alternative}, {_elected_on(contents, placed)}"
-                writer.line(f"{{{placed.part}, {names}, {sizes}, {place}}},")
+                writer.line(f"{{{names}, {placed.part}, {sizes}, {place}}},")
     if constants.placed:
         with writer.block("constexpr runtime::CudaConstant kConstants[] =", "};"):
             writer.lines(f"{{{c.part}, {c.offset}}}," for c in constants.placed)
@@ -141,7 +141,7 @@ def _launch(writer: Writer, call: Call, launch: Launch, image: Image) -> None:
             writer.line(
                 f"if ({value} > INT32_MAX) return runtime::too_large(kSizes, {ARRAY}, {what}, &context->error);"
             )
-            value = f"static_cast<int32_t>({value})"
+            kind, value = "auto", f"static_cast<int32_t>({value})"
         writer.line(f"{kind} p{number} = {value};")
         names.append(f"&p{number}")
     offset = values.spell(rounded_up(call.binary.source.workspace_bytes, _ALIGNMENT))

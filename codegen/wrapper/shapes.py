@@ -56,18 +56,18 @@ def write_tables(writer: Writer, contents: Contents) -> None:
         targets = range(len(contents.selections))
         for target in targets:
             rows = _rows(contents, name, target)
-            with writer.block(f"constexpr runtime::DispatchRow kRows{place}_{target}[] =", "};"):
+            with writer.block(f"constexpr runtime::DispatchRow kRows{place}On{target}[] =", "};"):
                 for row, alternative in rows:
                     needed = sum(1 << guards.index(guard) for guard in row.binary.source.guards)
                     said = spell_comment(f"{row.point}: {row.binary.source.variant.label}", 60)
                     writer.line(f"{{{needed:#x}u, {row.handicap}, {alternative}}},  {said}")
             hints = ", ".join(str(log2_fixed(hint)) for row, _ in rows for hint in row.point)
-            writer.line(f"constexpr uint32_t kHints{place}_{target}[] = {{{hints or 0}}};")
+            writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{hints or 0}}};")
         with writer.block(f"constexpr runtime::DispatchTable kTables{place}[] =", "};"):
             for target in targets:
                 rows = _rows(contents, name, target)
                 arity = len(rows[0][0].point)
-                writer.line(f"{{kRows{place}_{target}, kHints{place}_{target}, {len(rows)}, {arity}}},")
+                writer.line(f"{{kRows{place}On{target}, kHints{place}On{target}, {len(rows)}, {arity}}},")
 
 
 def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:

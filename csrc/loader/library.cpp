@@ -56,6 +56,7 @@ Library Library::from(mkw_get_api_function get) {
 
 std::vector<Symbol> Library::symbols() const {
   std::vector<Symbol> found;
+  found.reserve(static_cast<std::size_t>(api_->symbol_count));
   for (std::int32_t i = 0; i < api_->symbol_count; ++i)
     found.push_back({api_->symbols[i].name, api_->symbols[i].low, api_->symbols[i].high});
   return found;
@@ -74,6 +75,7 @@ std::vector<std::vector<std::int64_t>> Library::output_shapes(
   const std::vector<mkw_tensor> views = views_of(*api_, inputs);
   std::vector<std::vector<std::int64_t>> shapes;
   std::vector<std::int64_t*> places;
+  shapes.reserve(static_cast<std::size_t>(api_->output_count));
   for (std::int32_t i = 0; i < api_->output_count; ++i)
     shapes.emplace_back(static_cast<std::size_t>(api_->outputs[i].ndim));
   places.reserve(shapes.size());

@@ -98,7 +98,7 @@ void test_c43_a_capture_takes_what_there_is_and_keeps_it(const mkwrap::Model& mo
   const int before = driver.allocations;
   {
     mkwrap::Context context(model);
-    CUstream_st* stream = reinterpret_cast<CUstream>(&x[0]);
+    auto* stream = reinterpret_cast<CUstream>(&x[0]);
     run(context, 256, stream);
     driver.capturing = stream;
     run(context, 256, stream);

@@ -159,6 +159,7 @@ void test_memory_that_cannot_grow_leaves_the_context_usable(const mkwrap::Model&
 
 void test_c38_contexts_of_different_sizes_in_threads(const mkwrap::Model& model) {
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int number = 0; number < 4; ++number) {
     threads.emplace_back([&model, number] {
       mkwrap::Context context(model);

@@ -26,7 +26,7 @@ std::int64_t read_word(std::FILE* file) {
 int main(int, char** arguments) {
   std::FILE* in = std::fopen(arguments[1], "rb");
   std::FILE* out = std::fopen(arguments[2], "wb");
-  if (in == nullptr || out == nullptr) return 1;
+  if (in == nullptr || out == nullptr) std::exit(1);
   std::uint64_t elections = 0;
   std::chrono::duration<double, std::nano> spent{};
   for (std::int64_t tables = read_word(in); tables > 0; --tables) {
@@ -59,5 +59,6 @@ int main(int, char** arguments) {
   }
   std::printf("%.1f ns an election, logarithms included\n",
               spent.count() / static_cast<double>(elections));
+  std::fclose(in);
   return std::fclose(out);
 }

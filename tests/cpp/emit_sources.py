@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.export import Dim
 
 import mkwrap
 from mkwrap.capture import Callee
@@ -62,15 +63,27 @@ def ordered(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def emit(
-    model: Callee, inputs: tuple[torch.Tensor, ...], target: str | list[str], tune: TuneMode, output: Path
+    model: Callee,
+    inputs: tuple[torch.Tensor, ...],
+    target: str | list[str],
+    tune: TuneMode,
+    output: Path,
+    *,
+    by_size: bool = False,
 ) -> None:
-    """Compile for a target; keep its host code and, of each kernel, the first source in C++ of each template."""
+    """Compile for a target; keep its host code and, of each kernel, the first source in C++ of each template.
+
+    `by_size`: both sizes of the first input are dynamic, so that kernels choose among binaries.
+    """
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder)
-        options = mkwrap.Options(tune=tune, progress=False, dump_dir=dump)
-        mkwrap.compile(model, inputs, target=target, options=options)
+        shapes = ({0: Dim("rows", min=1, max=4096), 1: Dim("cols", min=1, max=4096)},) if by_size else None
+        hints = {"rows": [1, 512], "cols": [16, 2048]}
+        options = mkwrap.Options(tune=tune, progress=False, dump_dir=dump, hints=hints if by_size else "auto")
+        mkwrap.compile(model, inputs, dynamic_shapes=shapes, target=target, options=options)
         kind = target.partition(":")[0] if isinstance(target, str) else "cuda"
-        shutil.copy(next(dump.glob("*-wrap.cpp")), output / f"host-{kind}-{tune}.cpp")
+        name = f"host-{kind}-{tune}{'-by-size' if by_size else ''}.cpp"
+        shutil.copy(next(dump.glob("*-wrap.cpp")), output / name)
         for path in sorted(dump.glob("*-render-*.cpp")):
             kept = output / f"kernel-{path.stem.split('-', 3)[3]}.cpp"
             if not kept.exists():
@@ -100,6 +113,8 @@ def main() -> None:
     emit(ordered, INPUTS[:1], "cpu:x86-64-v3", "off", output)
     for target in ("cpu:x86-64-v3", "cuda:sm_90"):
         emit(program, INPUTS, target, "off", output)
+    emit(two_rows, INPUTS[:1], "cpu:x86-64-v3", "off", output, by_size=True)
+    emit(two_rows, INPUTS[:1], "cuda:sm_90", "off", output, by_size=True)
     # Choices left open, and two architectures in one library: steps switch over alternatives.
     emit(two_rows, INPUTS[:1], "cpu:x86-64-v3", "later", output)
     emit(two_rows, INPUTS[:1], ["cuda:sm_80", "cuda:sm_90"], "later", output)

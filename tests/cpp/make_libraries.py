@@ -6,7 +6,6 @@ ptxas no CUDA library is made.
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 from dataclasses import replace
@@ -19,7 +18,6 @@ from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_descr
 
 from mkwrap.artifact import Open, OpenSelection, Race
 from mkwrap.codegen.wrapper import Description, wrap
-from mkwrap.codegen.wrapper.header import render_header
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import size_symbol
 from mkwrap.stages import (
@@ -227,10 +225,7 @@ def main() -> None:
         made["cuda_checked"] = (cuda_checked(Path(sys.argv[2])), H100)
     for name, (hand, description) in made.items():
         selection = hand.selection()
-        host = wrap(selection, description)
-        link(host, selection.schedule.program, "g++", output / f"{name}.so")
-        if name == "tables":
-            (output / "tables.hpp").write_text(render_header(json.loads(host.manifest), name))
+        link(wrap(selection, description), selection.schedule.program, "g++", output / f"{name}.so")
     if len(sys.argv) > 2:
         incomplete = output / "cuda_without_image.so"
         incomplete.write_bytes((output / "cuda_checked.so").read_bytes())

@@ -18,9 +18,9 @@ namespace mkwrap::runtime {
 // A compiled kernel: one cubin with one entry. It is loaded where `alternative` of kernel number
 // `number` is the choice, or, as one of several binaries that sizes choose among, for its target.
 struct CudaImage {
-  uint32_t part;
   const char* entry;
   const char* kernel;  // for messages: name and variant
+  uint32_t part;
   uint32_t threads;
   uint32_t shared_bytes;  // dynamic shared memory of every launch
   uint32_t number;

@@ -62,9 +62,9 @@ inline uint32_t elect(const DispatchTable& table, const uint32_t* logs, uint64_t
   }
   if (least == UINT32_MAX) return kNoRow;
   const uint32_t limit = least + kTie * table.symbol_count;
-  uint32_t row = 0;
-  while (far[row] > limit) ++row;
-  return table.rows[row].alternative;
+  for (uint32_t row = 0; row < table.row_count; ++row)
+    if (far[row] <= limit) return table.rows[row].alternative;
+  return kNoRow;
 }
 
 }  // namespace mkwrap::runtime

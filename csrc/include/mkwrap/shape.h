@@ -71,7 +71,8 @@ inline void add_extent(Text& text, const mkw_symbol_info& symbol) {
 
 // Whether the inputs have the sizes that a shape is known for.
 inline bool same_sizes(const Symbols& symbols, const mkw_tensor* inputs, const Shape& shape) {
-  bool same = shape.known;
+  if (!shape.known) return false;
+  bool same = true;
   for (int32_t i = 0; i < symbols.count; ++i) {
     const mkw_symbol_info& symbol = symbols.infos[i];
     same &=

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.python.wrapper.dynamic_selections import tables
+from tests.python.wrapper.selections import cpu_description
 from torch.export import Dim
 
 import mkwrap
+from mkwrap.codegen.wrapper import wrap
 from mkwrap.codegen.wrapper.header import render_header
 from mkwrap.errors import CacheError
 
@@ -63,6 +68,12 @@ def test_a_program_of_named_arguments_agrees_with_python(tmp_path: Path) -> None
     assert np.array_equal(got, model(*_arguments(3)).numpy())
     with pytest.raises(CacheError, match="cannot write the header"):
         mkwrap.write_header(model, tmp_path / "nowhere" / "model.hpp")
+
+
+def test_a_header_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
+    # tests/cpp/typed_test.cpp includes it.
+    manifest = json.loads(wrap(tables().selection(), cpu_description()).manifest)
+    golden("wrapper/tables.hpp", render_header(manifest, "tables"))
 
 
 def test_names_that_cpp_does_not_take_are_changed() -> None:

@@ -35,8 +35,13 @@ def build_runner(folder: Path) -> Path:
     return folder / "run_any"
 
 
-def run_on_fake(runner: Path, library: Path, arch: str = "90", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a library twice on zeros; prints a line per launch: entry, grid, threads, bytes of shared memory."""
+def run_on_fake(
+    runner: Path, library: Path | str, arch: str = "90", *more: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run libraries twice each on zeros; prints a line per launch: entry, grid, threads, bytes of shared memory.
+
+    A library is a path, or `path@SHAPES` where its sizes are dynamic (tests/cpp/run_any.cpp).
+    """
     variables = {
         **os.environ,
         "LD_LIBRARY_PATH": str(runner.parent),
@@ -44,4 +49,4 @@ def run_on_fake(runner: Path, library: Path, arch: str = "90", **environment: st
         "FAKE_DRIVER_LOG": "1",
         **environment,
     }
-    return subprocess.run([runner, library], env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run([runner, library, *more], env=variables, capture_output=True, text=True, check=False)
