@@ -63,6 +63,7 @@ class Body:
         self._approximate = approximate
         self._stream = stream
         self._indices: dict[str, str] = {}
+        self._existing: dict[str, str] = {}
         self._ranges: dict[sympy.Symbol, tuple[Expr, Expr]] = dict(tile.ranges())
         for dim in tile.dims:
             self._ranges.update(axis_ranges(dim.axes))
@@ -205,7 +206,7 @@ class Body:
     def _load(self, load: Load) -> None:
         mask_dims = self.values[load.mask].dims if load.mask else frozenset()
         pointer, dims = self._pointer(load.buffer, load.index, mask_dims)
-        masks = self.masks(dims) + ([self.values[load.mask].text] if load.mask else [])
+        masks = self.masks(dims) + ([self.values[load.mask].text] if load.mask else []) + self._exist(load.index)
         condition = f", {' & '.join(masks)}, other=0" if masks else ""
         hint = ', eviction_policy="evict_first"' if self._streams(dims) else ""
         self._define(load.dest, f"tl.load({pointer}{condition}{hint})", load.dtype, dims)
@@ -213,10 +214,15 @@ class Body:
     def _store(self, store: Store) -> None:
         value = self.values[store.arg]
         pointer, dims = self._pointer(store.buffer, store.index, value.dims)
-        masks = self.masks(dims)
+        masks = self.masks(dims) + self._exist(store.index)
         condition = f", {' & '.join(masks)}" if masks else ""
         hint = ', cache_modifier=".cs"' if self._streams(dims) else ""
         self.writer.line(f"tl.store({pointer}, {value.text}{condition}{hint})")
+
+    def _exist(self, index: tuple[Expr, ...]) -> list[str]:
+        """Masks that keep accesses by a checked index off dimensions of no elements."""
+        names = {symbol.name for expr in index for symbol in expr.free_symbols}
+        return list(dict.fromkeys(text for name, text in self._existing.items() if name in names))
 
     def _streams(self, dims: frozenset[str]) -> bool:
         return self._stream and dims == self.all_dims
@@ -231,6 +237,9 @@ class Body:
         self.writer.line(f"report({FAULT}, {' & '.join(conditions)})")
         self._define(check.dest, f"tl.minimum(tl.maximum({value.text}, 0), {last})", DType.INT64, value.dims)
         self._ranges[value_symbol(check.dest)] = (sympy.Integer(0), check.extent - 1)
+        if not check.extent.is_Integer or check.extent == 0:
+            # Of no elements the last is −1: the index was reported, and nothing may be touched in its stead.
+            self._existing[check.dest] = f"({check.dest} >= 0)"
         if not self._sizes.wide:
             self._indices[check.dest] = f"{check.dest}.to(tl.int32)"
 

@@ -13,15 +13,13 @@ from mkwrap.codegen.triton.folds import Fold, fold_of
 from mkwrap.codegen.triton.precision import approximable
 from mkwrap.codegen.triton.products import reduces_better
 from mkwrap.codegen.triton.scans import Form, form_of
-from mkwrap.codegen.triton.sizes import Sizes, sizes_of
+from mkwrap.codegen.triton.sizes import Sizes, index_guards, sizes_of
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost, main_access
 from mkwrap.codegen.triton.tile import Dim, Tile, ceil_div, overhangs, plain, static
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import reduces, scans, sorts, value_dtypes
 from mkwrap.ir.nodes import Buffer, Expr, Nest, Reduce, Scan
 from mkwrap.stages import Device, Guard, Kernel, Params
-
-_MOST_PARTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -143,9 +141,9 @@ def chunked(dim: Dim, chunks: int) -> tuple[int | Expr, int]:
     return chunk, int(ceil_div(dim.numel, chunk)) if isinstance(chunk, int) else chunks
 
 
-def part_guards(dim: Dim, chunks: int) -> tuple[Guard, ...]:
-    """What keeps a part per chunk of dynamically many rows from filling the memory."""
-    return () if dim.numel.is_Integer else (Guard(chunks * dim.numel, most=_MOST_PARTS),)
+def part_guards(rows: Rows, dim: Dim, chunks: int) -> tuple[Guard, ...]:
+    """What the offsets of parts, one per row and chunk, need to fit int32."""
+    return () if rows.sizes.wide else index_guards([chunks * dim.numel])
 
 
 def row_blocks(rows: Rows, x_block: int) -> int | None:

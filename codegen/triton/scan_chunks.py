@@ -80,7 +80,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     plan = _plan(kernel, variant)
     functions = [_totals_function(kernel, plan, level, variant.params) for level in range(len(plan.levels))]
     functions.append(_scan_function(kernel, plan, variant.params))
-    guards = part_guards(plan.tile.dims[0], plan.chunks)
+    guards = part_guards(plan.rows, plan.tile.dims[0], plan.chunks)
     return source(kernel, variant, functions, plan.workspace_bytes, guards)
 
 

@@ -155,7 +155,7 @@ def _plan(kernel: Kernel, variant: Variant) -> Plan:
             formals[reduce.dests[0]] = tuple(parts)
     kept = walk.formals(place)
     place += _aligned(walk.workspace_bytes)
-    guards = (*walk.guards, *part_guards(x, chunks))
+    guards = (*walk.guards, *part_guards(rows, x, chunks))
     return Plan(rows, loops, tile, chunks, chunk, tiles, formals, counters, kept, place, guards)
 
 

@@ -102,6 +102,16 @@ def test_c28_the_wide_form_is_offered_where_indices_may_not_fit() -> None:
     assert LANGUAGE.forms(kernel, {S0: 2**10}) == (DIVISIBLE, (), WIDE)
 
 
+def test_c28_wide_parts_of_a_cut_row_are_not_guarded() -> None:
+    template = next(t for t in LANGUAGE.templates if t.name == "split")
+    params: Params = (("x", 1), ("r", 64), ("chunks", 33), ("num_warps", 1))
+    kernel = reduction("sum", S0, S1)
+    narrow = template.render(kernel, Variant("sum", "split", params), H100)
+    wide = template.render(kernel, Variant("sum", "split", (*params, *WIDE)), H100)
+    assert Guard(33 * S0, most=MOST) in narrow.guards
+    assert wide.guards == ()
+
+
 def test_c28_a_kernel_whose_static_part_is_too_large_has_wide_indices_alone() -> None:
     kernel = softmax(S0, 2**31)
     assert LANGUAGE.forms(kernel, {}) == ((),)
