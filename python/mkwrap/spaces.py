@@ -17,8 +17,8 @@ from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, 
 from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
 from mkwrap.toolchain.records import source_digest
 
-MOST_TEXTS = 32
-"""Texts of one kernel; beyond it go only each point's first guess and each template's, which are never left out."""
+MOST = 16
+"""Params of one kernel, as for static shapes; beyond it go only each point's first guess and each template's."""
 # Between two sizes of an axis templates are asked at so many, at most once per doubling.
 _MOST_BETWEEN = 4
 # Templates ask for sizes that an axis is worth having for.
@@ -87,10 +87,11 @@ def propose(
         guesses.add(next(variant for variant in ranked if variant.template == template and variant in leaders))
     texts: dict[Variant, tuple[Variant, ...]] = {v: _in_forms(v, forms) for v in ranked if v in guesses}
     between = [(asked(middle)[0], axis, around) for middle, axis, around in _gaps(points)]
-    room = MOST_TEXTS - sum(map(len, texts.values()))
+    common = forms[:_COMMON_FORMS]
+    room = MOST * len(common) - sum(map(len, texts.values()))
     order = tuple(dict.fromkeys((*ranked, *(variant for variant, _, _ in between))))
     for variant in dict.fromkeys((*(variant for variant, _, _ in between), *ranked)):
-        fewer = _in_forms(variant, forms[:_COMMON_FORMS])
+        fewer = _in_forms(variant, common)
         if variant not in texts and len(fewer) <= room:
             texts[variant] = fewer
             room -= len(fewer)

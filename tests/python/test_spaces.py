@@ -137,7 +137,7 @@ def test_a_wide_gap_between_points_gets_texts_for_the_sizes_between() -> None:
 
 
 def test_the_cap_holds_but_for_first_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spaces, "MOST_TEXTS", 1)
+    monkeypatch.setattr(spaces, "MOST", 1)
     candidates, _ = offered(hints((512, 4), (30, 4)))
     labels = {variant.label.partition(",")[0].rstrip("]") for variant in candidates.variants["kernel0"]}
     assert labels == {"block[block=512", "block[block=32", "loop[block=64"}

@@ -30,7 +30,7 @@ COLS = Dim("cols", min=1, max=4096)
 @pytest.fixture(autouse=True)
 def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build little more than each point's first guess."""
-    monkeypatch.setattr(spaces, "MOST_TEXTS", 6)
+    monkeypatch.setattr(spaces, "MOST", 4)
 
 
 @pytest.fixture
