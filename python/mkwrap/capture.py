@@ -79,7 +79,7 @@ def capture(
         program, lines = _export(module, apart(samples), dims)
     traced = _traced(program, [paths[position] for position in tensor_positions], dims)
     mutations = tuple(_mutations(program))
-    symbols = symbols_of(traced, lines)
+    symbols = symbols_of(traced, lines, program.graph)
     inputs = tuple(
         _input_spec(argument, sample, symbols, argument.name in mutations)
         for argument, sample in zip(traced, samples, strict=True)

@@ -20,7 +20,7 @@ from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import narrowed
 from mkwrap.ir.signature import Relation, SymbolSpec
-from mkwrap.translate import UntranslatableError, relations_of, translated
+from mkwrap.translate import UntranslatableError, relations_of, sliced_length, translated
 
 Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"
 
@@ -76,7 +76,7 @@ class Traced:
     dims: TensorDims
 
 
-def symbols_of(inputs: Sequence[Traced], lines: GuardLines) -> Symbols:
+def symbols_of(inputs: Sequence[Traced], lines: GuardLines, graph: torch.fx.Graph) -> Symbols:
     """Name every dynamic size of a traced graph, and collect what tracing asks of them.
 
     Raises `DynamicShapeError` where a declared dimension became a constant or equal to another one, or nothing binds a size.
@@ -94,6 +94,8 @@ def symbols_of(inputs: Sequence[Traced], lines: GuardLines) -> Symbols:
     _refuse_constants(inputs, lines, fixed)
     meaning = {**fixed, **_named(inputs, fixed, lines)}
     meaning.update(_replaced(environment, meaning))
+    for symbol, length in _sliced(graph, meaning):
+        meaning[symbol] = length
     specs = tuple(_specs(inputs, meaning))
     relations = [*_ranges(environment, meaning, specs, lines), *_relations(environment, meaning, lines)]
     narrow, left, notes = narrowed(specs, relations)
@@ -224,6 +226,30 @@ def _replaced(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr]) -> It
             yield symbol, translated(expr, meaning)
 
 
+def _sliced(graph: torch.fx.Graph, meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[tuple[sympy.Symbol, Expr]]:
+    """Yield the symbols that older releases of torch make for lengths of slices, which ranges do not tell, as expressions."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
+        given: tuple[Any, ...] = node.args
+        source, dim, start, end, step = (*given, *_WHOLE[len(given) - 1 :])
+        length = expression(node.meta["val"].shape[dim])
+        if not length.is_Symbol or length in meaning or not free_unbacked_symbols(length):
+            continue
+        try:
+            ends = [None if at is None else translated(_end(at), meaning) for at in (start, end)]
+            extent = translated(expression(source.meta["val"].shape[dim]), meaning)
+        except UntranslatableError:
+            continue
+        yield length, sliced_length(extent, ends[0], ends[1], int(step))
+
+
+_WHOLE: tuple[Any, ...] = (0, None, None, 1)
+"""Dim, start, end and step of a slice that says nothing."""
+
+
+def _end(at: torch.fx.Node | Number) -> Expr:
+    return expression(at.meta["val"] if isinstance(at, torch.fx.Node) else at)
+
+
 def _specs(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[SymbolSpec]:
     """Bind every size symbol to the first dimension that is it, or else to the first derived from it."""
     bare: dict[sympy.Symbol, SymbolSpec] = {}
@@ -275,7 +301,9 @@ def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], line
     asked = [(item.expr, str(item.expr)) for items in environment.deferred_runtime_asserts.values() for item in items]
     asked += [(guard.expr, str(guard.expr)) for guard in environment.guards]
     for condition, text in asked:
-        if lines.concerns_layout(condition):
+        # A size that no argument tells comes from a slice, whose length is known here, or from an op that is refused.
+        unknown = free_unbacked_symbols(condition) - meaning.keys()
+        if unknown or lines.concerns_layout(condition):
             continue
         try:
             yield from relations_of(condition, meaning, lines.of(text))

@@ -87,6 +87,22 @@ def translated(expr: sympy.Basic, meaning: Mapping[sympy.Symbol, Expr]) -> Expr:
     return make(*[translated(arg, meaning) for arg in expr.args])
 
 
+def sliced_length(extent: Expr, start: Expr | None, end: Expr | None, step: int) -> Expr:
+    """Return the length of start:end:step over a dim: ends count from the end where negative, and stay inside."""
+    first = sympy.Integer(0) if start is None else _inside(start, extent)
+    last = extent if end is None else _inside(end, extent)
+    if isinstance(first, sympy.Max) and len(first.args) == 2 and sympy.Integer(0) in first.args:
+        rest = next(arg for arg in first.args if arg != 0)
+        return FloorDiv(sympy.Min(last, last - rest) + step - 1, sympy.Integer(step))
+    return FloorDiv(sympy.Max(0, sympy.expand(last - first)) + step - 1, sympy.Integer(step))
+
+
+def _inside(position: Expr, extent: Expr) -> Expr:
+    if position.is_negative:
+        return sympy.Max(0, position + extent)
+    return sympy.Min(position, extent)
+
+
 def _ceil_div(a: Expr, b: Expr) -> Expr:
     return FloorDiv(a + b - 1, b)
 

@@ -68,7 +68,7 @@ def elementwise(
     wide: bool = True,
 ) -> TensorValue:
     """Broadcast the operands, convert them to `common`, apply the formula, convert to `result`."""
-    shape = broadcast_shape([value.shape for value in operands if isinstance(value, TensorValue)])
+    shape = broadcast_shape(low, [value.shape for value in operands if isinstance(value, TensorValue)])
     compute = common.compute if wide else common
 
     def write(writer: NestWriter, index: Index) -> list[str]:
@@ -130,15 +130,16 @@ def promote(operands: Sequence[Operand | Expr], kind: Kind) -> DType:
     return dtype_of(result)
 
 
-def broadcast_shape(shapes: Sequence[Sequence[Expr]]) -> tuple[Expr, ...]:
-    """Shape of tensors of these shapes broadcast together."""
+def broadcast_shape(low: Lowering, shapes: Sequence[Sequence[Expr]]) -> tuple[Expr, ...]:
+    """Shape of tensors of these shapes broadcast together; a dynamic size other than the first found must equal it."""
     rank = max((len(shape) for shape in shapes), default=0)
     result: list[Expr] = [sympy.Integer(1)] * rank
     for shape in shapes:
         for k, extent in enumerate(shape, start=rank - len(shape)):
             if result[k] == 1:
                 result[k] = sympy.sympify(extent)
-            elif extent not in (1, result[k]) and sympy.sympify(extent - result[k]).is_Integer:
-                # What depends on sizes is equal: tracing took it to be so, and asks it of every call.
-                raise Unsupported(f"shapes do not broadcast: {extent} against {result[k]}")
+            elif extent not in (1, result[k]):
+                if sympy.sympify(extent - result[k]).is_Integer:
+                    raise Unsupported(f"shapes do not broadcast: {extent} against {result[k]}")
+                low.need(extent, "==", result[k])
     return tuple(result)

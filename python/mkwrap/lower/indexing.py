@@ -96,7 +96,7 @@ def _index(low: Lowering, x: TensorValue, indices: Sequence[TensorValue | None])
             raise Unsupported("indexing by a mask: the result's shape depends on the data")
     if not given:
         return replace(x, fresh=True)
-    picked = broadcast_shape([index.shape for index in given.values()])
+    picked = broadcast_shape(low, [index.shape for index in given.values()])
     dims = sorted(given)
     adjacent = dims == list(range(dims[0], dims[-1] + 1))
     lead = dims[0] if adjacent else 0

@@ -118,7 +118,7 @@ def _logical(op: str) -> Formula:
 
 def _where(low: Lowering, condition: TensorValue, a: Operand, b: Operand) -> TensorValue:
     common = promote((a, b), DEFAULT)
-    shape = broadcast_shape([v.shape for v in (condition, a, b) if isinstance(v, TensorValue)])
+    shape = broadcast_shape(low, [v.shape for v in (condition, a, b) if isinstance(v, TensorValue)])
 
     def write(writer: NestWriter, index: Index) -> list[str]:
         chosen = read_operand(writer, condition, shape, index, DType.BOOL)
@@ -129,7 +129,7 @@ def _where(low: Lowering, condition: TensorValue, a: Operand, b: Operand) -> Ten
 
 def _masked_fill(low: Lowering, x: TensorValue, mask: TensorValue, value: Operand) -> TensorValue:
     """Lower masked_fill; the result keeps x's dtype, whatever the value's."""
-    shape = broadcast_shape([x.shape, mask.shape])
+    shape = broadcast_shape(low, [x.shape, mask.shape])
 
     def write(writer: NestWriter, index: Index) -> list[str]:
         chosen = read_operand(writer, mask, shape, index, DType.BOOL)
