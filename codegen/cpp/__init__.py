@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mkwrap.codegen.cpp import matmul, matmul_dot, pointwise, reduction, scan, sort
+from mkwrap.codegen.cpp.narrow import forms
 from mkwrap.codegen.template import Language
 
 LANGUAGE = Language(
@@ -15,4 +16,5 @@ LANGUAGE = Language(
         matmul.TEMPLATE,
         matmul_dot.TEMPLATE,
     ),
+    forms=forms,
 )

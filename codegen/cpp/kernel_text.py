@@ -21,6 +21,7 @@ from mkwrap.stages import (
     Argument,
     BufferArgument,
     Device,
+    Guard,
     Kernel,
     Launch,
     SizeArgument,
@@ -53,6 +54,8 @@ class Frame:
     collective: bool = False
     workspace_bytes: Expr | int = 0
     streaming: bool = False
+    guards: tuple[Guard, ...] = ()
+    """What the nest takes for granted about dynamic sizes."""
     derived: tuple[tuple[str, str], ...] = ()
     """Names and text of what else `units` and the body take for constants."""
 
@@ -67,7 +70,8 @@ class Frame:
         writer = Writer(indent="  ")
         self._write_entry(writer, entry)
         text = "\n".join((self._comment() + self._includes(), inner, writer.text()))
-        return Source(self.variant, LANGUAGE_NAME, text, (Launch(entry, self.arguments()),), self.workspace_bytes)
+        launches = (Launch(entry, self.arguments()),)
+        return Source(self.variant, LANGUAGE_NAME, text, launches, self.workspace_bytes, guards=self.guards)
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return the launch's arguments: the buffers the nest touches, the workspace if any, the sizes."""

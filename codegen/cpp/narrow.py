@@ -10,22 +10,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from mkwrap.ir.analysis import dependencies
+import sympy
+
+from mkwrap.codegen.parameters import buffers_of, size_symbols
+from mkwrap.ir.analysis import dependencies, reduces
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import Ranges, axis_ranges, bounds
-from mkwrap.ir.nodes import Compute, Constant, IndexValue, Instruction, Nest
+from mkwrap.ir.nodes import Compute, Constant, Expr, IndexValue, Instruction, Nest
 from mkwrap.ir.ops import OPS, Kind
+from mkwrap.stages import Guard, Kernel, Params
 
 _LIMIT = 1 << 31
 Range: TypeAlias = tuple[int, int]
 
 
-def narrowed(nest: Nest) -> Nest:
-    """Return the nest with index arithmetic in int32 where that is safe."""
-    ranges = axis_ranges((*nest.axes, *nest.reduction_axes))
+def narrowed(nest: Nest, most: int = 0) -> Nest:
+    """Return the nest with index arithmetic in int32 where that is safe for dynamic sizes of at most `most`; 0: for any."""
+    ranges = _numbers(nest, most) if most else axis_ranges((*nest.axes, *nest.reduction_axes))
     small: dict[str, Range] = {}
     for i in nest.body:
-        limits = _range(i, small, ranges)
+        limits = _range(i, small, ranges, most)
         if limits is not None and limits[0] >= -_LIMIT and limits[1] < _LIMIT:
             small[i.dest] = limits  # type: ignore[union-attr]
     chosen = _closed(nest, set(small))
@@ -34,16 +38,54 @@ def narrowed(nest: Nest) -> Nest:
     return replace(nest, body=tuple(_retyped(i, chosen) for i in nest.body))
 
 
-def _range(i: Instruction, known: Mapping[str, Range], ranges: Ranges) -> Range | None:
+def _numbers(nest: Nest, most: int) -> Ranges:
+    """Return bounds of axes and sizes in numbers, as far as those of the axes are known."""
+    axes = (*nest.axes, *nest.reduction_axes)
+    sizes = {symbol: sympy.Integer(most) for axis in axes for symbol in axis.extent.free_symbols}
+    ranges = {symbol: (sympy.Integer(0), high) for symbol, high in sizes.items()}
+    for axis in axes:
+        extent = largest(axis.extent, most)
+        ranges[axis.symbol] = (sympy.Integer(0), axis.extent - 1 if extent is None else sympy.Integer(extent - 1))
+    return ranges
+
+
+def largest(size: Expr, most: int) -> int | None:
+    """Return the most that an expression of dynamic sizes of at most `most` is; None where that is not known."""
+    sizes: Ranges = {s: (sympy.Integer(0), sympy.Integer(most)) for s in size.free_symbols} if most else {}
+    limits = bounds(size, sizes)
+    return int(limits[1]) if limits is not None and limits[1].is_Integer else None
+
+
+def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, ...]:
+    """Return the ways to write a kernel of dynamic sizes: for those up to `most` where that narrows anything, and for all."""
+    symbols = size_symbols(kernel.nest, buffers_of(kernel).values())
+    bounded = bool(symbols) and all(limits.get(s, _LIMIT) < _LIMIT for s in symbols)
+    most = max(limits[s] for s in symbols) if bounded else _LIMIT - 1
+    row = sympy.Mul(*[axis.extent for axis in kernel.nest.reduction_axes])
+    places = any(r.op.startswith("arg") for r in reduces(kernel.nest)) and (largest(row, most) or _LIMIT) < _LIMIT
+    if not symbols or not (places or narrowed(kernel.nest, most) != narrowed(kernel.nest)):
+        return ((),)
+    narrow: Params = (("most", most),)
+    return (narrow,) if bounded else (narrow, ())
+
+
+def guards(kernel: Kernel, most: int) -> tuple[Guard, ...]:
+    """Return what a text for dynamic sizes of at most `most` takes for granted."""
+    symbols = size_symbols(kernel.nest, buffers_of(kernel).values()) if most else ()
+    return tuple(Guard(symbol, most) for symbol in symbols)
+
+
+def _range(i: Instruction, known: Mapping[str, Range], ranges: Ranges, most: int) -> Range | None:
     """Return the bounds of an int64 value made of indices and constants."""
     match i:
         case Constant(dtype=DType.INT64, value=value):
             return int(value), int(value)
         case IndexValue(dtype=DType.INT64, expr=expr):
             limits = bounds(expr, ranges)
-            if limits is None or not (limits[0].is_Integer and limits[1].is_Integer):
+            if limits is None:
                 return None
-            return int(limits[0]), int(limits[1])
+            low, high = largest(-limits[0], most), largest(limits[1], most)
+            return None if low is None or high is None else (-low, high)
         case Compute(dtype=DType.INT64, op="add" | "sub" | "mul" | "minimum" | "maximum" as op, args=(a, b)):
             if a not in known or b not in known:
                 return None

@@ -11,7 +11,7 @@ import sympy
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.indexing import spell_index
 from mkwrap.codegen.cpp.kernel_text import Frame, each_unit
-from mkwrap.codegen.cpp.narrow import narrowed
+from mkwrap.codegen.cpp.narrow import guards, narrowed
 from mkwrap.codegen.cpp.statements import Statements, axis_names
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.codegen.parameters import buffers_of
@@ -58,7 +58,8 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one pointwise kernel."""
     params = dict(variant.params)
-    nest = narrowed(kernel.nest)
+    most = int(params.get("most", 0))
+    nest = narrowed(kernel.nest, most)
     name = str(params["axis"])
     if name == "none":
         return _render_scalar(kernel, nest, variant, device)
@@ -74,6 +75,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         loop.units,
         team,
         streaming=streaming,
+        guards=guards(kernel, most),
         derived=loop.derived,
     )
     statements = Statements(values, streaming=streaming)

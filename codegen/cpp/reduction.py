@@ -12,7 +12,7 @@ import sympy
 
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.kernel_text import Frame
-from mkwrap.codegen.cpp.narrow import narrowed
+from mkwrap.codegen.cpp.narrow import guards, narrowed
 from mkwrap.codegen.cpp.prefetch import fetched
 from mkwrap.codegen.cpp.reduction_loops import ReductionLoops
 from mkwrap.codegen.cpp.reduction_plan import Plan
@@ -52,6 +52,7 @@ class _Choice:
     stream: bool = False
     ahead: int = 0
     lanes: int = 0
+    most: int = 0
 
     def params(self) -> Params:
         """Return the params, those at their defaults left out."""
@@ -60,7 +61,7 @@ class _Choice:
             ("width", self.width),
             ("threads", self.threads),
         ]
-        for name in ("split", "keep", "passes", "stream", "ahead", "lanes"):
+        for name in ("split", "keep", "passes", "stream", "ahead", "lanes", "most"):
             value = getattr(self, name)
             if value != getattr(_Choice, name):
                 result.append((name, value))
@@ -86,7 +87,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one kernel with reductions."""
     choice = _Choice(**dict(variant.params))  # type: ignore[arg-type]
-    nest = narrowed(kernel.nest)
+    nest = narrowed(kernel.nest, choice.most)
     if choice.passes == 2:
         nest = two_pass(nest)
     loops = _loops(nest, kernel, device, choice)
@@ -100,6 +101,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         collective=choice.split,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
+        guards=guards(kernel, choice.most),
     )
     return frame.source(loops.write)
 
@@ -110,7 +112,7 @@ TEMPLATE = Template("reduction", space, render)
 def _loops(nest: Nest, kernel: Kernel, device: Device, choice: _Choice) -> ReductionLoops:
     values = replace(_values(nest, kernel, device, choice.axis), most_lanes=choice.lanes)
     return ReductionLoops(
-        Plan(values, keep=choice.keep != "no"),
+        Plan(values, keep=choice.keep != "no", most=choice.most),
         choice.width,
         parts=choice.threads if choice.split else 0,
         streaming=choice.stream,

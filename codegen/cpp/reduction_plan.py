@@ -13,6 +13,7 @@ from functools import cached_property
 
 import sympy
 
+from mkwrap.codegen.cpp.narrow import largest
 from mkwrap.codegen.cpp.statements import Accumulator, axis_names
 from mkwrap.codegen.cpp.values import Values
 from mkwrap.ir.analysis import defined, reduces, sorts, stores, stores_elements
@@ -27,10 +28,14 @@ _CHEAP = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """The loops of a nest with reductions, for vectors along `values.axis`; `keep`: keep costly values between loops."""
+    """The loops of a nest with reductions, for vectors along `values.axis`.
+
+    `keep`: keep costly values between loops. `most`: what dynamic sizes are at most; 0: any.
+    """
 
     values: Values
     keep: bool = False
+    most: int = 0
 
     @cached_property
     def names(self) -> Mapping[sympy.Symbol, str]:
@@ -116,7 +121,8 @@ class Plan:
     def _positions(self, reduce: Reduce) -> DType:
         extent = sympy.Mul(*[a.extent for a in self.values.nest.reduction_axes])
         wide = self.values.dtypes[reduce.args[0]].compute.itemsize == 8
-        return DType.INT64 if wide or not extent.is_Integer or extent >= 1 << 31 else DType.INT32
+        size = largest(extent, self.most)
+        return DType.INT64 if wide or size is None or size >= 1 << 31 else DType.INT32
 
     def row_instructions(self, stage: int) -> tuple[Instruction, ...]:
         """Return what is computed once per row after `stage` loops."""

@@ -13,6 +13,7 @@ import sympy
 
 from mkwrap.codegen.cpp import estimate
 from mkwrap.codegen.cpp.kernel_text import Frame
+from mkwrap.codegen.cpp.narrow import guards
 from mkwrap.codegen.cpp.reduction_plan import Plan
 from mkwrap.codegen.cpp.scan_loops import COSTLY, ScanLoops, prepared, stored_scan
 from mkwrap.codegen.cpp.values import Values
@@ -45,6 +46,7 @@ class _Choice:
     add: bool = False
     stream: bool = False
     lanes: int = 0
+    most: int = 0
 
     def params(self) -> Params:
         """Return the params."""
@@ -70,7 +72,7 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
 def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     """Write one kernel with scans."""
     choice = _Choice(**dict(variant.params))  # type: ignore[arg-type]
-    nest = prepared(kernel.nest)
+    nest = prepared(kernel.nest, choice.most)
     values = replace(_values(nest, kernel, device, choice.axis), most_lanes=choice.lanes)
     loops = _loops(values, choice)
     frame = Frame(
@@ -83,6 +85,7 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
         collective=choice.parts > 0,
         workspace_bytes=loops.workspace_bytes,
         streaming=choice.stream,
+        guards=guards(kernel, choice.most),
     )
     return frame.source(loops.write)
 

@@ -51,9 +51,9 @@ def widened(nest: Nest) -> Nest:
     return replace(nest, body=tuple(body))
 
 
-def prepared(nest: Nest) -> Nest:
+def prepared(nest: Nest, most: int = 0) -> Nest:
     """Return the nest as the templates of scans and sorts write it: index arithmetic narrow, sums wide, no Welford."""
-    return two_pass(widened(narrowed(nest)))
+    return two_pass(widened(narrowed(nest, most)))
 
 
 class Walk(Enum):

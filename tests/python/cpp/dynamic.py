@@ -77,14 +77,16 @@ def check_sizes(
     adjust: Fill | None = None,
     on: Target | None = None,
     tiles: bool = True,
+    form: Params = (),
 ) -> list[Source]:
     """Compare all buffers with the interpreter's, for every choice at every size where its guards hold.
 
-    Without `tiles`, choices that differ in the sizes of tiles and parts alone are one.
+    Without `tiles`, choices that differ in the sizes of tiles and parts alone are one. `form` goes behind each choice.
     """
     on = on or target()
     choices = proposed(template, k, points, on)
-    variants = [Variant(k.name, template.name, params) for params in (choices if tiles else distinct(choices))]
+    chosen = choices if tiles else distinct(choices)
+    variants = [Variant(k.name, template.name, (*params, *form)) for params in chosen]
     with ThreadPoolExecutor(2) as pool:
         binaries = list(pool.map(lambda variant: build(template, k, variant, on), variants))
     for here in sizes:

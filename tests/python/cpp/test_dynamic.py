@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import sympy
 from tests.python.cpp.dynamic import check_sizes, made
-from tests.python.cpp.running import F32, I64, I, J, K, R
+from tests.python.cpp.running import F32, I64, I, J, K, R, target
 from tests.python.nests import kernel
 
-from mkwrap.codegen.cpp import pointwise, reduction, scan, sort
+from mkwrap.codegen.cpp import LANGUAGE, pointwise, reduction, scan, sort
 from mkwrap.codegen.template import Template
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Axis, Expr, Nest
-from mkwrap.stages import Kernel
+from mkwrap.points import kernel_at
+from mkwrap.stages import Kernel, Variant
 
 pytestmark = pytest.mark.toolchain
 B, S = size_symbol("unit"), size_symbol("first")  # names that the text has variables of
@@ -148,3 +149,31 @@ WHOLE_ROWS: dict[str, tuple[Template, Kernel]] = {
 @pytest.mark.parametrize(("template", "k"), WHOLE_ROWS.values(), ids=WHOLE_ROWS)
 def test_texts_of_whole_rows_serve_all_sizes(template: Template, k: Kernel) -> None:
     assert not any(source.guards for source in check_sizes(template, k, POINTS, SIZES))
+
+
+@pytest.mark.parametrize(
+    ("template", "k", "witness"),
+    [(pointwise.TEMPLATE, causal(), "ramp<16>((int32_t)"), (reduction.TEMPLATE, largest(1), "int32_t>")],
+    ids=["mask", "argmax"],
+)
+def test_c28_index_arithmetic_is_narrow_only_where_sizes_allow(template: Template, k: Kernel, witness: str) -> None:
+    (bounded,) = LANGUAGE.forms(k, {B: 64, S: 4096})
+    sources = check_sizes(template, k, POINTS[:1], [s for s in SIZES[:-1] if 0 not in s.values()], form=bounded)
+    assert any(witness in source.text for source in sources)
+    assert all(guard.most == 4096 for source in sources for guard in source.guards)
+
+
+def test_c28_positions_of_rows_without_a_limit_are_narrow_under_a_guard() -> None:
+    template, k, device = reduction.TEMPLATE, largest(1), target().device
+    narrow, wide = LANGUAGE.forms(k, {B: 64})
+    params = template.space(kernel_at(k, POINTS[0]), device)[0]
+    guarded, free = (template.render(k, Variant(k.name, template.name, (*params, *f)), device) for f in (narrow, wide))
+    assert {guard.most for guard in guarded.guards} == {(1 << 31) - 1}
+    assert "int32_t>" in guarded.text
+    assert not free.guards
+    assert "int32_t>" not in free.text
+    assert LANGUAGE.forms(causal(), {}) == ((),)  # a product of two such sizes is beyond int32
+
+
+def test_a_kernel_without_index_arithmetic_has_one_form() -> None:
+    assert LANGUAGE.forms(softmax(1), {B: 64, S: 4096}) == ((),)
