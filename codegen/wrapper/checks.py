@@ -80,8 +80,8 @@ def write_output_shapes(writer: Writer, program: Program, values: Values, device
 def write_query(writer: Writer, program: Program) -> None:
     """Write the start of a function that only asks: check the inputs, with a shape of its own for dynamic sizes."""
     if program.symbols:
-        writer.line(f"int64_t {ARRAY}[kValueCount];")
-        writer.line("uint32_t elected[kElectedCount + 1];")
+        writer.line(f"int64_t {ARRAY}[kValueCount] = {{}};")
+        writer.line("uint32_t elected[kElectedCount + 1] = {};")
         writer.line(f"runtime::Shape shape = {{{ARRAY}, elected, false, 0, 0}};")
         write_checked(writer, "check_query(inputs, shape, error)")
     else:
