@@ -122,7 +122,9 @@ def render(kernel: Kernel, variant: Variant, device: Device) -> Source:
     rows = rows_of(kernel, variant.params)
     assert rows is not None
     params = dict(variant.params)
-    x_block, r_block, blocks = int(params["x"]), int(params["r"]), int(params.get("blocks", 0))
+    # `longest`: a form for rows up to the limits, the tile as large as the point's wherever it can be.
+    r_block, blocks = max(int(params["r"]), int(params.get("longest", 0))), int(params.get("blocks", 0))
+    x_block = max(int(params["x"]) * int(params["r"]) // r_block, 1)
     tile = rows.tile(x_block, r_block)
     writer = Writer()
     body = rows.body(writer, tile, stream=bool(params.get("stream", False)))

@@ -16,10 +16,11 @@ from mkwrap.codegen.matmul_roles import matmul_roles, split_axes
 from mkwrap.codegen.parameters import buffers_of, size_symbols
 from mkwrap.codegen.triton.indexing import over_position
 from mkwrap.codegen.triton.strides import access_strides, by_descending_stride, innermost
-from mkwrap.codegen.triton.tile import INT32_LIMIT
-from mkwrap.ir.analysis import loads, stores
+from mkwrap.codegen.triton.tile import INT32_LIMIT, power_of_two
+from mkwrap.ir.analysis import loads, sorts, stores
 from mkwrap.ir.index import FloorDiv, Mod, axis_ranges, axis_symbol, bounds
 from mkwrap.ir.nodes import Axis, Buffer, Expr, Load, Nest, Store
+from mkwrap.ir.ops import SORT_LIMIT
 from mkwrap.stages import Guard, Kernel, Params
 
 _VECTOR_BYTES = 16
@@ -97,15 +98,27 @@ def forms(kernel: Kernel, limits: Mapping[sympy.Symbol, int]) -> tuple[Params, .
     spans = _spans(kernel.nest, buffers.values())
     found: list[Params] = [(("divisible", True),)] if _multiples(kernel) else []
     found.append(())
-    if not any(_exceeds(span) for span in spans) and any(_may_exceed(guard, limits) for guard in index_guards(spans)):
-        found.append((("wide", True),))
-    return tuple(found)
+    last: list[tuple[str, int | str | bool]] = []
+    dynamic = [span for span in spans if not span.is_Integer]
+    if not any(map(_exceeds, spans)) and any(_may_exceed(span, _MOST_DYNAMIC, limits) for span in dynamic):
+        last.append(("wide", True))
+    length = sympy.Mul(*[axis.extent for axis in kernel.nest.reduction_axes])
+    if sorts(kernel.nest) and not length.is_Integer and not _may_exceed(length, SORT_LIMIT, limits):
+        # What sorts a row holds it whole, so that the params of a point are right for no longer rows than its own.
+        last.append(("longest", power_of_two(_most(length, limits) or 1)))
+    return (*found, tuple(last)) if last else tuple(found)
 
 
-def _may_exceed(guard: Guard, limits: Mapping[sympy.Symbol, int]) -> bool:
+def _may_exceed(size: Expr, most: int, limits: Mapping[sympy.Symbol, int]) -> bool:
+    known = _most(size, limits)
+    return known is None or known > most
+
+
+def _most(size: Expr, limits: Mapping[sympy.Symbol, int]) -> int | None:
+    """The upper end of a size, None where it has none."""
     ends = {symbol: (sympy.Integer(0), sympy.Integer(limit)) for symbol, limit in limits.items()}
-    known = bounds(guard.expr, ends)
-    return known is None or not bool(known[1].is_Integer and known[1] <= guard.most)
+    known = bounds(size, ends)
+    return int(known[1]) if known is not None and known[1].is_Integer else None
 
 
 def _exceeds(span: Expr) -> bool:

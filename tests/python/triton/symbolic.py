@@ -34,6 +34,8 @@ class Case:
     templates: frozenset[str]
     tolerance: float = 1e-5
     fill: Callable[[Kernel], Memory] = fill
+    limits: Sizes = ()
+    """Upper ends of the first sizes that the forms are asked for; the rest have none."""
 
     @property
     def kernel(self) -> Kernel:
@@ -102,7 +104,7 @@ CASES = {
     ),
     "cummax": case(lambda n, m: nests.scan("cummax", n, m), ROWS, SHORT, "persistent looped scan_chunks split_scan"),
     "linear": case(nests.associative, ROWS, SHORT, "persistent looped scan_chunks split_scan"),
-    "sort": case(nests.sort, ((4, 60),), SHORT, "persistent"),
+    "sort": replace(case(nests.sort, ((4, 60),), (*SHORT, (3, 100)), "persistent"), limits=(2**20, 100)),
     "matmul": case(matmul, ((100, 100, 100),), ((0, 8, 8), (1, 1, 1), (17, 33, 65), (48, 32, 64)), "matmul", ROUNDED),
     "thin": case(matmul, ((4, 64, 64),), ((0, 8, 8), (1, 1, 1), (3, 9, 65), (2, 16, 64)), "matmul persistent looped", ROUNDED),
     "batched": case(batched, ((3, 40, 100),), ((1, 8, 8), (2, 0, 8), (2, 5, 0), (3, 17, 33), (2, 16, 32)), "matmul", ROUNDED),
@@ -123,7 +125,7 @@ def offered(case: Case, device: Device, most: int = 99) -> Iterator[Source]:
         if not template.takes(kernel.nest):
             continue
         found = template.space(kernel_at(kernel, values(point)), device)[:most]
-        for params, form in pairs(found, LANGUAGE.forms(kernel, {})):
+        for params, form in pairs(found, LANGUAGE.forms(kernel, values(case.limits))):
             variant = Variant(kernel.name, template.name, (*params, *form))
             if variant.label not in seen:
                 seen.add(variant.label)

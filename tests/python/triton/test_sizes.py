@@ -9,6 +9,7 @@ from mkwrap.codegen.triton import LANGUAGE
 from mkwrap.codegen.triton.sizes import sizes_of
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import size_symbol
+from mkwrap.ir.ops import SORT_LIMIT
 from mkwrap.ir.signature import Guard
 from mkwrap.stages import Device, Kernel, Params, SizeArgument, Source, Variant
 from tests.python.triton.nests import (
@@ -20,6 +21,7 @@ from tests.python.triton.nests import (
     reduction,
     scalar_op,
     softmax,
+    sort,
     transpose,
 )
 
@@ -127,6 +129,20 @@ def test_a_row_held_in_a_block_is_guarded_by_its_length() -> None:
     assert Guard(S1, most=1024) in dynamic.guards
     static = template.render(softmax(S0, 1000), Variant("softmax", "persistent", params), H100)
     assert static.guards == (Guard(1000 * S0, most=MOST),)
+
+
+def test_a_sort_has_a_form_for_the_longest_row() -> None:
+    kernel = sort(S0, S1)
+    forms = LANGUAGE.forms(kernel, {S0: 4096, S1: 1000})
+    assert forms == (DIVISIBLE, (), (("longest", 1024),))
+    template = next(t for t in LANGUAGE.templates if t.name == "persistent")
+    params: Params = (("x", 16), ("r", 64), ("num_warps", 4), *forms[-1])
+    source = template.render(kernel, Variant("sort", "persistent", params), H100)
+    assert Guard(S1, most=1024) in source.guards
+    assert "tl.arange(0, 1024)[None, :]" in source.text
+    assert LANGUAGE.forms(kernel, {S0: 2**20, S1: 8 * SORT_LIMIT}) == (DIVISIBLE, (), WIDE)
+    assert LANGUAGE.forms(kernel, {S1: 100}) == (DIVISIBLE, (), (*WIDE, ("longest", 128)))
+    assert LANGUAGE.forms(sort(S0, 60), SMALL) == ((),)
 
 
 def test_data_dependent_indices_are_no_sizes() -> None:
