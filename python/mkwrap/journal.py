@@ -66,7 +66,7 @@ def _texts(value: object) -> list[tuple[str, str]]:
             lines = [f"{kernel}: {', '.join(v.label for v in vs)}\n" for kernel, vs in value.variants.items()]
             return [(".txt", "".join(lines))]
         case Selection():
-            return [(".txt", "".join(f"{k}: {d.only.source.variant.label}\n" for k, d in value.winners.items()))]
+            return [(".txt", "".join(f"{k}: {_labels(d)}\n" for k, d in value.winners.items()))]
         case OpenSelection():
             return [(".txt", "".join(f"{kernel}: {_labels(choice)}\n" for kernel, choice in value.choices.items()))]
         case HostCode():
@@ -80,7 +80,7 @@ def _texts(value: object) -> list[tuple[str, str]]:
 def _labels(choice: Dispatch | Open) -> str:
     if isinstance(choice, Open):
         return "open: " + ", ".join(binary.source.variant.label for binary in choice.binaries)
-    return choice.only.source.variant.label
+    return ", ".join(dict.fromkeys(row.binary.source.variant.label for row in choice.rows))
 
 
 def _texts_of_variants(items: Sequence[Source | Binary | Rejected]) -> list[tuple[str, str]]:

@@ -162,7 +162,12 @@ def recall(
     Raises `MissingTuningError` where `options.require_tuning` is set and a kernel with a choice has no row in `record`.
     """
     kernels = candidates.schedule.kernels
-    keys = {name: key_of(kernels[name], written) for name, written in sources.items()}
+    # In which order the variants of a kernel with points come depends on the points, which are no part of the question.
+    ordered = {
+        name: sorted(written, key=lambda item: item.variant.label) if name in candidates.points else written
+        for name, written in sources.items()
+    }
+    keys = {name: key_of(kernels[name], written) for name, written in ordered.items()}
     known = _Known(candidates, {name: field_of(candidates, name, sources[name]) for name in candidates.points})
     open_names = [name for name, written in sources.items() if _is_open(name, written, options)]
     versions = versions_of(target)
