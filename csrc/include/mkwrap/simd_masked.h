@@ -42,6 +42,29 @@ MKW_MASKED(8, 32, dqudi256, long long, uint8_t)
 MKW_MASKED(8, 64, dqudi512, long long, uint8_t)
 #undef MKW_MASKED
 // NOLINTEND(bugprone-macro-parentheses,readability-math-missing-parentheses)
+#elif defined(__AVX2__) && !defined(__clang__)
+// NOLINTBEGIN(bugprone-macro-parentheses,readability-math-missing-parentheses): types and names.
+#define MKW_MASKED(WIDTH, BYTES, SUFFIX, LANE)                                         \
+  template <>                                                                          \
+  struct Masked<WIDTH, BYTES> {                                                        \
+    static constexpr bool there = true;                                                \
+    typedef LANE V __attribute__((vector_size(BYTES)));                                \
+    static MKW_INLINE V first(int count) {                                             \
+      return (V)(iota<LANE, BYTES / WIDTH>().v < splat<BYTES / WIDTH>((LANE)count).v); \
+    }                                                                                  \
+    static MKW_INLINE V load(const void* p, int count) {                               \
+      return (V)__builtin_ia32_maskload##SUFFIX((const V*)p, first(count));            \
+    }                                                                                  \
+    static MKW_INLINE void store(void* p, V x, int count) {                            \
+      __builtin_ia32_maskstore##SUFFIX((V*)p, first(count), x);                        \
+    }                                                                                  \
+  };
+MKW_MASKED(4, 16, d, int)
+MKW_MASKED(4, 32, d256, int)
+MKW_MASKED(8, 16, q, long long)
+MKW_MASKED(8, 32, q256, long long)
+#undef MKW_MASKED
+// NOLINTEND(bugprone-macro-parentheses,readability-math-missing-parentheses)
 #endif
 
 }  // namespace mkw::detail

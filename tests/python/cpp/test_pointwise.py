@@ -215,3 +215,22 @@ def test_equal_text_gives_equal_bytes() -> None:
     assert first.source == second.source
     assert first.images[0].digest == second.images[0].digest
     assert b"/tmp" not in first.images[0].blob
+
+
+@pytest.mark.parametrize("level", ["cpu:x86-64-v2", "cpu:x86-64-v3", "cpu"])
+@pytest.mark.parametrize("dtype", [F32, DType.FLOAT64, BF16, I64, DType.INT8, BOOL], ids=lambda d: d.value)
+def test_lanes_left_over_are_moved_and_no_more(dtype: DType, level: str) -> None:
+    """The first 19 of 23 elements of a row: a lane too many would change what is behind."""
+    body = BodyBuilder()
+    body.store("y", (I, J), body.load("x", dtype, (I, J)))
+    x, y = buffer("x", dtype, (5, 23)), buffer("y", dtype, (5, 23))
+    k = kernel(whole("copy", (I, 5), (J, 19), body=body), [x], [y])
+    params = (("axis", "p1"), ("unroll", 1), ("threads", 1))
+    check(
+        TEMPLATE,
+        k,
+        {b.name: fill(b, np.random.default_rng(1)) for b in (x, y)},
+        tolerance=0,
+        only=[params],
+        on=target(level),
+    )
