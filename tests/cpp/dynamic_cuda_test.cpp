@@ -169,6 +169,25 @@ void test_c29_a_grid_that_no_device_takes_is_refused(const mkwrap::Model& model,
   CHECK(driver.complaint[0] == '\0');
 }
 
+// On sm_80 one binary runs whatever the sizes, on sm_90 sizes choose.
+void test_each_architecture_has_a_table_of_its_own(const mkwrap::Library& library,
+                                                   FakeDriver& driver) {
+  for (const int arch : {80, 90}) {
+    driver.major = arch / 10;
+    driver.minor = arch % 10;
+    const mkwrap::Model model(library);
+    CHECK(driver.modules == (arch == 80 ? 3 : 4));
+    mkwrap::Context context(model);
+    driver.kernel = record;
+    launched.clear();
+    run(context, 64);
+    run(context, 4096);
+    driver.kernel = nullptr;
+    CHECK(launched[0] == (arch == 80 ? "many_partial" : "few"));
+    CHECK(launched.back() == "per_block" && launched[launched.size() - 2] == "many_final");
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -187,6 +206,8 @@ int main(int, char** arguments) {
     test_what_can_be_asked_before_a_run(model, *driver);
     test_c29_a_grid_that_no_device_takes_is_refused(model, *driver);
   }
+  test_each_architecture_has_a_table_of_its_own(
+      mkwrap::Library::open(std::string(arguments[1]) + "/cuda_tables_both.so"), *driver);
   if (driver->complaint[0] != '\0') std::fprintf(stderr, "%s\n", driver->complaint);
   CHECK(driver->complaint[0] == '\0');
   CHECK(driver->contexts == 0 && driver->modules == 0 && driver->allocations == 0);

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import sympy
-from tests.python.wrapper.dynamic_selections import cuda_tables, tables
+from tests.python.wrapper.dynamic_selections import cuda_tables, cuda_tables_both, tables
 from tests.python.wrapper.selections import Hand, add_one, cpu_binary, cpu_description, cuda_image
 
 from mkwrap.artifact import Open, OpenSelection, Race
@@ -230,6 +230,10 @@ def main() -> None:
         incomplete = output / "cuda_without_image.so"
         incomplete.write_bytes((output / "cuda_checked.so").read_bytes())
         drop_image(incomplete, made["cuda_checked"][0].binaries["checked"].images[0].blob)
+        older = Device("cuda", "sm_80", name="NVIDIA A100")
+        selections = cuda_tables_both(Path(sys.argv[2]))
+        host = wrap(selections[0], Description(older, (), "0.0.test", {}, (H100.device,)), selections[1:])
+        link(host, selections[0].schedule.program, "g++", output / "cuda_tables_both.so")
         make_open(Path(sys.argv[2]), output)
 
 

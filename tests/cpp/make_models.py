@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tests.python.wrapper.dynamic_selections import cuda_tables, tables
+from tests.python.wrapper.dynamic_selections import cuda_tables, cuda_tables_both, tables
 from tests.python.wrapper.selections import Hand, cpu_binary, cpu_description, cuda_image
 
 from mkwrap.codegen.wrapper import Description, wrap
@@ -76,6 +76,10 @@ def main() -> None:
         selection = hand.selection()
         path = output / "dynamic" / f"{name}.so"
         link(wrap(selection, description), selection.schedule.program, str(compiler), path)
+    selections = cuda_tables_both(ptxas)
+    both = Description(Device("cuda", "sm_80"), (), "0.0.test", {}, (Device("cuda", "sm_90"),))
+    path = output / "dynamic" / "cuda_tables_both.so"
+    link(wrap(selections[0], both, selections[1:]), selections[0].schedule.program, str(compiler), path)
     for operation, (hand, description) in made.items():
         selection = hand.selection()
         template = output / f"{operation}.template"

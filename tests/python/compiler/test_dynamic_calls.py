@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -92,3 +93,19 @@ def test_a_saved_model_is_as_dynamic(model: mkwrap.Model, tmp_path: Path) -> Non
     x, bias = _arguments(17, 33)
     torch.testing.assert_close(cast(tuple[torch.Tensor, ...], loaded(x, bias))[0], _program(x, bias)[0])
     assert loaded.symbols == model.symbols
+    without = mkwrap.Model(tmp_path / "model.so", exchange=False)
+    for rows, cols in SIZES:
+        x, bias = _arguments(rows, cols)
+        for got, expected in zip(without(x, bias), _program(x, bias), strict=True):
+            torch.testing.assert_close(got, expected)
+            assert got.stride() == expected.stride()
+
+
+def test_calls_of_different_sizes_from_threads(model: mkwrap.Model) -> None:
+    def call(number: int) -> None:
+        for rows, cols in SIZES[number:] + SIZES[:number]:
+            x, bias = _arguments(rows, cols)
+            torch.testing.assert_close(model(x, bias)[0], _program(x, bias)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(call, range(len(SIZES))))

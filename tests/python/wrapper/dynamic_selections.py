@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tests.python.wrapper.selections import Hand, cpu_binary, cuda_image
@@ -18,6 +19,7 @@ from mkwrap.stages import (
     Guard,
     Launch,
     Relation,
+    Selection,
     SizeArgument,
     Source,
     SymbolSpec,
@@ -78,7 +80,7 @@ def tables() -> Hand:
     return hand
 
 
-def cuda_tables(ptxas: Path) -> Hand:
+def cuda_tables(ptxas: Path, arch: str = "sm_90") -> Hand:
     """Make y [n] of x [n] by sizes: few blocks or many, these with a zeroed workspace, then a kernel with global scratch."""
     n = size_symbol("n")
     hand = Hand(symbols=(SymbolSpec(n, 0, 2**50, "x", 0),))
@@ -92,7 +94,7 @@ def cuda_tables(ptxas: Path) -> Hand:
         Launch("many_final", (WorkspaceArgument(0), BufferArgument(1)), (FloorDiv(n + 1023, 1024), 1, 1)),
     )
     images = {
-        name: cuda_image(name, ptxas, 3 if name == "few" else 2) for name in ("few", "many_partial", "many_final")
+        name: cuda_image(name, ptxas, 3 if name == "few" else 2, arch) for name in ("few", "many_partial", "many_final")
     }
     guards = (Guard(n, most=2**31),)
     first = Binary(Source(Variant("by_n", "few"), "triton", "", (few,), guards=guards), (images["few"],))
@@ -100,9 +102,18 @@ def cuda_tables(ptxas: Path) -> Hand:
     both = (images["many_partial"], images["many_final"])
     table = Dispatch((DispatchRow((4096,), Binary(second, both)), DispatchRow((64,), first)), (n,))
     hand.table("by_n", (READ, WRITE), table)
-    scratch = cuda_image("per_block", ptxas, global_scratch_bytes=16, global_scratch_alignment=16)
+    scratch = cuda_image("per_block", ptxas, arch=arch, global_scratch_bytes=16, global_scratch_alignment=16)
     launch = Launch("per_block", (BufferArgument(0), BufferArgument(1)), (1, FloorDiv(n + 127, 128), 1))
     hand.kernel("last", (READ, WRITE), Binary(Source(Variant("last", "hand"), "triton", "", (launch,)), (scratch,)))
     hand.step("by_n", "x", "t")
     hand.step("last", "t", "y")
     return hand
+
+
+def cuda_tables_both(ptxas: Path) -> tuple[Selection, Selection]:
+    """Make the choices of two targets over one schedule: sm_80 runs one binary whatever the sizes, sm_90 has a table."""
+    newer = cuda_tables(ptxas).selection()
+    older = cuda_tables(ptxas, "sm_80").selection()
+    many = older.winners["by_n"].only
+    winners = {**older.winners, "by_n": Dispatch((DispatchRow((), many),))}
+    return replace(older, schedule=newer.schedule, winners=winners), newer
