@@ -104,6 +104,8 @@ inline mkw_status grow_scratch(mkw_context& context, uint64_t bytes, CUstream st
                 "sizes, or reserve the memory, before",
                 bytes, context.scratch_bytes);
   const Driver& driver = context.model->driver;
+  const BesideCaptures beside(driver);
+  if (const mkw_status status = beside.status(error)) return status;
   const uint64_t wanted = grown(context.scratch_bytes, bytes);
   if (context.scratch != 0)
     MKW_DRIVER_CALL(driver, error, "scratch memory", cuStreamSynchronize, stream);

@@ -10,35 +10,36 @@
 
 // Every driver function in use. cuda.h maps some names to versioned ones; the expansion below
 // resolves those.
-#define MKW_DRIVER_FUNCTIONS(X) \
-  X(cuInit)                     \
-  X(cuGetErrorName)             \
-  X(cuGetErrorString)           \
-  X(cuDeviceGetCount)           \
-  X(cuDeviceGet)                \
-  X(cuDeviceGetAttribute)       \
-  X(cuDeviceGetName)            \
-  X(cuDevicePrimaryCtxRetain)   \
-  X(cuDevicePrimaryCtxRelease)  \
-  X(cuCtxGetCurrent)            \
-  X(cuCtxPushCurrent)           \
-  X(cuCtxPopCurrent)            \
-  X(cuCtxSynchronize)           \
-  X(cuModuleLoadData)           \
-  X(cuModuleUnload)             \
-  X(cuModuleGetFunction)        \
-  X(cuFuncSetAttribute)         \
-  X(cuMemAlloc)                 \
-  X(cuMemFree)                  \
-  X(cuMemHostAlloc)             \
-  X(cuMemHostGetDevicePointer)  \
-  X(cuMemFreeHost)              \
-  X(cuMemcpyHtoDAsync)          \
-  X(cuMemsetD8Async)            \
-  X(cuStreamCreate)             \
-  X(cuStreamIsCapturing)        \
-  X(cuStreamSynchronize)        \
-  X(cuStreamDestroy)            \
+#define MKW_DRIVER_FUNCTIONS(X)        \
+  X(cuInit)                            \
+  X(cuGetErrorName)                    \
+  X(cuGetErrorString)                  \
+  X(cuDeviceGetCount)                  \
+  X(cuDeviceGet)                       \
+  X(cuDeviceGetAttribute)              \
+  X(cuDeviceGetName)                   \
+  X(cuDevicePrimaryCtxRetain)          \
+  X(cuDevicePrimaryCtxRelease)         \
+  X(cuCtxGetCurrent)                   \
+  X(cuCtxPushCurrent)                  \
+  X(cuCtxPopCurrent)                   \
+  X(cuCtxSynchronize)                  \
+  X(cuModuleLoadData)                  \
+  X(cuModuleUnload)                    \
+  X(cuModuleGetFunction)               \
+  X(cuFuncSetAttribute)                \
+  X(cuMemAlloc)                        \
+  X(cuMemFree)                         \
+  X(cuMemHostAlloc)                    \
+  X(cuMemHostGetDevicePointer)         \
+  X(cuMemFreeHost)                     \
+  X(cuMemcpyHtoDAsync)                 \
+  X(cuMemsetD8Async)                   \
+  X(cuStreamCreate)                    \
+  X(cuStreamIsCapturing)               \
+  X(cuStreamSynchronize)               \
+  X(cuStreamDestroy)                   \
+  X(cuThreadExchangeStreamCaptureMode) \
   X(cuLaunchKernel)
 
 namespace mkwrap::runtime {
@@ -143,6 +144,33 @@ class CurrentContext {
   const char* call_ = "cuCtxGetCurrent";
   CUresult result_ = CUDA_SUCCESS;
   bool pushed_ = false;
+};
+
+// While it lives, this thread may allocate memory although another thread captures a stream: a call
+// that a capture forbids would break that thread's.
+class BesideCaptures {
+ public:
+  explicit BesideCaptures(const Driver& driver) : driver_(driver) {
+    result_ = driver.cuThreadExchangeStreamCaptureMode_(&mode_);
+  }
+  ~BesideCaptures() {
+    if (result_ != CUDA_SUCCESS) return;
+    // A second attempt, since a call may report the error of earlier asynchronous work.
+    if (driver_.cuThreadExchangeStreamCaptureMode_(&mode_) != CUDA_SUCCESS)
+      driver_.cuThreadExchangeStreamCaptureMode_(&mode_);
+  }
+  BesideCaptures(const BesideCaptures&) = delete;
+  BesideCaptures& operator=(const BesideCaptures&) = delete;
+
+  mkw_status status(mkw_error* error) const {
+    if (result_ == CUDA_SUCCESS) return MKW_OK;
+    return driver_error(driver_, result_, "cuThreadExchangeStreamCaptureMode", "", error);
+  }
+
+ private:
+  const Driver& driver_;
+  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+  CUresult result_ = CUDA_SUCCESS;
 };
 
 }  // namespace mkwrap::runtime

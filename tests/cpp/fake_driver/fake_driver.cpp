@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cubin.h"
@@ -39,6 +40,7 @@ constexpr unsigned kGridYz = 65535;
 std::mutex lock;
 CUctx_st primary[kFakeDevices];
 thread_local std::vector<CUcontext> stack;
+thread_local CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 struct Allocation {
   std::size_t bytes;
@@ -189,13 +191,10 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
 
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
   ENTER(cuDeviceGetAttribute);
-  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
-    *value = state.major;
-  else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-    *value = state.minor;
-  else
-    return CUDA_ERROR_INVALID_VALUE;
-  return CUDA_SUCCESS;
+  const bool major = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+  const bool minor = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
+  *value = major ? state.major : state.minor;
+  return major || minor ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult cuDeviceGetName(char* name, int bytes, CUdevice) {
@@ -292,10 +291,8 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
 CUresult cuMemAlloc(CUdeviceptr* at, std::size_t bytes) {
   ENTER(cuMemAlloc);
   NEED_CONTEXT;
-  if (state.capturing != nullptr) {
-    complain("memory is allocated during a capture");
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  if (state.capturing != nullptr && capture_mode != CU_STREAM_CAPTURE_MODE_RELAXED)
+    return complain("memory is allocated during a capture");
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   if (state.memory_bytes != 0 && bytes > state.memory_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
   *at = reinterpret_cast<CUdeviceptr>(allocate(bytes, stack.back()));
@@ -360,12 +357,16 @@ CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
   return CUDA_SUCCESS;
 }
 
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+  ENTER(cuThreadExchangeStreamCaptureMode);
+  std::swap(*mode, capture_mode);
+  return CUDA_SUCCESS;
+}
+
 CUresult cuStreamSynchronize(CUstream stream) {
   ENTER(cuStreamSynchronize);
-  if (stream != nullptr && stream == state.capturing) {
-    complain("a stream that is captured is waited for");
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  if (stream != nullptr && stream == state.capturing)
+    return complain("a stream that is captured is waited for");
   ++state.waits;
   return CUDA_SUCCESS;
 }
