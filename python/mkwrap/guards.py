@@ -17,6 +17,8 @@ import torch
 from mkwrap.origins import UNKNOWN, users_line
 
 _LOGGER = "torch.fx.experimental.symbolic_shapes"
+_FAILURES = "torch._subclasses.fake_tensor"
+"""Logs the stack of what is raised anyway."""
 _MARK = "[guard added]"
 _SIZE = re.compile(r"\b[suz][a-z]*\d+\b")
 """How torch names sizes."""
@@ -137,6 +139,8 @@ def guard_lines() -> Iterator[GuardLines]:
 
     logger.handlers, logger.propagate = [*wanted, _Listener(lines)], False
     logger.setLevel(logging.INFO)
+    failures = logging.getLogger(_FAILURES)
+    muted, failures.disabled = failures.disabled, True
     torch.SymBool.__bool__ = noting  # type: ignore[method-assign]
     try:
         yield lines
@@ -144,3 +148,4 @@ def guard_lines() -> Iterator[GuardLines]:
         torch.SymBool.__bool__ = told  # type: ignore[method-assign]
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+        failures.disabled = muted

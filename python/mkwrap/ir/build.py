@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
+
+import sympy
 
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol
@@ -22,6 +25,9 @@ from mkwrap.ir.nodes import (
     Store,
 )
 from mkwrap.ir.ops import OPS, REDUCTIONS, SCANS, Kind
+
+_REAL = {sympy.Add: "add", sympy.Mul: "mul", sympy.Pow: "pow", sympy.Min: "minimum", sympy.Max: "maximum"}
+"""Scalar primitives of functions of real numbers."""
 
 _Make: TypeAlias = Callable[[str], Instruction]
 
@@ -59,6 +65,24 @@ class BodyBuilder:
             return self.constant(int(expr), dtype)
         key = ("index", expr, dtype)
         return self._known.get(key) or self._add(key, dtype, lambda dest: IndexValue(dest, dtype, expr))
+
+    def number(self, expr: Expr, dtype: DType) -> str:
+        """Make a number made of sizes available as data: integers exactly, others in float64, as Python computes them."""
+        if expr.is_Integer:
+            return self.constant(int(expr), dtype)
+        return self.cast(self.index_value(expr) if expr.is_integer else self._real(expr), dtype)
+
+    def _real(self, expr: Expr) -> str:
+        if expr.is_integer:
+            return self.cast(self.index_value(expr), DType.FLOAT64)
+        if expr.is_Number:
+            return self.constant(float(expr), DType.FLOAT64)
+        if expr.is_Pow and expr.exp.is_number and expr.exp.is_negative:
+            return self.compute("div", self.constant(1.0, DType.FLOAT64), self._real(expr.base**-expr.exp))
+        if expr.is_Pow and expr.exp.is_number and float(expr.exp) == 0.5:
+            return self.compute("sqrt", self._real(expr.base))
+        op = _REAL[expr.func]
+        return functools.reduce(lambda a, b: self.compute(op, a, b), [self._real(arg) for arg in expr.args])
 
     def load(self, buffer: str, dtype: DType, index: Sequence[Expr], mask: str | None = None) -> str:
         """Read buffer[index] where mask holds, 0 elsewhere."""

@@ -25,7 +25,7 @@ def _shared_heads(x: TensorValue, heads: Expr) -> TensorValue:
     if own == heads:
         return x
     shape = (*x.shape[:-3], heads, *x.shape[-2:])
-    return x.through(shape, lambda index: (*index[:-3], FloorDiv(index[-3], heads / own), *index[-2:]))
+    return x.through(shape, lambda index: (*index[:-3], FloorDiv(index[-3], FloorDiv(heads, own)), *index[-2:]))
 
 
 def _lead(*shapes: Sequence[Expr]) -> tuple[Expr, ...]:
@@ -36,14 +36,14 @@ def _lead(*shapes: Sequence[Expr]) -> tuple[Expr, ...]:
 
 
 def _masked_scores(
-    low: Lowering, scores: TensorValue, mask: TensorValue | None, is_causal: bool, scale: float
+    low: Lowering, scores: TensorValue, mask: TensorValue | None, is_causal: bool, scale: float | Expr
 ) -> TensorValue:
     """Scale · scores, plus the mask or −inf where it is False or in the future."""
     dtype = scores.dtype
     wide_mask = None if mask is None else mask.broadcast(scores.shape)
 
     def write(writer: NestWriter, index: Index) -> Sequence[str]:
-        value = writer.compute("mul", writer.read(scores, index), writer.constant(scale, dtype))
+        value = writer.compute("mul", writer.read(scores, index), writer.read(scale, (), dtype=dtype))
         lowest = writer.constant(-math.inf, dtype)
         if is_causal:
             past = writer.compute("ge", writer.index_value(index[-2]), writer.index_value(index[-1]))
@@ -66,7 +66,7 @@ def _attention(  # noqa: PLR0913 - torch's signature
     dropout_p: float = 0.0,
     is_causal: bool = False,
     *,
-    scale: float | None = None,
+    scale: float | Expr | None = None,
     enable_gqa: bool = False,
 ) -> TensorValue:
     if dropout_p:
@@ -76,9 +76,8 @@ def _attention(  # noqa: PLR0913 - torch's signature
     if enable_gqa:
         key, value = _shared_heads(key, query.shape[-3]), _shared_heads(value, query.shape[-3])
     if scale is None:
-        if not query.shape[-1].is_Integer:
-            raise Unsupported("attention over a dynamic embedding size without an explicit scale")
-        scale = math.inf if query.shape[-1] == 0 else 1 / math.sqrt(int(query.shape[-1]))
+        width = query.shape[-1]
+        scale = 1 / sympy.sqrt(width) if not width.is_Integer else 1 / math.sqrt(int(width)) if width else math.inf
     lead = _lead(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     query, key, value = (x.broadcast((*lead, *x.shape[-2:])) for x in (query, key, value))
     key_t = key.through((*lead, key.shape[-1], key.shape[-2]), lambda index: (*index[:-2], index[-1], index[-2]))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import sympy
@@ -135,8 +135,23 @@ def _lower_node(
     except Unsupported as reason:
         refused.append(UnsupportedUse(str(node.target), str(reason), low.origin.location))
         return _poison(low, node, refused)
+    except TypeError:
+        # Sympy's word for a size that a rule takes for a number.
+        if not any(getattr(number, "free_symbols", None) for number in _numbers(node, known)):
+            raise
+        refused.append(UnsupportedUse(str(node.target), "it takes no dynamic size as an argument", low.origin.location))
+        return _poison(low, node, refused)
     except UnsupportedDtypeError as error:
         raise UnsupportedDtypeError(f"{low.origin.op} at {low.origin.location}: {error}") from None
+
+
+def _numbers(
+    node: torch.fx.Node, known: Callable[[torch.fx.Node], TensorValue | torch.fx.GraphModule | Expr]
+) -> Iterator[object]:
+    """Yield what the nodes that are arguments of a node stand for."""
+    for source in node.all_input_nodes:
+        if isinstance(source.meta.get("val"), torch.SymInt | torch.SymFloat):
+            yield known(source)
 
 
 def _leaves(captured: CapturedGraph) -> list[torch.fx.Node]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -55,29 +54,6 @@ class NestWriter(BodyBuilder):
             return self.constant(0, dtype if dtype is not None else value.dtype)
         loaded = self.load(value.buffer.name, value.dtype, value.at(index, self.ranges), mask)
         return loaded if dtype is None else self.cast(loaded, dtype)
-
-    def number(self, expr: Expr, dtype: DType) -> str:
-        """Make a number made of sizes available as data: integers exactly, others in float64, as Python computes them."""
-        if expr.is_Integer:
-            return self.constant(int(expr), dtype)
-        return self.cast(self.index_value(expr) if expr.is_integer else self._real(expr), dtype)
-
-    def _real(self, expr: Expr) -> str:
-        if expr.is_integer:
-            return self.cast(self.index_value(expr), DType.FLOAT64)
-        if expr.is_Number:
-            return self.constant(float(expr), DType.FLOAT64)
-        if expr.is_Pow and expr.exp.is_number and expr.exp.is_negative:
-            below = self._real(expr.base**-expr.exp)
-            return self.compute("div", self.constant(1.0, DType.FLOAT64), below)
-        if expr.is_Pow and expr.exp.is_number and float(expr.exp) == 0.5:
-            return self.compute("sqrt", self._real(expr.base))
-        op = {sympy.Add: "add", sympy.Mul: "mul", sympy.Pow: "pow", sympy.Min: "minimum", sympy.Max: "maximum"}.get(
-            expr.func
-        )
-        if op is None:
-            raise Unsupported(f"the number {expr}, which is made of sizes")
-        return functools.reduce(lambda a, b: self.compute(op, a, b), [self._real(arg) for arg in expr.args])
 
 
 def scalar_dtype(value: Scalar) -> DType:

@@ -11,6 +11,7 @@ import sympy
 import torch
 
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
 from mkwrap.lower.lowering import Index, Lowering, NestWriter, Rule, Scalar, Unsupported
 from mkwrap.lower.rows import Fold, Rows, reduce_rows
 from mkwrap.lower.tensor import TensorValue
@@ -63,14 +64,20 @@ def _dot(low: Lowering, x: TensorValue, y: TensorValue) -> TensorValue:
     return _without(_without(matmul(low, _row(x), _column(y), x.dtype), 1), 0)
 
 
-def _scaled(writer: NestWriter, value: str, factor: Scalar) -> str:
+def _scaled(writer: NestWriter, value: str, factor: Scalar | Expr) -> str:
     if factor == 1:
         return value
-    return writer.compute("mul", writer.constant(factor, writer.dtype(value)), value)
+    return writer.compute("mul", writer.read(factor, (), dtype=writer.dtype(value)), value)
 
 
 def _add_product(
-    low: Lowering, bias: TensorValue, a: TensorValue, b: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
+    low: Lowering,
+    bias: TensorValue,
+    a: TensorValue,
+    b: TensorValue,
+    *,
+    beta: Scalar | Expr = 1,
+    alpha: Scalar | Expr = 1,
 ) -> TensorValue:
     """Beta · bias + alpha · (a @ b); with beta 0 the bias is not read, so that its NaNs do not spread."""
     wide = a.dtype.compute
@@ -87,14 +94,26 @@ def _add_product(
 
 
 def _add_mv(
-    low: Lowering, bias: TensorValue, a: TensorValue, x: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
+    low: Lowering,
+    bias: TensorValue,
+    a: TensorValue,
+    x: TensorValue,
+    *,
+    beta: Scalar | Expr = 1,
+    alpha: Scalar | Expr = 1,
 ) -> TensorValue:
     addend = _column(bias.broadcast(a.shape[:1]))
     return _without(_add_product(low, addend, a, _column(x), beta=beta, alpha=alpha), 1)
 
 
 def _add_batch_sum(
-    low: Lowering, bias: TensorValue, a: TensorValue, b: TensorValue, *, beta: Scalar = 1, alpha: Scalar = 1
+    low: Lowering,
+    bias: TensorValue,
+    a: TensorValue,
+    b: TensorValue,
+    *,
+    beta: Scalar | Expr = 1,
+    alpha: Scalar | Expr = 1,
 ) -> TensorValue:
     """Beta · bias + alpha · Σ over the batch of a @ b: one product whose depth is batch × depth."""
     batch, m, k = a.shape

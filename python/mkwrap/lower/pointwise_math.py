@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import sympy
 import torch
 
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
 from mkwrap.lower.elementwise import (
     ALWAYS_BOOL,
     DEFAULT,
@@ -169,7 +171,9 @@ def _integer_power_by_bits(base: Term, exponent: Term) -> Term:
     return (exponent < 0).where(inverse, result)
 
 
-def _pow_scalar(low: Lowering, x: TensorValue, exponent: Scalar) -> TensorValue:
+def _pow_scalar(low: Lowering, x: TensorValue, exponent: Scalar | Expr) -> TensorValue:
+    if isinstance(exponent, sympy.Expr):
+        return _pow(low, x, exponent)
     common = promote((x, exponent), DEFAULT)
     if isinstance(exponent, int) and not common.is_float and exponent < 0:
         raise Unsupported("an integer to a negative integer power")

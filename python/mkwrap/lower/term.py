@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import sympy
+
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Expr
 
-Number: TypeAlias = bool | int | float
+Number: TypeAlias = bool | int | float | Expr
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,11 @@ class Term:
         return self.writer.dtype(self.name)
 
     def like(self, value: Term | Number) -> Term:
-        """Make a number a constant of this term's dtype (integers wrap); a term is returned as it is."""
+        """Make a number a value of this term's dtype (integers wrap); a term is returned as it is."""
         if isinstance(value, Term):
             return value
+        if isinstance(value, sympy.Expr):
+            return Term(self.writer, self.writer.number(value, self.dtype))
         return Term(self.writer, self.writer.constant(wrap_integer(value, self.dtype), self.dtype))
 
     def apply(self, op: str, *others: Term | Number) -> Term:
