@@ -42,7 +42,7 @@ from mkwrap import Options
 from mkwrap.errors import MkwrapError
 
 SINGLE = ("smallest", "middle", "largest")
-MOST_POINTS = 32
+MOST_POINTS = 48
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.nearest import log2_fixed
-from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Program, Relation
+from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, Program, Relation
 
-_MOST_ROWS, _MOST_GUARDS = 256, 64  # mkwrap/dispatch.h
+_MOST_ROWS, _MOST_GUARDS = 1024, 64  # mkwrap/dispatch.h
 _MOST_HANDICAP = 2**30
 
 
@@ -61,13 +61,16 @@ def write_tables(writer: Writer, contents: Contents) -> None:
                     needed = sum(1 << guards.index(guard) for guard in row.binary.source.guards)
                     said = spell_comment(f"{row.point}: {row.binary.source.variant.label}", 60)
                     writer.line(f"{{{needed:#x}u, {row.handicap}, {alternative}}},  {said}")
-            hints = ", ".join(str(log2_fixed(hint)) for row, _ in rows for hint in row.point)
+            points = _points(rows)
+            first = ", ".join(map(str, (*points.values(), len(rows))))
+            writer.line(f"constexpr uint16_t kFirst{place}On{target}[] = {{{first}}};")
+            hints = ", ".join(str(log2_fixed(hint)) for point in points for hint in point)
             writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{hints or 0}}};")
         with writer.block(f"constexpr runtime::DispatchTable kTables{place}[] =", "};"):
             for target in targets:
                 rows = _rows(contents, name, target)
-                arity = len(rows[0][0].point)
-                writer.line(f"{{kRows{place}On{target}, kHints{place}On{target}, {len(rows)}, {arity}}},")
+                arrays = ", ".join(f"{array}{place}On{target}" for array in ("kRows", "kFirst", "kHints"))
+                writer.line(f"{{{arrays}, {len(_points(rows))}, {len(rows[0][0].point)}}},")
 
 
 def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:
@@ -191,6 +194,14 @@ def _guards(contents: Contents, kernel: str) -> tuple[Guard, ...]:
     if len(found) > _MOST_GUARDS:
         raise InternalError(f"the binaries of {kernel} have {len(found)} different guards")
     return found
+
+
+def _points(rows: Sequence[tuple[DispatchRow, int]]) -> Mapping[Point, int]:
+    """Return each point of ordered rows with the number of its first row."""
+    first: dict[Point, int] = {}
+    for number, (row, _) in enumerate(rows):
+        first.setdefault(row.point, number)
+    return first
 
 
 def _rows(contents: Contents, kernel: str, target: int) -> list[tuple[DispatchRow, int]]:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mkwrap.errors import OptionError
 from mkwrap.ir.nearest import distance
+from mkwrap.ir.nodes import Reduce
 from mkwrap.ir.signature import Relation, SymbolSpec
-from mkwrap.options import HintSet, Options
+from mkwrap.options import Options
 from mkwrap.points import Values, projected, size_at, values_at
 from mkwrap.stages import Hints, Point, Program
 
 if TYPE_CHECKING:
+    import sympy
+
     from mkwrap.ir.nodes import Expr
 
 # "auto" takes at most so many sizes of one symbol: kernels that one symbol decides change their winner every few doublings.
 _MOST_SIZES = 8
+# Lengths of rows decide more than their number: beside symbols that are such a length others get so few sizes, …
+_FEW_SIZES = 3
+# … and the lengths up to so many.
+_MOST_LENGTHS = 16
 # A range that goes on to here is one that nobody bounded: sizes are spread around the example's instead …
 _UNBOUNDED = 1 << 31
 # … by so many doublings to each side.
@@ -61,7 +68,10 @@ def hints_of(program: Program, samples: Mapping[str, Shaped], options: Options) 
         return Hints()
     symbols = [spec.symbol for spec in specs]
     own = projected(example_sizes(program, samples), symbols)
-    asked = set(_asked(options.hints, specs, own, options.max_points))
+    if isinstance(options.hints, str):
+        asked = set(_grid(specs, own, options.max_points, _lengths(program)))
+    else:
+        asked = set(_asked(options.hints, specs, own))
     legal = {p for p in asked if all(holds(r, values_at(symbols, p)) for r in program.relations)}
     if options.hints == "auto":
         legal = {p for p in legal if _largest(program, values_at(symbols, p)) <= _MOST_BYTES}
@@ -97,11 +107,32 @@ def holds(relation: Relation, values: Values) -> bool:
     return bool(_HOLDS[relation.op](int(left), int(right)))
 
 
-def _asked(hints: HintSet, specs: Sequence[SymbolSpec], own: Point, most: int) -> Iterable[Point]:
-    if isinstance(hints, str):
-        each = max(2, math.ceil(round(most ** (1 / len(specs)), 6)))
-        sizes = [_powers(spec, size, min(_MOST_SIZES, each)) for spec, size in zip(specs, own, strict=True)]
-        return itertools.product(*sizes)
+def _grid(specs: Sequence[SymbolSpec], own: Point, most: int, lengths: Collection[sympy.Symbol]) -> Iterable[Point]:
+    """Return powers of two of every symbol, most of those that `lengths` of rows depend on, all combined."""
+    long = sum(spec.symbol in lengths for spec in specs)
+    if 0 < long < len(specs):
+        few = min(_FEW_SIZES, most)
+        each = min(_MOST_LENGTHS, max(2, math.floor((most / few ** (len(specs) - long)) ** (1 / long) + 1e-6)))
+    else:
+        few = each = min(_MOST_SIZES, max(2, math.ceil(round(most ** (1 / len(specs)), 6))))
+    counts = [each if spec.symbol in lengths else few for spec in specs]
+    return itertools.product(*map(_powers, specs, own, counts))
+
+
+def _lengths(program: Program) -> frozenset[sympy.Symbol]:
+    """Return the symbols that the length of a row depends on: of what is reduced, scanned or sorted, products apart."""
+    return frozenset(
+        symbol
+        for nest in program.nests
+        if not any(isinstance(i, Reduce) and i.op == "dot" for i in nest.body)
+        for axis in nest.reduction_axes
+        for symbol in axis.extent.free_symbols
+    )
+
+
+def _asked(
+    hints: Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]], specs: Sequence[SymbolSpec], own: Point
+) -> Iterable[Point]:
     if isinstance(hints, Mapping):
         given = {name: (sizes,) if isinstance(sizes, int) else tuple(sizes) for name, sizes in hints.items()}
         _check([(name, size) for name, sizes in given.items() for size in sizes], list(given), specs)

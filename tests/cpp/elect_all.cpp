@@ -35,14 +35,23 @@ int main(int, char** arguments) {
     const std::int64_t queries = read_word(in);
     std::vector<runtime::DispatchRow> rows(count);
     std::vector<std::uint32_t> hints;
+    std::vector<std::uint32_t> before;
+    std::vector<std::uint16_t> first;
     for (std::uint32_t row = 0; row < count; ++row) {
       rows[row].handicap = static_cast<std::uint32_t>(read_word(in));
       rows[row].guards = static_cast<std::uint64_t>(read_word(in));
       rows[row].alternative = row;
-      for (std::uint32_t s = 0; s < symbols; ++s)
-        hints.push_back(runtime::log2_fixed(read_word(in)));
+      std::vector<std::uint32_t> own(symbols);
+      for (std::uint32_t& hint : own) hint = runtime::log2_fixed(read_word(in));
+      if (row == 0 || own != before) {
+        first.push_back(static_cast<std::uint16_t>(row));
+        hints.insert(hints.end(), own.begin(), own.end());
+      }
+      before = own;
     }
-    const runtime::DispatchTable table = {rows.data(), hints.data(), count, symbols};
+    const auto points = static_cast<std::uint32_t>(first.size());
+    first.push_back(static_cast<std::uint16_t>(count));
+    const runtime::DispatchTable table = {rows.data(), first.data(), hints.data(), points, symbols};
     std::vector<std::int64_t> words(static_cast<std::size_t>(queries) * (symbols + 1));
     for (std::int64_t& word : words) word = read_word(in);
     std::vector<std::uint32_t> elected(static_cast<std::size_t>(queries));

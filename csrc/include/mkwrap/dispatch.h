@@ -11,7 +11,7 @@ namespace mkwrap::runtime {
 constexpr int kFractionBits = 16;
 // Distances that differ by at most so much for each symbol are equal.
 constexpr uint32_t kTie = 8;
-constexpr uint32_t kMostRows = 256;
+constexpr uint32_t kMostRows = 1024;
 constexpr uint32_t kNoRow = UINT32_MAX;
 
 // ⌊2¹⁶·log2(size)⌋ for 1 ≤ size < 2⁶³, at most 2 too small; 0 for 0. The fraction's digits come by
@@ -37,33 +37,61 @@ struct DispatchRow {
   uint32_t alternative;  // the kernel's alternative that runs
 };
 
-// Rows are in the order of their points, as ties are decided; `hints` has log2_fixed of each row's
-// point, row by row.
+// Rows are in the order of their points, as ties are decided, and a point's rows together: those of
+// point p are first[p] … first[p + 1] − 1. `hints` has log2_fixed of each point, point by point.
 struct DispatchTable {
   const DispatchRow* rows;
+  const uint16_t* first;
   const uint32_t* hints;
-  uint32_t row_count;  // at most kMostRows
+  uint32_t point_count;  // at most kMostRows, as rows are
   uint32_t symbol_count;
 };
+
+// Of points alone, without guards and handicaps: how far each is, and the least of it.
+inline uint32_t measure(const DispatchTable& table, const uint32_t* logs, uint32_t* far) {
+  uint32_t least = UINT32_MAX;
+  const uint32_t* hint = table.hints;
+  for (uint32_t point = 0; point < table.point_count; ++point) {
+    uint32_t apart = 0;
+    for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol, ++hint)
+      apart += logs[symbol] > *hint ? logs[symbol] - *hint : *hint - logs[symbol];
+    far[point] = apart;
+    least = apart < least ? apart : least;
+  }
+  return least;
+}
 
 // The alternative of the row that runs for sizes with these logarithms, where the guards of `holds`
 // hold; kNoRow where no row may run.
 inline uint32_t elect(const DispatchTable& table, const uint32_t* logs, uint64_t holds) {
   uint32_t far[kMostRows];
-  uint32_t least = UINT32_MAX;
-  const uint32_t* hint = table.hints;
-  for (uint32_t row = 0; row < table.row_count; ++row) {
-    uint32_t apart = table.rows[row].handicap;
-    for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol, ++hint)
-      apart += logs[symbol] > *hint ? logs[symbol] - *hint : *hint - logs[symbol];
-    const bool legal = (table.rows[row].guards & ~holds) == 0;
-    far[row] = legal ? apart : UINT32_MAX;
-    least = far[row] < least ? far[row] : least;
+  const uint32_t tie = kTie * table.symbol_count;
+  const uint32_t least = measure(table, logs, far);
+  // Where one point is nearer than all others beyond doubt, its first row without a handicap that
+  // may run is the nearest of all rows.
+  uint32_t nearest = 0;
+  uint32_t near_by = 0;
+  for (uint32_t point = 0; point < table.point_count; ++point) {
+    const bool near = far[point] <= least + 2 * tie;
+    near_by += near ? 1 : 0;
+    nearest = near ? point : nearest;
   }
-  if (least == UINT32_MAX) return kNoRow;
-  const uint32_t limit = least + kTie * table.symbol_count;
-  for (uint32_t row = 0; row < table.row_count; ++row)
-    if (far[row] <= limit) return table.rows[row].alternative;
+  if (near_by == 1)
+    for (uint32_t row = table.first[nearest]; row < table.first[nearest + 1]; ++row)
+      if (table.rows[row].handicap == 0 && (table.rows[row].guards & ~holds) == 0)
+        return table.rows[row].alternative;
+  uint32_t limit = UINT32_MAX;
+  for (uint32_t point = 0; point < table.point_count; ++point)
+    for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row) {
+      const uint32_t apart = far[point] + table.rows[row].handicap;
+      if ((table.rows[row].guards & ~holds) == 0 && apart < limit) limit = apart;
+    }
+  if (limit == UINT32_MAX) return kNoRow;
+  for (uint32_t point = 0; point < table.point_count; ++point)
+    for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row)
+      if ((table.rows[row].guards & ~holds) == 0 &&
+          far[point] + table.rows[row].handicap <= limit + tie)
+        return table.rows[row].alternative;
   return kNoRow;
 }
 

@@ -112,7 +112,9 @@ def _stack(
         least = min(times.get(v, math.inf) for v in pool)
         near = [v for v in pool if times.get(v, math.inf) <= least * (1 + FLOOR)] if least < math.inf else pool[:1]
         stack.append(min(near, key=lambda v: (len(guards[v]), v not in winners, place[v])))
-    return tuple((variant, _handicap(asks, guards[variant])) for variant in stack)
+    rows = tuple((variant, _handicap(asks, guards[variant])) for variant in stack)
+    # What wins at another point within its limits is nearer there than it would be here.
+    return tuple((v, h) for v, h in rows if not h or v not in winners or all(g.most is None for g in guards[v]))
 
 
 def _handicap(asked: Collection[Guard], still: Collection[Guard]) -> int:
