@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mkwrap.calls import mapping, sequence
 from mkwrap.errors import InputError
-from mkwrap.ir.nearest import DOUBLING, distance, elect
+from mkwrap.ir.nearest import DOUBLING, TIE, distance, elect
 from mkwrap.model import Model
 from mkwrap.sizes import read_size
 
@@ -45,15 +45,19 @@ class ExplainedKernel:
         row = self.rows[self.elected]
         return f"its point {_spell(self.symbols, row.point)} is nearest, {row.distance:.2f} doublings away"
 
+    def _ties(self, row: ExplainedRow) -> bool:
+        """Whether a row is as near as the one that runs, as the rule counts."""
+        return abs(row.distance - self.rows[self.elected].distance) * DOUBLING <= TIE * len(self.symbols)
+
     def __str__(self) -> str:
         """Spell the kernel, its binary and why, then every other row and why it does not run."""
         lines = [f"{self.name}: {self.variant}; {self.why}"]
         for number, row in enumerate(self.rows):
             if number == self.elected:
                 continue
-            reason = (
-                f"is not right here: {', '.join(row.failing)}" if row.failing else f"{row.distance:.2f} doublings away"
-            )
+            far = f"{row.distance:.2f} doublings away"
+            near = " as well: the smaller point runs, then the earlier row" if self._ties(row) else ""
+            reason = f"is not right here: {', '.join(row.failing)}" if row.failing else far + near
             lines.append(f"    {_spell(self.symbols, row.point)} {row.variant}: {reason}")
         return "\n".join(lines)
 
