@@ -67,8 +67,8 @@ inline uint32_t elect(const DispatchTable& table, const uint32_t* logs, uint64_t
   uint32_t far[kMostRows];
   const uint32_t tie = kTie * table.symbol_count;
   const uint32_t least = measure(table, logs, far);
-  // Where one point is nearer than all others beyond doubt, its first row without a handicap that
-  // may run is the nearest of all rows.
+  // Where one point is nearer than all others beyond doubt, its first row that may run and has no
+  // handicap is elected, unless one before it has so small a handicap that the two are equal.
   uint32_t nearest = 0;
   uint32_t near_by = 0;
   for (uint32_t point = 0; point < table.point_count; ++point) {
@@ -77,9 +77,11 @@ inline uint32_t elect(const DispatchTable& table, const uint32_t* logs, uint64_t
     nearest = near ? point : nearest;
   }
   if (near_by == 1)
-    for (uint32_t row = table.first[nearest]; row < table.first[nearest + 1]; ++row)
-      if (table.rows[row].handicap == 0 && (table.rows[row].guards & ~holds) == 0)
-        return table.rows[row].alternative;
+    for (uint32_t row = table.first[nearest]; row < table.first[nearest + 1]; ++row) {
+      if ((table.rows[row].guards & ~holds) != 0 || table.rows[row].handicap > tie) continue;
+      if (table.rows[row].handicap == 0) return table.rows[row].alternative;
+      break;
+    }
   uint32_t limit = UINT32_MAX;
   for (uint32_t point = 0; point < table.point_count; ++point)
     for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row) {
