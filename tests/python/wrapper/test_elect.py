@@ -80,7 +80,9 @@ def _table(rng: random.Random) -> list[Row]:
     for point in points:
         for _ in range(rng.randrange(1, 4)):
             guards = rng.randrange(1 << GUARDS) if rng.random() < 0.5 else 0
-            rows.append(Row(point, rng.choice((0, 0, DOUBLING, rng.randrange(4 * DOUBLING), rng.randrange(40))), guards))
+            rows.append(
+                Row(point, rng.choice((0, 0, DOUBLING, rng.randrange(4 * DOUBLING), rng.randrange(40))), guards)
+            )
     if rng.random() < 0.8:
         rows.append(Row(points[0], DOUBLING, 0))
     return rows
