@@ -1,7 +1,7 @@
 """How good the dispatched binary is on shapes that nobody tuned for. Writes JSON and a picture.
 
     python -m benchmarks.dispatch [--device cpu|cuda] [--tune full|quick] [--only TEXT …] [--shapes N] [--no-peers]
-                                  [--jobs N] [--json FILE] [--picture FILE]
+                                  [--no-embedded] [--jobs N] [--json FILE] [--picture FILE]
 
 Each case is compiled once with dynamic sizes. On each unseen shape these run interleaved:
 
@@ -42,7 +42,7 @@ from mkwrap import Options
 from mkwrap.errors import MkwrapError
 
 SINGLE = ("smallest", "middle", "largest")
-MOST_POINTS = 48
+MOST_POINTS = 40
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="run the cases whose name contains one of these")
     parser.add_argument("--shapes", type=int, default=99, help="take so many unseen shapes of each case at most")
     parser.add_argument("--no-peers", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-embedded", action="store_true", help="force no binary of the library by itself")
     parser.add_argument("--jobs", type=int, default=0, help="libraries that are compiled at once")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png or .svg of all cases in the result (needs matplotlib)")
@@ -72,7 +73,7 @@ def main() -> None:
                 print(f"\n{case.name}\n  left out: {error}")
                 continue
             job = Job(case.name, asked.device, replace(plain, hints=case.hints))
-            row = _measured(job, case.shapes[: asked.shapes], compilers, not asked.no_peers)
+            row = _measured(job, asked, compilers)
             result["cases"][case.name] = row
             print(_line(row["summary"]), flush=True)
             if asked.json:
@@ -135,9 +136,10 @@ class Compilers:
         return models
 
 
-def _measured(job: Job, shapes: Sequence[Shape], compilers: Compilers, peers: bool) -> dict[str, Any]:
+def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict[str, Any]:
     torch.manual_seed(0)
     case, device = job.case, job.device
+    shapes = case.shapes[: asked.shapes]
     print(f"\n{case.name}", flush=True)
     fn = case.build()
     begin = time.monotonic()
@@ -146,9 +148,10 @@ def _measured(job: Job, shapes: Sequence[Shape], compilers: Compilers, peers: bo
     row["kernels"] = json.loads(json.dumps(models["dispatched"].manifest["kernels"]))
     static = replace(job.options, hints="auto")
     exact = {f"@{k}": replace(job, at=tuple(shape.items()), options=static) for k, shape in enumerate(shapes)}
-    models |= compilers.models({**_single(job), **_embedded(job, row["kernels"]), **exact})
+    embedded = {} if asked.no_embedded else _embedded(job, row["kernels"])
+    models |= compilers.models({**_single(job), **embedded, **exact})
     callees: dict[str, Callee] = {name: each.run_into for name, each in models.items() if not name.startswith("@")}
-    if peers:
+    if not asked.no_peers:
         callees |= _peers(case, fn)
     for k, shape in enumerate(shapes):
         if f"@{k}" not in models:

@@ -35,6 +35,8 @@ _OUTER_LIMIT = 512
 _WALKING_WARPS = 32
 _LEAST_ROUNDS = 2
 _MANY_LOADS = 2
+# Elements of a row that several warps share.
+_LONG = 1024
 
 
 def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
@@ -51,7 +53,10 @@ def space(kernel: Kernel, device: Device) -> tuple[Params, ...]:
     shapes = _sort_shapes(length) if sorted_rows else _inner_shapes(length)
     if not sorted_rows and not rows.inner:
         shapes = _outer_scan_shapes(length, rows.heavy) if scans(rows.nest) else _outer_shapes(length)
-    if len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1 and not sorted_rows:
+    if rows.inner and not sorted_rows and length > _LONG and rows.rows is not None and rows.rows <= device.units:
+        # A row for each multiprocessor or fewer: how soon one row is done is all that counts.
+        shapes = shapes[::-1]
+    elif len(loads(rows.nest)) > _MANY_LOADS and len(shapes) > 1 and not sorted_rows:
         # Several tiles at hand at once: more warps first, fewer registers for each thread.
         shapes = (shapes[1], shapes[0], *shapes[2:])
     most = power_of_two(rows.rows) if rows.rows is not None else None
@@ -89,7 +94,7 @@ def _inner_shapes(length: int) -> tuple[tuple[int, int], ...]:
     """(rows, warps) for contiguous rows: 8 to 32 elements per thread; one warp for several short rows."""
     if length > 16384:
         return ((1, 32), (1, 16))
-    if length > 1024:
+    if length > _LONG:
         warps = min(max(length // 1024, 2), 16)
         return ((1, warps), (1, 2 * warps), (1, min(4 * warps, 32)))
     return ((2048 // length, 4), (1024 // length, 1), (max(512 // length, 1), max(length // 256, 1)))

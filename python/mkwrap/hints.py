@@ -7,17 +7,17 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import sympy
+
 from mkwrap.errors import OptionError
 from mkwrap.ir.nearest import distance
-from mkwrap.ir.nodes import Reduce
+from mkwrap.ir.nodes import Load, Reduce
 from mkwrap.ir.signature import Relation, SymbolSpec
 from mkwrap.options import Options
 from mkwrap.points import Values, projected, size_at, values_at
 from mkwrap.stages import Hints, Point, Program
 
 if TYPE_CHECKING:
-    import sympy
-
     from mkwrap.ir.nodes import Expr
 
 # "auto" takes at most so many sizes of one symbol: kernels that one symbol decides change their winner every few doublings.
@@ -120,14 +120,16 @@ def _grid(specs: Sequence[SymbolSpec], own: Point, most: int, lengths: Collectio
 
 
 def _lengths(program: Program) -> frozenset[sympy.Symbol]:
-    """Return the symbols that the length of a row depends on: of what is reduced, scanned or sorted, products apart."""
-    return frozenset(
-        symbol
-        for nest in program.nests
-        if not any(isinstance(i, Reduce) and i.op == "dot" for i in nest.body)
-        for axis in nest.reduction_axes
-        for symbol in axis.extent.free_symbols
-    )
+    """Return the symbols that the length of a contiguous row depends on: one reduced, scanned or sorted, products apart."""
+    found: set[sympy.Symbol] = set()
+    for nest in program.nests:
+        if not nest.reduction_axes or any(isinstance(i, Reduce) and i.op == "dot" for i in nest.body):
+            continue
+        last = nest.reduction_axes[-1].symbol
+        places = (program.buffers[i.buffer].flat_index(i.index) for i in nest.body if isinstance(i, Load))
+        if any(sympy.expand(place).coeff(last, 1) == 1 for place in places):
+            found.update(symbol for axis in nest.reduction_axes for symbol in axis.extent.free_symbols)
+    return frozenset(found)
 
 
 def _asked(

@@ -17,8 +17,8 @@ from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, 
 from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
 from mkwrap.toolchain.records import source_digest
 
-MOST = 16
-"""Params of one kernel, as for static shapes; beyond it go only each point's first guess and each template's."""
+MOST = 24
+"""Params of one kernel, more than for a static shape; beyond it go only each point's first guess and each template's."""
 # Between two sizes of an axis templates are asked at so many, at most once per doubling.
 _MOST_BETWEEN = 4
 # Templates ask for sizes that an axis is worth having for.

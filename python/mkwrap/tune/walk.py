@@ -12,14 +12,14 @@ from mkwrap.ir.nearest import DOUBLING, distance
 from mkwrap.spaces import OpenGuards
 from mkwrap.stages import Point, Timing, Variant
 from mkwrap.tune.recall import Decision
-from mkwrap.tune.select import within_noise
+from mkwrap.tune.select import FLOOR
 
 MEASURED = "measured"
 SHARED = "within noise of the fastest"
 INHERITED = "not measured: both neighbours elect it"
 
 # Between two points that elect different variants further ones are measured, unless they are as near as this …
-_CLOSE = DOUBLING // 4
+_CLOSE = DOUBLING // 16
 # … or neither variant loses more than this part at the other's point.
 _WORTH = 0.05
 
@@ -112,11 +112,14 @@ def _reason(decision: Decision, winner: Variant) -> str:
 
 
 def _acceptable(decision: Decision) -> tuple[Variant, ...]:
-    """Return the variants that may win at a point: those within noise of the fastest."""
+    """Return the variants that may win at a point: those that runs of one binary may differ by from the fastest.
+
+    What a few samples cannot tell apart is no reason to share: a winner runs for all sizes around its point.
+    """
     if not decision.timings:
         return (decision.winner,)
-    best = min(decision.timings, key=lambda timing: timing.median_us)
-    return tuple(timing.variant for timing in decision.timings if within_noise(timing, best))
+    best = min(timing.median_us for timing in decision.timings)
+    return tuple(timing.variant for timing in decision.timings if timing.median_us <= best * (1 + FLOOR))
 
 
 def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:
