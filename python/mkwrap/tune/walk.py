@@ -144,10 +144,7 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
         middle = (*below[:axis], math.isqrt(below[axis] * above[axis]), *below[axis + 1 :])
         if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle == below:
             continue
-        loss = max(
-            _loss(measured[below].timings, winners[below][0], winners[above][0]),
-            _loss(measured[above].timings, winners[above][0], winners[below][0]),
-        )
+        loss = _loss(measured[below].timings, measured[above].timings, winners[below][0], winners[above][0])
         weight = min(loss, 1.0) * distance(below, above)
         if loss > _WORTH and plan.possible(middle) and (best is None or weight > best[0]):
             best = weight, middle
@@ -164,9 +161,11 @@ def _neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]
             yield from ((axis, *pair) for pair in pairwise(line))
 
 
-def _loss(timings: Sequence[Timing], winner: Variant, other: Variant) -> float:
-    """Return by which part the other variant is slower where one wins; much where it does not run or was not timed."""
-    times = {timing.variant: timing.median_us for timing in timings}
-    if winner not in times or other not in times:
-        return math.inf
-    return times[other] / times[winner] - 1
+def _loss(below: Sequence[Timing], above: Sequence[Timing], low: Variant, high: Variant) -> float:
+    """Return by which part two points' winners are slower at the other's, the larger; much where neither was timed there."""
+    losses = []
+    for timings, winner, other in ((below, low, high), (above, high, low)):
+        times = {timing.variant: timing.median_us for timing in timings}
+        if winner in times and other in times:
+            losses.append(times[other] / times[winner] - 1)
+    return max(losses, default=math.inf)
