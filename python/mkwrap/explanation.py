@@ -78,7 +78,8 @@ class Explanation:
 def explain(model: Model, /, **sizes: int) -> Explanation:
     """Say which binary each kernel runs where the dynamic sizes are `sizes`, by name; all of them must be given.
 
-    Raises `InputError` for a name that is no symbol of the model, one that is missing, or a size out of its range.
+    What a call asks of its sizes beyond their ranges is not checked. Raises `InputError` for a name that is no symbol of the
+    model, one that is missing, a size that is no integer, or one out of its range.
     """
     ranges = {symbol.name: (symbol.low, symbol.high) for symbol in model.symbols}
     unknown = [name for name in sizes if name not in ranges]
@@ -88,6 +89,8 @@ def explain(model: Model, /, **sizes: int) -> Explanation:
         raise InputError(f"the dynamic sizes of this model are: {wanted}; got {', '.join(sizes) or 'none'}")
     for name, size in sizes.items():
         low, high = ranges[name]
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise InputError(f"{name} is {size!r}; a size is an integer")
         if not low <= size <= high:
             raise InputError(f"{name} is {size}; its range is {low} to {high}")
     values = {name: sizes[name] for name in ranges}

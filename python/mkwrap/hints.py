@@ -161,7 +161,7 @@ def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
     if high >= _UNBOUNDED:
         low, high = max(low, example >> _AROUND), max(1, example) << _AROUND
     powers = [1 << k for k in range((low - 1).bit_length(), high.bit_length()) if low <= 1 << k <= high]
-    if not powers:
+    if not powers or count < 2:
         return (example,)
     if len(powers) > count:
         last = len(powers) - 1

@@ -13,6 +13,7 @@ from mkwrap.errors import OptionError
 
 TuneMode = Literal["full", "quick", "off", "later"]
 _TUNE_MODES = ("full", "quick", "off", "later")
+MOST_POINTS = 128
 HintSet: TypeAlias = 'Literal["auto"] | Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]]'
 
 
@@ -81,7 +82,7 @@ class Options:
     symbol's range. The example's own sizes are always among the points. Static shapes have none: hints change nothing there."""
     max_points: int = 16
     """The most points that a program is tuned at; of more, those that lie farthest apart are taken, and the report says which
-    were left out. Where a kernel's winner changes between two, a few further ones are measured."""
+    were left out; 128 at most. Where a kernel's winner changes between two, a few further ones are measured."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where compiled images, choices and libraries are kept; created on first use."""
     cache_bytes: int = field(default_factory=default_cache_bytes)
@@ -111,6 +112,10 @@ class Options:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"Options.{name} is {value!r}; expected an integer of at least 1")
+        if self.max_points > MOST_POINTS:
+            raise OptionError(
+                f"Options.max_points is {self.max_points}; a table of more than {MOST_POINTS} points is no use"
+            )
         if not isinstance(self.force, Mapping) or not all(
             isinstance(x, str) for pair in self.force.items() for x in pair
         ):

@@ -148,3 +148,12 @@ def test_derived_dimensions_tell_the_symbol_s_size() -> None:
     own = Program({"x": x}, (), (), (), {}, (SymbolSpec(B, 1, 9, "x", 0, scale=2, offset=1),))
     found: Mapping[sympy.Symbol, int] = made(own, (11,), hints={"batch": 9}).example
     assert found == {B: 5}
+
+
+def test_one_point_is_the_example_s() -> None:
+    assert points(made(BOTH, (8, 64), max_points=1)) == [(8, 64)]
+
+
+def test_more_points_than_a_table_holds_are_refused() -> None:
+    with pytest.raises(OptionError, match="max_points is 129"):
+        Options(max_points=129)

@@ -65,6 +65,8 @@ def _shapes(model: Model, given: Sequence[str]) -> list[dict[str, int]]:
     """Return every combination of the sizes asked for; a size that is not is what it is at the first point of tuning."""
     points = cast("Mapping[str, Sequence[Mapping[str, int]]]", model.manifest.get("hints", {})).get("points", ())
     values = {symbol.name: [points[0][symbol.name]] if points else [] for symbol in model.symbols}
+    ranges = {symbol.name: (symbol.low, symbol.high) for symbol in model.symbols}
+    seen: set[str] = set()
     for text in given:
         name, _, listed = text.partition("=")
         if name not in values:
@@ -73,6 +75,12 @@ def _shapes(model: Model, given: Sequence[str]) -> list[dict[str, int]]:
             values[name] = [int(value) for value in listed.split(",")]
         except ValueError as error:
             raise OptionError(f"--shape is {text!r}; expected {name}=1,8,64") from error
+        if name in seen:
+            raise OptionError(f"--shape names {name} twice; give all its values at once, as {name}=1,8,64")
+        seen.add(name)
+        low, high = ranges[name]
+        if not all(low <= value <= high for value in values[name]):
+            raise OptionError(f"--shape is {text!r}; the range of {name} is {low} to {high}")
     missing = [name for name, sizes in values.items() if not sizes]
     if missing:
         raise OptionError(f"give the values of {', '.join(missing)}, as --shape {missing[0]}=1,8,64")

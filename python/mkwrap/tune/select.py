@@ -44,11 +44,6 @@ def select(timings: Sequence[Timing], default: int | None = 0) -> Verdict:
     return Verdict(winner, "measured")
 
 
-def within_noise(timing: Timing, best: Timing) -> bool:
-    """Whether a variant cannot be told from the best: by the noise of both medians, or by `FLOOR` of the best."""
-    return _gap(timing, best) <= max(FLOOR * best.median_us, _noise(timing, best))
-
-
 def _gap(a: Timing, b: Timing) -> float:
     return a.median_us - b.median_us
 

@@ -37,7 +37,7 @@ class Walk:
     possible: Callable[[Point], bool]
     """Whether the program has such sizes, for a point nobody asked for."""
     extra: int
-    """The most points that are added between two that elect different variants, by halving, for each symbol."""
+    """The most points that are added between two that elect different variants, by halving."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
                 inherited[point] = surely
             else:
                 measured[point] = measure(point)
-    for _ in range(plan.extra * len(sizes)):
+    for _ in range(plan.extra):
         added = _crossing(plan, guards, measured)
         if added is None:
             break

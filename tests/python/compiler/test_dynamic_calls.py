@@ -76,6 +76,9 @@ def test_what_a_model_says_of_its_sizes(model: mkwrap.Model) -> None:
         mkwrap.explain(model, rows=3)
     with pytest.raises(InputError, match="rows is 301; its range is 0 to 300"):
         mkwrap.explain(model, rows=301, cols=3)
+    for wrong in ("3", 2.5, True, None):
+        with pytest.raises(InputError, match="a size is an integer"):
+            mkwrap.explain(model, rows=wrong, cols=3)  # type: ignore[arg-type]
 
 
 def test_outputs_of_the_caller_are_checked_against_the_sizes(model: mkwrap.Model) -> None:
