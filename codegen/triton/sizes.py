@@ -128,7 +128,8 @@ def _exceeds(span: Expr) -> bool:
 def _spans(nest: Nest, buffers: Iterable[Buffer]) -> tuple[Expr, ...]:
     """The largest positions and offsets of a nest: numbers of rows, of elements of a row, of elements of each buffer.
 
-    What divides another span is left out: where that one fits, it does, unless no element exists.
+    What divides another span is left out: where that one fits, it does. Not so where the ratio may be 0 though there are rows:
+    a reduction of nothing stores its rows all the same.
     """
     groups: Sequence[Sequence[Expr]] = (
         [axis.extent for axis in nest.axes],
@@ -136,15 +137,17 @@ def _spans(nest: Nest, buffers: Iterable[Buffer]) -> tuple[Expr, ...]:
     )
     spans = [sympy.expand(sympy.Mul(*extents)) for extents in groups]
     spans += [sympy.expand(buffer.storage_elements) for buffer in buffers]
-    spans = list(dict.fromkeys(spans))
-    return tuple(span for span in spans if not any(other != span and _covers(other, span) for other in spans))
+    rows, spans = spans[0], list(dict.fromkeys(spans))
+    return tuple(span for span in spans if not any(other != span and _covers(other, span, rows) for other in spans))
 
 
-def _covers(large: Expr, small: Expr) -> bool:
+def _covers(large: Expr, small: Expr, rows: Expr) -> bool:
     if small.is_Integer or large.is_Integer:
         return False
     ratio = sympy.cancel(large / small)
-    return bool(ratio.is_polynomial(*ratio.free_symbols) and ratio.is_integer and ratio.is_positive)
+    if not (ratio.is_polynomial(*ratio.free_symbols) and ratio.is_integer and ratio.is_positive):
+        return False
+    return all(rows.subs(symbol, 0) == 0 for symbol in ratio.free_symbols)
 
 
 def _multiples(kernel: Kernel) -> dict[Expr, int]:

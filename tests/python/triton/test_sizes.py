@@ -89,12 +89,21 @@ def test_a_whole_extent_may_be_divisible_though_its_factors_are_not() -> None:
 def test_c28_narrow_indices_are_guarded_and_wide_ones_are_not() -> None:
     kernel = softmax(S0, S1)
     narrow, wide = written(kernel, ()), written(kernel, WIDE)
-    assert narrow.guards == (Guard(S0 * S1, most=MOST),)
-    assert narrow.guards[0].holds({S0: 2**15, S1: 2**15})
-    assert not narrow.guards[0].holds({S0: 2**16, S1: 2**15})
+    assert narrow.guards == (Guard(S0, most=MOST), Guard(S0 * S1, most=MOST))
+    assert narrow.guards[1].holds({S0: 2**15, S1: 2**15})
+    assert not narrow.guards[1].holds({S0: 2**16, S1: 2**15})
     assert wide.guards == ()
     assert [kind for name, kind in narrow.launches[0].signature if name.startswith("size_")] == ["i32", "i32"]
     assert [kind for name, kind in wide.launches[0].signature if name.startswith("size_")] == ["i64", "i64"]
+
+
+def test_c28_rows_are_guarded_where_the_reduced_row_may_be_empty() -> None:
+    guards = written(reduction("sum", S0 * S1, S2), ()).guards
+    assert Guard(S0 * S1 * S2, most=MOST) in guards
+    large, empty = {S0: 50_000, S1: 50_000, S2: 0}, {S0: 0, S1: 50_000, S2: 50_000}
+    assert not all(guard.holds(large) for guard in guards)
+    assert all(guard.holds(empty) for guard in guards)
+    assert written(reduction("sum", S0, 1000), ()).guards == (Guard(1000 * S0, most=MOST),)
 
 
 def test_c28_the_wide_form_is_offered_where_indices_may_not_fit() -> None:
