@@ -145,7 +145,8 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
     begin = time.monotonic()
     models = compilers.models({"dispatched": job})
     row: dict[str, Any] = {"compile_s": round(time.monotonic() - begin, 2), "shapes": []}
-    row["kernels"] = json.loads(json.dumps(models["dispatched"].manifest["kernels"]))
+    manifest = json.loads(json.dumps(models["dispatched"].manifest["kernels"]))
+    row["kernels"] = [_table(kernel) for kernel in manifest]
     static = replace(job.options, hints="auto")
     exact = {f"@{k}": replace(job, at=tuple(shape.items()), options=static) for k, shape in enumerate(shapes)}
     embedded = {} if asked.no_embedded else _embedded(job, row["kernels"])
@@ -165,6 +166,13 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
         print(f"  {' '.join(f'{name}={size}' for name, size in shape.items()):<28}{times}", flush=True)
     row["summary"] = _summary(row["shapes"])
     return row
+
+
+def _table(kernel: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result keeps of a kernel: its dispatch table."""
+    dispatch = kernel.get("dispatch", {"symbols": [], "rows": []})
+    rows = [{key: row[key] for key in ("point", "variant", "handicap")} for row in dispatch["rows"]]
+    return {"name": kernel["name"], "winner": kernel["winner"], "symbols": dispatch["symbols"], "rows": rows}
 
 
 def _shape_row(shape: Shape, taken: Mapping[str, Sample]) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def _embedded(job: Job, kernels: Sequence[Mapping[str, Any]]) -> dict[str, Job]:
     if len(kernels) != 1:
         return {}
     (kernel,) = kernels
-    labels = dict.fromkeys(row["variant"] for row in kernel.get("dispatch", {}).get("rows", ()))
+    labels = dict.fromkeys(row["variant"] for row in kernel["rows"])
     if len(labels) < 2:
         return {}
     return {f"={label}": replace(job, options=replace(job.options, force={kernel["name"]: label})) for label in labels}
