@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import sympy
@@ -126,7 +127,7 @@ def _by_parameter(
         elif kind is inspect.Parameter.VAR_KEYWORD:
             extra = bound.arguments[name]
             known.update(extra)
-            nested = spec if isinstance(spec, Mapping) else {}
+            nested = _known(spec, extra, f"dynamic_shapes[{name!r}]")
             by_name.update({key: nested.get(key, given.get(key)) for key in extra})
         elif len(by_position) < len(args):
             by_position.append(spec)
@@ -158,8 +159,9 @@ def _walk(value: object, spec: object, path: str) -> Iterator[TensorDims]:
             raise DynamicShapeError(f"{path} is no tensor, but dynamic_shapes has {spec!r} for it; write None there")
         return
     children, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
+    names = [_name_of(key) for (key,), _ in children]
     for k, ((key,), child) in enumerate(children):
-        part = _child(spec, key, k, len(children), path)
+        part = _child(spec, key, k, names, path)
         yield from _walk(child, part, path + pytree.keystr((key,)))
 
 
@@ -167,18 +169,33 @@ def _is_the_number(spec: object, value: object) -> bool:
     return isinstance(spec, int) and spec == value
 
 
-def _child(spec: object, key: object, position: int, count: int, path: str) -> object:
+def _child(spec: object, key: object, position: int, names: Sequence[object], path: str) -> object:
     """Return the part of an entry that belongs to one item of a container."""
     if spec is None:
         return None
     if isinstance(key, pytree.SequenceKey) or (isinstance(key, pytree.GetAttrKey) and isinstance(spec, tuple | list)):
-        return _entries(spec, count, f"dynamic_shapes for {path}")[position]
-    name = key.key if isinstance(key, pytree.MappingKey) else getattr(key, "name", None)
-    if isinstance(spec, Mapping):
-        return spec.get(name)
+        return _entries(spec, len(names), f"dynamic_shapes for {path}")[position]
+    name = _name_of(key)
     if dataclasses.is_dataclass(spec):
         return getattr(spec, str(name))
-    raise DynamicShapeError(f"dynamic_shapes for {path} must be a dict like the argument, got {spec!r}")
+    return _known(spec, names, f"dynamic_shapes for {path}").get(name)
+
+
+def _name_of(key: object) -> object:
+    return key.key if isinstance(key, pytree.MappingKey) else getattr(key, "name", None)
+
+
+def _known(spec: object, names: Collection[object], where: str) -> Mapping[object, object]:
+    """Return an entry by name, none of which is misspelt."""
+    if spec is None:
+        return {}
+    there = ", ".join(map(str, names))
+    if not isinstance(spec, Mapping):
+        raise DynamicShapeError(f"{where} must be a dict like the argument, with {there}, got {spec!r}")
+    unknown = [str(name) for name in spec if name not in names]
+    if unknown:
+        raise DynamicShapeError(f"{where} names {', '.join(unknown)}; there is {there}")
+    return spec
 
 
 def _tensor_dims(tensor: torch.Tensor, spec: object, path: str) -> TensorDims:
@@ -257,7 +274,7 @@ def _check_names(dims: Sequence[TensorDims]) -> None:
     ranges: dict[str, tuple[int, int]] = {}
     for dim in (dim for tensor in dims for dim in tensor.values() if dim.name is not None):
         assert dim.name is not None
-        if not dim.name.isidentifier() or _TAKEN.fullmatch(dim.name):
+        if not dim.name.isidentifier() or keyword.iskeyword(dim.name) or _TAKEN.fullmatch(dim.name):
             raise DynamicShapeError(
                 f"the Dim is called {dim.name!r}, which names something else in a library; use a word"
             )

@@ -101,12 +101,37 @@ def test_the_structure_follows_parameters_and_arguments(
         ({"x": {0: 2 * BATCH}}, r"is 3 in the example, but must be 2\*batch, with batch in 0 … 64"),
         ({"x": {0: BATCH, 1: Dim("batch", max=9)}}, "two Dims are called 'batch'"),
         ({"x": {0: Dim("p0")}}, "'p0', which names something else"),
+        ({"x": {0: Dim("lambda")}}, "'lambda', which names something else"),
         (7, "dynamic_shapes is a int"),
     ],
 )
 def test_a_wrong_structure_is_named(dynamic_shapes: object, message: str) -> None:
     with pytest.raises(DynamicShapeError, match=message):
         captured(lambda x: x + 1, (x34(),), dynamic_shapes)
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "kwargs", "dynamic_shapes", "message"),
+    [
+        (first_of, ({"a": [x34(), x34()]},), {}, {"d": {"b": [B, B]}}, r"args\[0\] names b; there is a"),
+        (
+            first_of,
+            ({"a": [x34(), x34()]},),
+            {},
+            {"d": 7},
+            r"args\[0\] must be a dict like the argument, with a, got 7",
+        ),
+        (first_of, ({"a": [x34(), x34()]},), {}, {"d": {"a": [B]}}, r"args\[0\]\['a'\] must be a tuple of 2"),
+        (both, (Pair(x34(), x34()),), {}, {"pair": {"lefd": B}}, r"args\[0\] names lefd; there is left, right"),
+        (added, (x34(),), {"y": x34()}, {"x": B, "more": {"z": B}}, r"dynamic_shapes\['more'\] names z; there is y"),
+        (added, (x34(),), {"y": x34()}, {"x": B, "more": [B]}, r"dynamic_shapes\['more'\] must be a dict"),
+    ],
+)
+def test_a_misspelt_name_below_the_top_is_told(
+    fn: Callee, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object, message: str
+) -> None:
+    with pytest.raises(DynamicShapeError, match=message):
+        captured(fn, args, dynamic_shapes, kwargs)
 
 
 def test_a_number_has_no_dimensions() -> None:
