@@ -11,6 +11,7 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.index import FloorDiv, Mod
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.relations import interval, limits_of
 from mkwrap.stages import SymbolSpec
 
 _LARGEST = 2**62
@@ -82,17 +83,15 @@ def is_static(expr: Expr | int) -> bool:
 
 
 def largest(expr: Expr | int, symbols: Sequence[SymbolSpec]) -> int | None:
-    """Return an expression's value where every symbol is at its upper end (sizes grow with their symbols).
+    """Return a number that an expression never exceeds (sizes such as m - n do not grow with all of their symbols).
 
-    None where a symbol has no upper end, or the value is none that memory could hold.
+    None where none can be told, as where a symbol without an upper end counts, or it is none that memory could hold.
     """
     expr = sympy.sympify(expr)
-    if any(spec.symbol in expr.free_symbols and spec.high >= _LARGEST for spec in symbols):
-        return None
-    value = expr.subs({spec.symbol: spec.high for spec in symbols})
-    if not value.is_Integer:
+    if not expr.free_symbols <= {spec.symbol for spec in symbols}:
         raise InternalError(f"the size expression {expr} holds symbols that no input binds")
-    return int(value) if int(value) < _LARGEST else None
+    ends = interval(expr, limits_of(symbols))
+    return ends[1] if ends is not None and ends[1] < _LARGEST else None
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -87,8 +87,17 @@ def test_upper_ends() -> None:
     assert largest(FloorDiv(A, 3), symbols) == 33
     assert largest(A + C, symbols) is None
     assert largest(A * 2**60, symbols) is None
+    assert largest(FloorDiv(A, C), symbols) is None
     with pytest.raises(InternalError, match="no input binds"):
         largest(size_symbol("stranger"), symbols)
+
+
+def test_upper_ends_of_sizes_that_shrink_as_a_symbol_grows() -> None:
+    symbols = (SymbolSpec(A, 0, 64, "x", 0), SymbolSpec(B, 0, 64, "x", 1))
+    assert largest(64 * (A - B), symbols) == 4096
+    assert largest(rounded_up(4 * (A - B), 64), symbols) == 256
+    assert largest(Mod(A, 64), symbols) == 63
+    assert largest(sympy.Max(A - B, 1), symbols) == 64
 
 
 def test_what_has_no_spelling_is_refused() -> None:
