@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mkwrap.codegen.wrapper.cpp_names import GLOBALS, KEYWORDS, MACROS
 from mkwrap.codegen.wrapper.manifest import Json
 from mkwrap.codegen.wrapper.text import spell_comment, spell_dtype, spell_string
 from mkwrap.codegen.writer import Writer
@@ -21,16 +22,15 @@ _ELEMENTS: Mapping[str, str] = {
 }
 _OTHER_ELEMENT = "void"
 """C++17 has no type for it: bfloat16, float16, …"""
-_RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        """alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double else
-        enum explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not nullptr
-        operator or private protected public register requires return short signed sizeof static struct switch template this throw
-        true try typedef typename union unsigned using virtual void volatile while xor data device sizes inputs outputs
-        mkwrap std""",
-    )
+_RESERVED = (
+    KEYWORDS
+    | MACROS
+    | frozenset(("data", "device", "sizes", "inputs", "outputs", "mkwrap", "std"))
+    | frozenset(("Sizes", "Inputs", "Outputs", "Shapes", "Model"))
 )
+"""What no part of the header can be called; the last are its own names."""
+_STRIDES = "_strides"
+"""What the function of a tensor's strides adds to the name of the tensor."""
 _CALLS = {"FloorDiv": "mkwrap::runtime::floor_div", "Mod": "mkwrap::runtime::floor_mod"}
 _CALLS |= {"Min": "mkwrap::runtime::smaller", "Max": "mkwrap::runtime::larger"}
 _SUMS = {ast.Add: "mkwrap::runtime::plus", ast.Mult: "mkwrap::runtime::times"}
@@ -60,19 +60,21 @@ def render_header(manifest: Mapping[str, object], name: str) -> str:
     `manifest` is the library's (docs/manifest.md). The header fits every library of the same signature; another is refused when
     it is opened.
     """
-    namespace = _identifier(name, set())
+    namespace = _namespace(name)
     symbols = [str(_entry(symbol)["name"]) for symbol in _list(manifest["symbols"])]
     fields = dict(zip(symbols, _names(symbols), strict=True))
     call = _entry(manifest["call"])
+    taken: set[str] = set()
     inputs = _tensors(
         [_entry(tensor) for tensor in _list(manifest["inputs"])],
         [str(name) for name in _list(call.get("parameters", []))],
+        taken,
         written="mutated",
     )
     buffers = [_entry(output) for output in _list(manifest["outputs"]) if _entry(output)["kind"] == "buffer"]
-    outputs = _tensors(buffers, [], written=None)
+    outputs = _tensors(buffers, [], taken, written=None)
     writer = Writer("  ")
-    guard = f"MKWRAP_MODEL_{namespace.upper()}_HPP_"
+    guard = f"MKWRAP_MODEL_{namespace.strip('_').upper()}_HPP_"
     writer.line(
         f"// The library {spell_comment(name)[3:]}: its arguments by name. Written by mkwrap; see mkwrap/mkwrap.hpp."
     )
@@ -121,7 +123,7 @@ def _write_shapes(
     writer.line("// not fit 64 bits.")
     with writer.block("struct Shapes", "};"):
         for tensor in (*inputs, *outputs):
-            for what, sizes in (("", tensor.shape), ("_strides", tensor.strides)):
+            for what, sizes in (("", tensor.shape), (_STRIDES, tensor.strides)):
                 spelled = ", ".join(_spell(size, fields) for size in sizes)
                 head = f"static std::vector<std::int64_t> {tensor.name}{what}([[maybe_unused]] const Sizes& sizes)"
                 with writer.block(head):
@@ -183,7 +185,7 @@ def _write_model(writer: Writer, inputs: Sequence[_Tensor], outputs: Sequence[_T
             head = f"[[nodiscard]] std::vector<mkwrap::Tensor> tensors({arguments}) const"
             with writer.block(head), writer.block("return", "};"):
                 for tensor in tensors:
-                    shape = f"Shapes::{tensor.name}(sizes), Shapes::{tensor.name}_strides(sizes)"
+                    shape = f"Shapes::{tensor.name}(sizes), Shapes::{tensor.name}{_STRIDES}(sizes)"
                     writer.line(f"at(given.{tensor.name}, {spell_dtype(DType(tensor.dtype))}, {shape}),")
 
 
@@ -218,8 +220,11 @@ def _write_checks(
     writer.line("};")
 
 
-def _tensors(entries: Sequence[Mapping[str, Json]], parameters: Sequence[str], written: str | None) -> list[_Tensor]:
-    names = _names([_user_name(entry, parameters) for entry in entries])
+def _tensors(
+    entries: Sequence[Mapping[str, Json]], parameters: Sequence[str], taken: set[str], written: str | None
+) -> list[_Tensor]:
+    """Name tensors. `taken` are the members of `Shapes`, which inputs and outputs share: a shape and strides of each."""
+    names = [_identifier(_user_name(entry, parameters), taken, ("", _STRIDES)) for entry in entries]
     return [
         _Tensor(
             name,
@@ -247,21 +252,33 @@ def _names(wanted: Sequence[str]) -> list[str]:
     return [_identifier(name, taken) for name in wanted]
 
 
-def _identifier(name: str, taken: set[str]) -> str:
-    """Make a C++ identifier of a name that is none of `taken`, and add it there."""
+def _namespace(name: str) -> str:
+    """Make a name for the namespace, which stands beside C's names and those of mkwrap/abi.h."""
+    found = _identifier(name, set())
+    return f"{found}_" if found in GLOBALS or found.startswith("mkw_") or found.endswith("_t") else found
+
+
+def _identifier(name: str, taken: set[str], endings: Sequence[str] = ("",)) -> str:
+    """Make a C++ identifier of a name that with none of the endings is one of `taken`, and add it with each there."""
     plain = re.sub(r"_+", "_", re.sub(r"\W", "_", name, flags=re.ASCII)).strip("_") or "model"
     if plain[0].isdigit() or plain in _RESERVED:
         plain = f"{plain}_" if not plain[0].isdigit() else f"m{plain}"
     found, number = plain, 2
-    while found in taken:
+    while not taken.isdisjoint(found + ending for ending in endings):
         found, number = f"{plain}_{number}", number + 1
-    taken.add(found)
+    taken.update(found + ending for ending in endings)
     return found
 
 
 def _spell(size: object, fields: Mapping[str, str]) -> str:
     """Spell a size of the manifest in C++, over the fields of `sizes`."""
-    return str(size) if isinstance(size, int) else _spell_node(ast.parse(str(size), mode="eval").body, fields)
+    if isinstance(size, int):
+        return str(size)
+    try:
+        parsed = ast.parse(str(size), mode="eval")
+    except (SyntaxError, ValueError) as error:  # ValueError: a null character
+        raise LibraryFormatError(f"the manifest has {size!r} where a size belongs") from error
+    return _spell_node(parsed.body, fields)
 
 
 def _spell_node(node: ast.expr, fields: Mapping[str, str]) -> str:

@@ -13,6 +13,8 @@ from mkwrap.model import Model
 def write_header(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a C++17 header with the library's arguments by name (`bert.hpp`: namespace `bert`), for mkwrap/mkwrap.hpp.
 
+    A name that C or C++ has taken gets an underscore at its end (`time.hpp`: namespace `time_`), the second of equal ones a
+    number.
     The header fits every library of the same signature: compile anew, for other devices or choices, without a new header. Raises
     `CacheError` where the file cannot be written.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch.export import Dim
 
 import mkwrap
 from mkwrap.codegen.wrapper import wrap
+from mkwrap.codegen.wrapper.cpp_names import KEYWORDS, MACROS
 from mkwrap.codegen.wrapper.header import render_header
-from mkwrap.errors import CacheError
+from mkwrap.errors import CacheError, LibraryFormatError
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")]
 ROOT = Path(__file__).parents[3]
@@ -76,17 +77,54 @@ def test_a_header_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
     golden("wrapper/tables.hpp", render_header(manifest, "tables"))
 
 
-def test_names_that_cpp_does_not_take_are_changed() -> None:
-    tensor = {"dtype": "bfloat16", "shape": ["s0"], "strides": [1], "mutated": False}
-    names = ("class", "2x", "a.b", "a_b", "sizes")
-    manifest: dict[str, object] = {
+TENSOR = {"dtype": "bfloat16", "shape": ["s0"], "strides": [1], "mutated": False}
+
+
+def _manifest(names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, object]:
+    return {
         "symbols": [{"name": "s0", "low": 1, "high": 2**63 - 1}],
         "call": {"parameters": list(names)},
-        "inputs": [{**tensor, "name": f"t{k}", "path": f"args[{k}]"} for k in range(len(names))],
-        "outputs": [],
+        "inputs": [{**TENSOR, "name": f"t{k}", "path": f"args[{k}]"} for k in range(len(names))],
+        "outputs": [{**TENSOR, "kind": "buffer", "name": name} for name in outputs],
     }
-    text = render_header(manifest, "my model-2")
+
+
+def _compiles(text: str, folder: Path) -> None:
+    (folder / "named.hpp").write_text(text)
+    headers = "".join(f"#include <{name}>\n" for name in ("cmath", "csignal", "ctime", "unistd.h", "strings.h"))
+    (folder / "named.cpp").write_text(headers + '#include "named.hpp"\n')
+    flags = ["-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", str(mkwrap.include_dir())]
+    subprocess.run(["g++", *flags, str(folder / "named.cpp")], check=True)
+
+
+def test_names_that_cpp_does_not_take_are_changed() -> None:
+    text = render_header(_manifest(("class", "2x", "a.b", "a_b", "sizes")), "my model-2")
     assert "namespace my_model_2 {" in text
     for name in ("class_", "m2x", "a_b", "a_b_2", "sizes_"):
         assert f"const void* {name} = nullptr;  // bfloat16 s0" in text
     assert "std::int64_t s0 = 0;  // 1 to no bound" in text
+
+
+def test_names_that_meet_in_one_struct_are_told_apart(tmp_path: Path) -> None:
+    text = render_header(_manifest(("x", "x_strides", "out0", "y_strides", "y"), ["out0"]), "meeting")
+    for name in ("x", "x_strides_2", "out0", "y_strides", "y_2"):
+        assert f"const void* {name} = nullptr;" in text
+    assert "  void* out0_2 = nullptr;" in text
+    _compiles(text, tmp_path)
+
+
+def test_keywords_macros_and_names_of_c_are_no_names_of_a_header(tmp_path: Path) -> None:
+    words = (*sorted(KEYWORDS | MACROS), "Sizes", "Inputs", "Outputs", "Shapes", "Model")
+    _compiles(render_header(_manifest(words), "linux"), tmp_path)
+    names = ("time", "index", "gamma", "mkw_tensor", "size_t", "typeid", "errno", "mkwrap")
+    texts = [render_header(_manifest(()), name) for name in names]
+    assert all(f"namespace {name}_ {{" in text for name, text in zip(names, texts, strict=True))
+    _compiles("\n".join(texts), tmp_path)
+    assert "namespace cnn {" in render_header(_manifest(()), "cnn")
+
+
+@pytest.mark.parametrize("size", ["s0 +", "s0\0", None])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    manifest = {**_manifest(()), "inputs": [{**TENSOR, "name": "t0", "path": "args[0]", "shape": [size]}]}
+    with pytest.raises(LibraryFormatError, match="manifest has"):
+        render_header(manifest, "broken")
