@@ -77,7 +77,8 @@ def _symbol(symbol: Mapping[str, object], inputs: Sequence[Mapping[str, object]]
     """Spell a dynamic size, its range and what it is read from."""
     bound = "any size" if symbol["high"] == _NO_BOUND else symbol["high"]
     scale = f"{symbol['scale']}·" if symbol["scale"] != 1 else ""
-    offset = f" + {symbol['offset']}" if symbol["offset"] else ""
+    added = int(str(symbol["offset"]))
+    offset = f" {'+' if added > 0 else '-'} {abs(added)}" if added else ""
     extent = f", which is {scale}{symbol['name']}{offset} long" if scale or offset else ""
     path = inputs[int(str(symbol["input"]))]["path"]
     return f"{symbol['name']}: {symbol['low']} to {bound}, read from dimension {symbol['dim']} of {path}{extent}"

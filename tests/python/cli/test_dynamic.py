@@ -31,6 +31,19 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.so"
 
 
+def test_inspect_spells_what_a_size_is_read_from(run: Run, tmp_path: Path) -> None:
+    half = Dim("half", min=2, max=8)
+    options = mkwrap.Options(tune="off", cache_dir=tmp_path / "cache")
+    for number, (offset, length) in enumerate({-1: "2·half - 1 long", 1: "2·half + 1 long", 0: "2·half long"}.items()):
+        example = (torch.randn(2 * 4 + offset),)
+        shapes = ({0: 2 * half + offset if offset else 2 * half},)
+        model = mkwrap.compile(torch.exp, example, dynamic_shapes=shapes, target="cpu", options=options)
+        path = tmp_path / f"{number}.so"
+        model.save(path)
+        _, out, _ = run("inspect", path)
+        assert length in " ".join(out.split())
+
+
 def test_inspect_shows_symbols_and_tables(run: Run, library: Path) -> None:
     code, out, _ = run("inspect", library)
     assert code == 0
