@@ -19,6 +19,7 @@ from torch.fx.traceback import preserve_node_meta
 from mkwrap.aliasing import apart, refuse_overlap
 from mkwrap.decompose import decompositions
 from mkwrap.dims import TensorDims, dynamic_dims
+from mkwrap.emptiness import notes_of_emptiness
 from mkwrap.errors import (
     CaptureError,
     DynamicShapeError,
@@ -184,6 +185,7 @@ def _export(
             if any(dims):
                 lines = stack.enter_context(guard_lines())
                 stack.enter_context(sizes_from_zero())
+                stack.enter_context(notes_of_emptiness(lines))
                 options = tracing_options(dims)
             exported = torch.export.export(module, tuple(samples), strict=False, **options)
             if any(_changes(node) for node in exported.graph.nodes):

@@ -47,6 +47,8 @@ class GuardLines:
     """Those that C++ code of a function of `LAYOUT_FUNCTIONS` asked for first."""
     decisions: list[tuple[sympy.Basic, bool]] = field(default_factory=list)
     """What Python code was told of sizes: the condition, and whether it was taken to hold."""
+    not_empty: dict[sympy.Symbol, str] = field(default_factory=dict)
+    """Sizes of which the user's code was told something that is certain from 1 on alone, each with the first such line."""
 
     def of(self, condition: str) -> str:
         """Return the line behind a condition, or, as torch may turn it over, behind one of the same sizes; empty if unknown."""

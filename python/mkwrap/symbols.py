@@ -98,6 +98,9 @@ def symbols_of(inputs: Sequence[Traced], lines: GuardLines, graph: torch.fx.Grap
         meaning[symbol] = length
     specs = tuple(_specs(inputs, meaning))
     relations = [*_ranges(environment, meaning, specs, lines), *_relations(environment, meaning, lines)]
+    relations += [
+        Relation(sympy.Integer(1), "<=", meaning[s], line) for s, line in lines.not_empty.items() if s in meaning
+    ]
     narrow, left, notes = narrowed(specs, relations)
     return Symbols(meaning, narrow, left, (*_constants(inputs, fixed, lines), *notes))
 
@@ -229,8 +232,8 @@ def _replaced(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr]) -> It
 def _sliced(graph: torch.fx.Graph, meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[tuple[sympy.Symbol, Expr]]:
     """Yield the symbols that older releases of torch make for lengths of slices, which ranges do not tell, as expressions."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
-        given: tuple[Any, ...] = node.args
-        source, dim, start, end, step = (*given, *_WHOLE[len(given) - 1 :])
+        given: tuple[Any, ...] = (*node.args, *_WHOLE[len(node.args) - 1 :])
+        source, dim, start, end, step = given
         length = expression(node.meta["val"].shape[dim])
         if not length.is_Symbol or length in meaning or not free_unbacked_symbols(length):
             continue
@@ -242,7 +245,7 @@ def _sliced(graph: torch.fx.Graph, meaning: Mapping[sympy.Symbol, Expr]) -> Iter
         yield length, sliced_length(extent, ends[0], ends[1], int(step))
 
 
-_WHOLE: tuple[Any, ...] = (0, None, None, 1)
+_WHOLE: tuple[int | None, ...] = (0, None, None, 1)
 """Dim, start, end and step of a slice that says nothing."""
 
 

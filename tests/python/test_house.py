@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("stages", "evidence", "artifact", "pytree"),
     (
-        *("capture", "dims", "guards", "symbols", "translate", "aliasing"),
+        *("capture", "dims", "guards", "emptiness", "symbols", "translate", "aliasing"),
         *("examples", "decompose", "fold", "origins", "lower", "fuse"),
     ),
     ("codegen",),

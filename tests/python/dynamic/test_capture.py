@@ -286,3 +286,28 @@ def test_an_example_of_size_0_or_1_stays_dynamic(rows: int) -> None:
 def test_an_unused_argument_binds_its_size() -> None:
     graph = captured(lambda _x, y: y + 1, (x34(), torch.randn(2)), (B, {0: Dim.AUTO}))
     assert [spec.input_name for spec in graph.symbols] == [spec.name for spec in graph.inputs]
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x.sum(0) + 1 if x.shape[0] == 0 else x.sum(0),
+        lambda x: x.sum(0) if x.shape[0] > 0 else x.sum(0) + 1,
+        lambda x: x.sum(0) + 1 if x.numel() == 0 else x.sum(0),
+        lambda x: x.sum(0) / (x.shape[0] or 1),
+        lambda x: x.sum(0) / max(x.shape[0], 1),
+        lambda x: x.sum(0) / torch.sym_max(1, x.shape[0]),
+        lambda x: x.new_zeros(max(x.shape[0], 1)),
+        lambda x: x.new_zeros(min(x.shape[0], 1)),
+    ],
+)
+def test_what_holds_from_one_on_excludes_zero_and_is_told(fn: Callee) -> None:
+    compiled = dynamic(fn, (x34(),), ({0: Dim("n", min=0, max=64)},))
+    assert ranges(compiled.captured) == {"n": (1, 64)}
+    (note,) = compiled.captured.notes
+    assert note.startswith("n is at least 1, as the program asks for it at ")
+    assert HERE in note
+    compiled.check(torch.randn(1, 4))
+    compiled.check(torch.randn(5, 4))
+    with pytest.raises(OutOfRangeError, match="n is 0"):
+        compiled.run(torch.randn(0, 4))
