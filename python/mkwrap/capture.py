@@ -35,6 +35,7 @@ from mkwrap.stages import CapturedGraph, InputSpec
 from mkwrap.symbols import (
     Symbols,
     Traced,
+    TracingOptions,
     depends_on_values,
     layouts_of,
     sizes_from_zero,
@@ -181,7 +182,7 @@ def _export(
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            lines, options = GuardLines(), {}
+            lines, options = GuardLines(), TracingOptions()
             if any(dims):
                 lines = stack.enter_context(guard_lines())
                 stack.enter_context(sizes_from_zero())

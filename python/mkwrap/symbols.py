@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import sympy
 import torch
@@ -31,13 +31,23 @@ def sizes_from_zero() -> AbstractContextManager[None]:
     return patched
 
 
-def tracing_options(dims: Sequence[TensorDims]) -> dict[str, Any]:
+class TracingOptions(TypedDict, total=False):
+    """Keyword arguments of torch.export."""
+
+    dynamic_shapes: dict[str, tuple[dict[int, object] | None, ...]]
+    prefer_deferred_runtime_asserts_over_guards: bool
+
+
+def tracing_options(dims: Sequence[TensorDims]) -> TracingOptions:
     """Return what torch.export is told: which dimensions vary, and to note what it asks of them rather than to refuse it.
 
     Names, ranges and derived dimensions are kept here: torch refuses every range that it cannot prove to be right.
     """
-    shapes = tuple(dict.fromkeys(tensor, Dim.AUTO) or None for tensor in dims)
+    shapes = tuple(dict.fromkeys(tensor, _AUTO) or None for tensor in dims)
     return {"dynamic_shapes": {"tensors": shapes}, "prefer_deferred_runtime_asserts_over_guards": True}
+
+
+_AUTO: object = Dim.AUTO
 
 
 def expression(value: Number) -> Expr:
