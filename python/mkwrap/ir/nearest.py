@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from mkwrap.fresh import clear_on_fresh_cache
+
 FRACTION_BITS = 16
 DOUBLING = 1 << FRACTION_BITS
 """A factor of two, as distances count it."""
@@ -19,6 +21,7 @@ TIE = 8
 _MANTISSA_BITS = 31
 
 
+@clear_on_fresh_cache
 @lru_cache(maxsize=4096)
 def log2_fixed(size: int) -> int:
     """Return ⌊2¹⁶·log2(size)⌋ for 1 ≤ size < 2⁶³, at most 2 too small; 0 for 0.

@@ -277,7 +277,8 @@ def test_without_measuring_each_point_takes_its_best_guess(
     assert contests == []
     assert kernel["reason"] == reason
     assert "open" not in kernel
-    assert len(points_of(kernel)) == 16
+    # Three numbers of rows by as many lengths as leave `max_points` room for.
+    assert len(points_of(kernel)) == 15
     for shape in ((1, 1), (7, 300), (300, 7), (4096, 5)):
         y = torch.randn(shape)
         torch.testing.assert_close(model(y), softmax(y))
