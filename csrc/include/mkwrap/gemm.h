@@ -75,18 +75,19 @@ MKW_INLINE void tile(const T* const* rows, int64_t step, const T* b, int64_t ldb
 /// `tile` for the first `count` rows and `columns` columns at least, by a microkernel of a quarter,
 /// half or three quarters of the rows, and half or all vectors, where that is enough.
 template <int MR, int NV, int W, class T>
-MKW_INLINE void fitted_tile(int64_t count, int64_t columns, const T* const* rows, int64_t step,
-                            const T* b, int64_t ldb, int64_t k, T* c, bool accumulate) {
+MKW_INLINE void fitted_tile(int64_t count, [[maybe_unused]] int64_t columns, const T* const* rows,
+                            int64_t step, const T* b, int64_t ldb, int64_t k, T* c,
+                            bool accumulate) {
   constexpr int quarter = (MR + 3) / 4, half = (MR + 1) / 2, most = MR - MR / 4;
   constexpr int narrow = (NV + 1) / 2;
   const auto of = [&](auto height) MKW_BODY {
     constexpr int M = decltype(height)::value;
-    if (columns > narrow * W)
-      tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
-    else if constexpr (narrow < NV)
-      tile<M, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
-    else
-      tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
+    if constexpr (narrow < NV)
+      if (columns <= narrow * W) {
+        tile<M, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
+        return;
+      }
+    tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
   };
   if (count > most)
     of(mkw::Count<MR>{});
