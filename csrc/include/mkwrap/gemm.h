@@ -80,10 +80,11 @@ MKW_INLINE void fitted_tile(int64_t count, [[maybe_unused]] int64_t columns, con
                             bool accumulate) {
   constexpr int quarter = (MR + 3) / 4, half = (MR + 1) / 2, most = MR - MR / 4;
   constexpr int narrow = (NV + 1) / 2;
+  [[maybe_unused]] constexpr int64_t reach = int64_t{narrow} * W;
   const auto of = [&](auto height) MKW_BODY {
     constexpr int M = decltype(height)::value;
     if constexpr (narrow < NV)
-      if (columns <= narrow * W) {
+      if (columns <= reach) {
         tile<M, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
         return;
       }
