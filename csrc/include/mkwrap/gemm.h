@@ -82,13 +82,13 @@ MKW_INLINE void fitted_tile(int64_t count, [[maybe_unused]] int64_t columns, con
   constexpr int narrow = (NV + 1) / 2;
   [[maybe_unused]] constexpr int64_t reach = int64_t{narrow} * W;
   const auto of = [&](auto height) MKW_BODY {
-    constexpr int M = decltype(height)::value;
+    constexpr int tall = decltype(height)::value;
     if constexpr (narrow < NV)
       if (columns <= reach) {
-        tile<M, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
+        tile<tall, narrow, W, NV>(rows, step, b, ldb, k, c, accumulate);
         return;
       }
-    tile<M, NV, W>(rows, step, b, ldb, k, c, accumulate);
+    tile<tall, NV, W>(rows, step, b, ldb, k, c, accumulate);
   };
   if (count > most)
     of(mkw::Count<MR>{});
