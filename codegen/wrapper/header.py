@@ -13,6 +13,7 @@ from mkwrap.codegen.wrapper.text import spell_comment, spell_dtype, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import LibraryFormatError
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.signature import UNBOUNDED
 
 _ELEMENTS: Mapping[str, str] = {
     "bool": "bool",
@@ -98,7 +99,7 @@ def _write_sizes(writer: Writer, manifest: Mapping[str, object], fields: Mapping
     writer.line("// The dynamic sizes." if fields else "// All sizes are static.")
     with writer.block("struct Sizes", "};"):
         for symbol in map(_entry, _list(manifest["symbols"])):
-            high = "no bound" if symbol["high"] == 2**63 - 1 else symbol["high"]
+            high = "no bound" if symbol["high"] == UNBOUNDED else symbol["high"]
             said = f"{symbol['low']} to {high}"
             writer.line(f"std::int64_t {fields[str(symbol['name'])]} = 0;  {spell_comment(said)}")
     writer.line()

@@ -32,10 +32,11 @@ from mkwrap.codegen.wrapper.shapes import (
     write_tables,
 )
 from mkwrap.codegen.wrapper.signature import write_signature, write_symbols
-from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up, rounded_up
+from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up
 from mkwrap.codegen.wrapper.text import spell_comment
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
+from mkwrap.ir.index import rounded_up
 from mkwrap.stages import Access, Image, Schedule
 
 LAUNCHERS: Mapping[str, Launcher] = {"cpu": launch_cpu.LAUNCHER, "cuda": launch_cuda.LAUNCHER}

@@ -10,11 +10,12 @@ import sympy
 from mkwrap.codegen.wrapper.blobs import PlacedImage
 from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Call, Launcher, Layout, spell_argument, step_title, write_checked
-from mkwrap.codegen.wrapper.sizes import ARRAY, is_static, rounded_up
+from mkwrap.codegen.wrapper.sizes import ARRAY, is_static
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.index import rounded_up
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Binary, Device, Image, Launch, Program, SizeArgument
 

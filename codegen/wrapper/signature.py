@@ -11,6 +11,7 @@ from mkwrap.codegen.wrapper.text import spell_dtype, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.signature import UNBOUNDED
 from mkwrap.stages import OutputKind, Program
 
 
@@ -78,7 +79,7 @@ def write_symbols(writer: Writer, program: Program) -> None:
 
 
 def _bound(high: int) -> str:
-    return "INT64_MAX" if high >= 2**63 - 1 else str(high)
+    return "INT64_MAX" if high >= UNBOUNDED else str(high)
 
 
 def _sizes(name: str, sizes: Sequence[Expr]) -> str:

@@ -99,11 +99,6 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def rounded_up(size: Expr | int, multiple: int) -> Expr:
-    """Return the expression for the least multiple of `multiple` that is at least `size`."""
-    return FloorDiv(sympy.sympify(size) + (multiple - 1), sympy.Integer(multiple)) * multiple
-
-
 def _nest(call: str, args: list[str], tail: str = "") -> str:
     text = args[0]
     for arg in args[1:]:

@@ -17,11 +17,10 @@ from torch.export.dynamic_shapes import Dim, ShapesCollection
 from mkwrap.errors import DynamicShapeError
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.signature import UNBOUNDED
 
 _TAKEN = re.compile(r"([bdikprtv]\d+(_\d+)?)+|(arg|out)\d+")
 """Names of axes, values and buffers."""
-UNBOUNDED = 2**63 - 1
-"""Upper end of a size that has none."""
 
 
 @dataclasses.dataclass(frozen=True)

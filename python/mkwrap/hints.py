@@ -26,9 +26,7 @@ _MOST_SIZES = 8
 _FEW_SIZES = 3
 # … and the lengths up to so many.
 _MOST_LENGTHS = 16
-# A range that goes on to here is one that nobody bounded: sizes are spread around the example's instead …
-_UNBOUNDED = 1 << 31
-# … by so many doublings to each side.
+# Sizes that nobody bounded are spread around the example's, by so many doublings to each side.
 _AROUND = 6
 # "auto" measures no point at which one buffer holds more bytes.
 _MOST_BYTES = 1 << 30
@@ -158,7 +156,7 @@ def _check(sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequen
 def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
     """Return powers of two spread over a symbol's range, the example's size in place of the nearest: a grid that holds it."""
     low, high = max(1, spec.low), spec.high
-    if high >= _UNBOUNDED:
+    if not spec.bounded:
         low, high = max(low, example >> _AROUND), max(1, example) << _AROUND
     powers = [1 << k for k in range((low - 1).bit_length(), high.bit_length()) if low <= 1 << k <= high]
     if not powers or count < 2:

@@ -13,6 +13,7 @@ import sympy
 
 from mkwrap.errors import NoVariantError
 from mkwrap.ir.index import bounds, split_multiple
+from mkwrap.ir.relations import limits_of
 from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, values_at
 from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
 from mkwrap.toolchain.records import source_digest
@@ -25,8 +26,6 @@ _MOST_BETWEEN = 4
 _LEAST_SIZE = 2
 # Of what is no first guess so many forms are written: the wider ones stand in for others where sizes are rare.
 _COMMON_FORMS = 2
-# A symbol with such an upper end has none.
-_UNBOUNDED = 1 << 31
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 Proposed: TypeAlias = Callable[[Kernel], tuple[Variant, ...]]
@@ -36,14 +35,9 @@ OpenGuards: TypeAlias = Mapping[Variant, frozenset[Guard]]
 """Of each variant the guards that may fail for sizes within their ranges."""
 
 
-def ranges_of(program: Program) -> Ranges:
-    """Return the range of each of a program's symbols."""
-    return {spec.symbol: (spec.low, spec.high) for spec in program.symbols}
-
-
-def limits_of(program: Program) -> Mapping[sympy.Symbol, int]:
+def upper_ends(program: Program) -> Mapping[sympy.Symbol, int]:
     """Return the upper ends of a program's symbols, of those that have one."""
-    return {spec.symbol: spec.high for spec in program.symbols if spec.high < _UNBOUNDED}
+    return {spec.symbol: spec.high for spec in program.symbols if spec.bounded}
 
 
 def kernel_points(kernel: Kernel, hints: Hints) -> tuple[Point, ...]:
@@ -145,7 +139,7 @@ def fitting(candidates: Candidates, written: Written, force: Mapping[str, str] =
     Equal texts of one kernel are one candidate, the forced or else the first. Every point has a variant that is right for all
     sizes among its own: raises `NoVariantError` for a kernel that has none.
     """
-    ranges = ranges_of(candidates.schedule.program)
+    ranges = limits_of(candidates.schedule.program.symbols)
     variants, points, sources = dict(candidates.variants), dict(candidates.points), dict(written)
     for name, worth in candidates.points.items():
         kernel = candidates.schedule.kernels[name]

@@ -13,13 +13,13 @@ from torch.export import Dim
 from torch.fx.experimental import _config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
-from mkwrap.dims import UNBOUNDED, DynamicDim, TensorDims
+from mkwrap.dims import DynamicDim, TensorDims
 from mkwrap.errors import DynamicShapeError
 from mkwrap.guards import GuardLines
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import narrowed
-from mkwrap.ir.signature import Relation, SymbolSpec
+from mkwrap.ir.signature import UNBOUNDED, Relation, SymbolSpec
 from mkwrap.translate import UntranslatableError, relations_of, sliced_length, translated
 
 Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from mkwrap.codegen.template import WHOLE_ROW
 from mkwrap.errors import InternalError, MkwrapError, OptionError, UnsupportedOpError, UnsupportedUse
-from mkwrap.spaces import kernel_points, limits_of, propose
+from mkwrap.spaces import kernel_points, propose, upper_ends
 from mkwrap.stages import Candidates, Hints, Kernel, Point, Rejected, Schedule, Source, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.rejection import rejection
@@ -32,7 +32,7 @@ def variants(
     template fits for another reason, `OptionError` where `force` (see `Options.force`) names a kernel or a variant that does not
     exist.
     """
-    limits = limits_of(schedule.program)
+    limits = upper_ends(schedule.program)
     found: dict[str, tuple[Variant, ...]] = {}
     points: dict[str, Mapping[Point, tuple[Variant, ...]]] = {}
     for name, kernel in schedule.kernels.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sympy
 
 from mkwrap.fuse.kernels import kind_of
-from mkwrap.fuse.offsets import Life, packed, rounded_up
+from mkwrap.fuse.offsets import Life, aligned, packed
 from mkwrap.ir.analysis import loads, stores
 from mkwrap.ir.nodes import Buffer, Expr, Load, Nest, Role, Store
 from mkwrap.stages import Kernel, Step, SymbolSpec
@@ -49,7 +49,7 @@ def _temporaries(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> list[s
 
 def _bytes(buffer: Buffer) -> Expr:
     elements = sympy.Integer(0) if any(n == 0 for n in buffer.shape) else buffer.storage_elements
-    return rounded_up(elements * buffer.dtype.itemsize)
+    return aligned(elements * buffer.dtype.itemsize)
 
 
 def _lives(steps: Sequence[Step], buffers: Mapping[str, Buffer], shared: Mapping[str, str]) -> list[Life]:

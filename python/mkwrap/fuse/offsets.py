@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sympy
 
-from mkwrap.ir.index import FloorDiv
+from mkwrap.ir.index import FloorDiv, rounded_up
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
 
@@ -144,6 +144,6 @@ def _bound_below(term: Expr) -> Expr:
     return term.replace(FloorDiv, lambda a, b: (a - b + 1) / b if positive else a / b)
 
 
-def rounded_up(size: Expr) -> Expr:
-    """Round bytes up to a multiple of the alignment."""
-    return sympy.expand(ALIGNMENT * FloorDiv(sympy.expand(size) + ALIGNMENT - 1, sympy.Integer(ALIGNMENT)))
+def aligned(size: Expr) -> Expr:
+    """Round bytes up to a multiple of the alignment; equal sizes give equal expressions."""
+    return sympy.expand(rounded_up(sympy.expand(size), ALIGNMENT))

@@ -220,6 +220,11 @@ def delinearize(position: Expr, shape: Sequence[Expr], ranges: Ranges) -> tuple[
     return tuple(reversed(result))
 
 
+def rounded_up(size: Expr | int, multiple: int) -> Expr:
+    """Return the expression for the least multiple of `multiple` that is at least `size`."""
+    return FloorDiv(sympy.sympify(size) + (multiple - 1), sympy.Integer(multiple)) * multiple
+
+
 def contiguous_strides(shape: Sequence[Expr]) -> tuple[Expr, ...]:
     """Row-major strides in elements (dims of size 0 count as 1, as torch does)."""
     strides: list[Expr] = []

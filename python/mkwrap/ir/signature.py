@@ -61,6 +61,11 @@ class OutputSpec:
     """INPUT_VIEW: the output is the input object itself."""
 
 
+UNBOUNDED = 2**63 - 1
+"""The upper end of a dynamic size that has none."""
+_OUT_OF_REACH = 1 << 31
+
+
 @dataclass(frozen=True)
 class SymbolSpec:
     """A dynamic size: its symbol, inclusive range, and the input dimension that binds it.
@@ -75,6 +80,11 @@ class SymbolSpec:
     dim: int
     scale: int = 1
     offset: int = 0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the upper end says anything: a range that goes on beyond 2³¹ is one that nobody bounded."""
+        return self.high < _OUT_OF_REACH
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import sympy
 
 from mkwrap.ir.nearest import distance
+from mkwrap.ir.relations import limits_of
 from mkwrap.points import kernel_symbols, values_at
-from mkwrap.spaces import OpenGuards, open_guards, ranges_of
+from mkwrap.spaces import OpenGuards, open_guards
 from mkwrap.stages import Binary, Candidates, Kernel, Point, PointChoice, Rejected, Source, Variant
 from mkwrap.tune.cost import is_pruned
 from mkwrap.tune.table import Table, table_of
@@ -70,7 +71,7 @@ class Field:
 def field_of(candidates: Candidates, name: str, items: Sequence[Source | Binary | Rejected]) -> Field:
     """Return the field of a kernel of which these variants are written, or built; no variant may be `free` there."""
     kernel = candidates.schedule.kernels[name]
-    ranges = ranges_of(candidates.schedule.program)
+    ranges = limits_of(candidates.schedule.program.symbols)
     sources = [item.source if isinstance(item, Binary) else item for item in items if not isinstance(item, Rejected)]
     guards = {source.variant: open_guards(source, ranges) for source in sources}
     return Field(kernel, kernel_symbols(kernel), candidates.points[name], guards)

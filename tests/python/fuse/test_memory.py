@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkwrap.fuse.memory import plan_memory
-from mkwrap.fuse.offsets import ALIGNMENT, Life, packed, rounded_up
+from mkwrap.fuse.offsets import ALIGNMENT, Life, aligned, packed
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.index import axis_symbol, size_symbol
@@ -66,7 +66,7 @@ def test_nothing_is_overwritten_that_the_step_reads_again() -> None:
 N, M = size_symbol("n"), size_symbol("m")
 SYMBOLS = (SymbolSpec(N, 0, 512, "x", 0), SymbolSpec(M, 1, 2**63 - 1, "x", 1))
 BYTES = [
-    rounded_up(e) for e in (64 * N, 4 * N * M, 1536 * N, 4 * N**2 * M, sympy.Integer(100), 4 * N + 4 * M, 128 * N * M)
+    aligned(e) for e in (64 * N, 4 * N * M, 1536 * N, 4 * N**2 * M, sympy.Integer(100), 4 * N + 4 * M, 128 * N * M)
 ]
 lives = st.builds(
     lambda first, length, size: (first, first + length, size),

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import sympy
 
-from mkwrap.codegen.wrapper.sizes import Values, is_static, largest, round_up, rounded_up, spell_size
+from mkwrap.codegen.wrapper.sizes import Values, is_static, largest, round_up, spell_size
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.ir.index import FloorDiv, Mod, size_symbol
+from mkwrap.ir.index import FloorDiv, Mod, rounded_up, size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
 from mkwrap.toolchain.headers import include_dir
