@@ -18,6 +18,7 @@ from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.sizes import is_static, largest
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.relations import relation_text
 from mkwrap.stages import (
     Binary,
     Device,
@@ -90,6 +91,7 @@ def render_manifest(
             for spec in program.symbols
         ],
         **_hints(contents.selections[0].hints),
+        **_told(program),
         "call": description.call,
         "kernels": [_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels],
         "constants": _constants(program, layout),
@@ -259,6 +261,13 @@ def _hints(hints: Hints) -> Mapping[str, Json]:
         for listed in (hints.points, hints.left_out)
     )
     return {"hints": {"points": points, "left_out": left_out}}
+
+
+def _told(program: Program) -> Mapping[str, Json]:
+    """Say what became of declared dimensions, and what calls are refused for beyond ranges; nothing where there is nothing."""
+    asked: list[Json] = [{"holds": relation_text(each), "origin": each.origin} for each in program.relations]
+    told: Mapping[str, Json] = {"notes": list(program.notes), "relations": asked}
+    return {name: lines for name, lines in told.items() if lines}
 
 
 def _dispatch(contents: Contents, name: str, target: int, table: Dispatch, alternatives: list[dict[str, Json]]) -> Json:

@@ -15,6 +15,7 @@ from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.nearest import log2_fixed
+from mkwrap.ir.relations import relation_text
 from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, Program, Relation
 
 _MOST_ROWS, _MOST_GUARDS = 1024, 64  # mkwrap/dispatch.h
@@ -42,7 +43,7 @@ def _relation(relation: Relation, program: Program, values: Values) -> str:
     left, right = values.spell(relation.left), values.spell(relation.right)
     named = [spec for spec in program.symbols if spec.symbol in (relation.left - relation.right).free_symbols]
     argument = input_number(program, named[0].input_name) if named else -1
-    text = spell_string(f"{relation.left} {relation.op} {relation.right}")
+    text = spell_string(relation_text(relation))
     failed = f"runtime::unfulfilled(kSizes, {ARRAY}, {argument}, {text}, {spell_string(relation.origin)}, error)"
     return f"if (!({left} {relation.op} {right})) return {failed};"
 

@@ -153,6 +153,10 @@ class Report:
     """Of dynamic sizes: where the program is tuned, as `batch=3 seq=700`."""
     left_out: tuple[str, ...] = ()
     """Points that were asked for and had no room (`Options.max_points`)."""
+    notes: tuple[str, ...] = ()
+    """What became of declared dimensions: those that are constants, ranges that became narrower, with the line that did it."""
+    relations: tuple[str, ...] = ()
+    """What every call's sizes are checked for beyond their ranges, with the line that asks for it."""
 
     def __str__(self) -> str:
         """Render as plain text."""
@@ -172,6 +176,10 @@ class Report:
             yield Text(f"points: {', '.join(self.points)}")
         if self.left_out:
             yield Text(f"left out, beyond Options.max_points: {', '.join(self.left_out)}", style="yellow")
+        for note in self.notes:
+            yield Text(f"note: {note}", style="yellow")
+        for relation in self.relations:
+            yield Text(f"every call: {relation}")
         for kernel in self.kernels:
             yield Text()
             yield kernel
@@ -239,6 +247,8 @@ def make_report(manifest: Mapping[str, object]) -> Report:
         memory={name: _bytes(memory[name]) for name in ("arena", "workspace", "constants", "traffic")},
         points=tuple(spell_sizes(_sizes(point)) for point in _list(hints["points"])),
         left_out=tuple(spell_sizes(_sizes(point)) for point in _list(hints["left_out"])),
+        notes=tuple(map(str, _list(manifest.get("notes", ())))),
+        relations=tuple(_relation(_mapping(each)) for each in _list(manifest.get("relations", ()))),
     )
 
 
@@ -290,6 +300,11 @@ def _point(point: Mapping[str, object]) -> PointRow:
     own = timings.get(str(point["winner"]))
     times = (None, None) if own is None else (float(str(own["median_us"])), float(str(own["spread_us"])))
     return PointRow(_sizes(point["at"]), str(point["winner"]), str(point["reason"]), *times)
+
+
+def _relation(relation: Mapping[str, object]) -> str:
+    place = f" (at {relation['origin']})" if relation["origin"] else ""
+    return f"{relation['holds']}{place}"
 
 
 def _sizes(value: object) -> Mapping[str, int]:
