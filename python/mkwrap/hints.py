@@ -20,12 +20,13 @@ from mkwrap.stages import Hints, Point, Program
 if TYPE_CHECKING:
     from mkwrap.ir.nodes import Expr
 
-# "auto" takes at most so many sizes of one symbol: kernels that one symbol decides change their winner every few doublings.
+# "auto" takes at most so many sizes of a symbol that is alone: what one symbol decides changes every few doublings.
 _MOST_SIZES = 8
-# Lengths of rows decide more than their number: beside symbols that are such a length others get so few sizes, …
+# Lengths of rows decide more than their number: beside symbols that are such a length others get so few sizes, unless the
+# lengths have all their powers, …
 _FEW_SIZES = 3
-# … and the lengths up to so many.
-_MOST_LENGTHS = 16
+# … and no symbol gets more than so many.
+_MOST_TOGETHER = 16
 # Sizes that nobody bounded are spread around the example's, by so many doublings to each side.
 _AROUND = 6
 # "auto" measures no point at which one buffer holds more bytes.
@@ -106,15 +107,24 @@ def holds(relation: Relation, values: Values) -> bool:
 
 
 def _grid(specs: Sequence[SymbolSpec], own: Point, most: int, lengths: Collection[sympy.Symbol]) -> Iterable[Point]:
-    """Return powers of two of every symbol, most of those that `lengths` of rows depend on, all combined."""
-    long = sum(spec.symbol in lengths for spec in specs)
-    if 0 < long < len(specs):
-        few = min(_FEW_SIZES, most)
-        each = min(_MOST_LENGTHS, max(2, math.floor((most / few ** (len(specs) - long)) ** (1 / long) + 1e-6)))
+    """Return powers of two of every symbol, most of those that `lengths` of rows depend on, all combined: at most `most`."""
+    pairs = list(zip(specs, own, strict=True))
+    if len(specs) == 1:
+        return itertools.product(_powers(*pairs[0], min(_MOST_SIZES, most)))
+    long = [pair for pair in pairs if pair[0].symbol in lengths]
+    others = len(pairs) - len(long)
+    if not long or not others:
+        each = few = _share(most, len(pairs))
     else:
-        few = each = min(_MOST_SIZES, max(2, math.ceil(round(most ** (1 / len(specs)), 6))))
-    counts = [each if spec.symbol in lengths else few for spec in specs]
-    return itertools.product(*map(_powers, specs, own, counts))
+        all_lengths = math.prod(len(_powers(*pair, _MOST_TOGETHER)) for pair in long)
+        few = max(min(_FEW_SIZES, _share(most, len(pairs))), _share(most // all_lengths, others))
+        each = _share(most // few**others, len(long))
+    return itertools.product(*(_powers(*pair, each if pair in long else few) for pair in pairs))
+
+
+def _share(most: int, symbols: int) -> int:
+    """Return how many sizes each of some symbols gets so that not more than `most` are combined."""
+    return min(_MOST_TOGETHER, max(1, math.floor(most ** (1 / symbols) + 1e-6)))
 
 
 def _lengths(program: Program) -> frozenset[sympy.Symbol]:

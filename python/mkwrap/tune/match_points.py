@@ -20,7 +20,7 @@ from mkwrap.tune.recall import Decision, PointsDecision, Recalled, images_of
 from mkwrap.tune.samples import Read, Samples
 from mkwrap.tune.walk import Walk, Walked, elected, walk
 
-EXTRA: Mapping[str, int] = {"full": 16, "quick": 12}
+EXTRA: Mapping[str, int] = {"full": 20, "quick": 16}
 """By tuning mode, how many points are added along a line to find where a kernel's winner changes.
 
 Over several symbols none are: a point beside the grid bounds nothing that it is not near to, and the table of a grid is small.

@@ -18,6 +18,10 @@ MEASURED = "measured"
 SHARED = "within noise of the fastest"
 INHERITED = "not measured: both neighbours elect it"
 
+# Within so little a change of the winner is likelier a step than a slope where the lower size is whole tiles: one tile more may
+# be a wave of blocks more.
+_STEEP = DOUBLING // 4
+_TILE = 16
 # Between two points that elect different variants further ones are measured, unless they are as near as this …
 _CLOSE = DOUBLING // 16
 # … or neither variant loses more than this part at the other's point.
@@ -134,15 +138,18 @@ def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point
 
 
 def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]) -> Point | None:
-    """Return the point halfway between two neighbours along an axis that elect different variants; None: there are enough.
+    """Return a point between two neighbours along an axis that elect different variants; None: there are enough.
 
-    Those that are far apart, and may lose much, come first.
+    Those that are far apart, and may lose much, come first. It is halfway, or, where they are near each other and the lower is
+    whole tiles, just above the lower.
     """
     winners = elected(measured, guards, plan.points)
     best: tuple[float, Point] | None = None
     for axis, below, above in _neighbours(measured):
-        middle = (*below[:axis], math.isqrt(below[axis] * above[axis]), *below[axis + 1 :])
-        if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle == below:
+        steep = below[axis] % _TILE == 0 and distance(below, above) <= _STEEP
+        size = below[axis] + 1 if steep else math.isqrt(below[axis] * above[axis])
+        middle = (*below[:axis], size, *below[axis + 1 :])
+        if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle in (below, above):
             continue
         loss = _loss(measured[below].timings, measured[above].timings, winners[below][0], winners[above][0])
         weight = min(loss, 1.0) * distance(below, above)

@@ -99,6 +99,22 @@ def test_added_points_move_the_boundary_to_where_the_winner_changes(at: float) -
     assert len(judge.seen) <= 7
 
 
+@pytest.mark.parametrize("tile", [64, 128])
+def test_a_step_just_above_whole_tiles_is_found(tile: int) -> None:
+    # Four tiles are one wave for SMALL, a fifth is another; LARGE takes half as many tiles, each slower.
+    judge = Judge(lambda point: {SMALL: 10.0 * (1 + (point[0] > 4 * tile)), LARGE: 14.0})
+    done = walked(judge, (1,), (4 * tile,), (64 * tile,), extra=10)
+    choices = [PointChoice({"s": p[0]}, *won, done.measured[p].timings) for p, won in sorted(done.winners.items())]
+    points = list(table_of((S,), choices, {}, GUARDS).stacks.items())
+
+    def elected(size: int) -> Variant:
+        return points[elect((size,), [(p, 0, True) for p, _ in points])][1][0][0]
+
+    assert elected(4 * tile) is SMALL
+    assert {elected(size) for size in range(4 * tile + 1, 5 * tile)} == {LARGE}
+    assert len(judge.seen) <= 9
+
+
 def test_no_point_is_added_where_little_is_at_stake() -> None:
     judge = Judge(lambda point: {SMALL: 1.0, LARGE: 1.0 + 0.04 * (1 if point[0] < 100 else -1)})
     walked(judge, (1,), (1024,), extra=5)
