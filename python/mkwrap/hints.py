@@ -124,7 +124,7 @@ def _grid(specs: Sequence[SymbolSpec], own: Point, most: int, lengths: Collectio
 
 def _share(most: int, symbols: int) -> int:
     """Return how many sizes each of some symbols gets so that not more than `most` are combined."""
-    return min(_MOST_TOGETHER, max(1, math.floor(most ** (1 / symbols) + 1e-6)))
+    return min(_MOST_TOGETHER, max(1, math.floor(math.pow(most, 1 / symbols) + 1e-6)))
 
 
 def _lengths(program: Program) -> frozenset[sympy.Symbol]:
