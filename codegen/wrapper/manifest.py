@@ -290,7 +290,9 @@ def _dispatch(contents: Contents, name: str, target: int, table: Dispatch, alter
                 ],
             }
         )
-    return {"symbols": [symbol.name for symbol in table.symbols], "rows": rows, "alternatives": alternatives}
+    symbols: list[Json] = [symbol.name for symbol in table.symbols]
+    left_out: Mapping[str, Json] = {"left_out": table.left_out} if table.left_out else {}
+    return {"symbols": symbols, "rows": rows, "alternatives": alternatives, **left_out}
 
 
 def _tuned(selection: AnySelection, name: str) -> Mapping[str, Json]:

@@ -14,11 +14,10 @@ from mkwrap.codegen.wrapper.sizes import ARRAY, Values
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.ir.nearest import log2_fixed
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, log2_fixed
 from mkwrap.ir.relations import relation_text
 from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, Program, Relation
 
-_MOST_ROWS, _MOST_GUARDS = 1024, 64  # mkwrap/dispatch.h
 _MOST_HANDICAP = 2**30
 
 
@@ -52,10 +51,11 @@ def write_tables(writer: Writer, contents: Contents) -> None:
     """Write the constant table of each kernel that chooses by size, one per target."""
     for place, name in enumerate(contents.dispatched):
         writer.line()
-        writer.line(spell_comment(f"{name} by {', '.join(map(str, _symbols(contents, name)))}"))
-        guards = _guards(contents, name)
         targets = range(len(contents.selections))
+        symbols = dict.fromkeys(symbol for target in targets for symbol in _symbols(contents, name, target))
+        writer.line(spell_comment(f"{name} by {', '.join(map(str, symbols))}"))
         for target in targets:
+            guards = _guards(contents, name, target)
             rows = _rows(contents, name, target)
             with writer.block(f"constexpr runtime::DispatchRow kRows{place}On{target}[] =", "};"):
                 for row, alternative in rows:
@@ -95,20 +95,26 @@ def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int
 
 
 def _write_elections(writer: Writer, contents: Contents, values: Values) -> None:
-    """Write the election of each kernel's binary; the logarithm of a size is computed once for all kernels."""
-    symbols = dict.fromkeys(symbol for name in contents.dispatched for symbol in _symbols(contents, name))
+    """Write the election of each kernel's binary; the logarithm of a size is computed once for all kernels.
+
+    Each target's table has its own sizes and guards.
+    """
+    targets = range(len(contents.selections))
+    pairs = [(name, target) for name in contents.dispatched for target in targets]
+    symbols = dict.fromkeys(symbol for pair in pairs for symbol in _symbols(contents, *pair))
     order = [spec.symbol for spec in contents.schedule.program.symbols]
     for symbol in symbols:
         if symbol not in order:
             raise InternalError(f"a table is over the size {symbol}, which no input binds")
         number = order.index(symbol)
         writer.line(f"const uint32_t log{number} = runtime::log2_fixed({ARRAY}[{number}]);")
-    for place, name in enumerate(contents.dispatched):
-        with writer.block(""):
-            logs = ", ".join(f"log{order.index(symbol)}" for symbol in _symbols(contents, name))
-            writer.line(f"const uint32_t logs[] = {{{logs}}};")
+    for name, target in pairs:
+        place = contents.dispatched.index(name)
+        with writer.block(f"if (model.target == {target})" if len(targets) > 1 else ""):
+            logs = ", ".join(f"log{order.index(symbol)}" for symbol in _symbols(contents, name, target))
+            writer.line(f"const uint32_t logs[] = {{{logs or 0}}};")
             writer.line("uint64_t holds = 0;")
-            for bit, guard in enumerate(_guards(contents, name)):
+            for bit, guard in enumerate(_guards(contents, name, target)):
                 writer.line(f"if ({_condition(guard, values)}) holds |= UINT64_C(1) << {bit};")
             writer.line(f"shape.elected[{place}] = runtime::elect(kTables{place}[model.target], logs, holds);")
             failed = f"runtime::no_binary(kSizes, {ARRAY}, {spell_string(name)}, error)"
@@ -179,20 +185,17 @@ def _query(writer: Writer, contents: Contents, head: str) -> Iterator[None]:
         writer.line("return MKW_OK;")
 
 
-def _symbols(contents: Contents, kernel: str) -> tuple[sympy.Symbol, ...]:
-    """Return the symbols of a kernel's tables, the same on every target that has several rows."""
-    tables = [contents.dispatch(kernel, target) for target in range(len(contents.selections))]
-    found = {table.symbols for table in tables if table is not None}
-    if len(found) != 1:
-        raise InternalError(f"the targets' tables of {kernel} are over different sizes")
-    return found.pop()
+def _symbols(contents: Contents, kernel: str, target: int) -> tuple[sympy.Symbol, ...]:
+    """Return the symbols of a kernel's table on one target; none where one binary runs whatever the sizes."""
+    table = contents.dispatch(kernel, target)
+    return () if table is None else table.symbols
 
 
-def _guards(contents: Contents, kernel: str) -> tuple[Guard, ...]:
-    """Return every guard of a kernel's binaries once: each is a bit of its tables."""
-    binaries: Sequence[Binary] = [alternative.binary for alternative in contents.kernels[kernel]]
+def _guards(contents: Contents, kernel: str, target: int) -> tuple[Guard, ...]:
+    """Return every guard of a kernel's binaries for one target once: each is a bit of its table."""
+    binaries: Sequence[Binary] = [a.binary for a in contents.kernels[kernel] if a.target == target]
     found = tuple(dict.fromkeys(guard for binary in binaries for guard in binary.source.guards))
-    if len(found) > _MOST_GUARDS:
+    if len(found) > MOST_GUARDS:
         raise InternalError(f"the binaries of {kernel} have {len(found)} different guards")
     return found
 
@@ -215,7 +218,7 @@ def _rows(contents: Contents, kernel: str, target: int) -> list[tuple[DispatchRo
     if table is None:
         table = Dispatch((DispatchRow((), binaries[numbers[0]]),))
     arity = len(table.symbols)
-    if len(table.rows) > _MOST_ROWS or any(
+    if len(table.rows) > MOST_ROWS or any(
         not 0 <= row.handicap < _MOST_HANDICAP or len(row.point) != arity for row in table.rows
     ):
         raise InternalError(f"the table of {kernel} has too many rows, or one that cannot be compared")

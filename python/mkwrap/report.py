@@ -79,6 +79,8 @@ class KernelRow:
     workspace_bytes: str = "0"
     points: tuple[PointRow, ...] = ()
     """Of dynamic sizes; `variants` then has those in the library, all winners, and those that were rejected."""
+    left_out: int = 0
+    """Rows that the kernel's table from sizes to binaries had no room for."""
 
     @property
     def winner(self) -> str:
@@ -131,6 +133,10 @@ class KernelRow:
             mark = f"►{kept.index(point.variant) + 1}" if point.variant in kept else point.variant
             table.add_row(str(point), median, spread, mark, Text(point.reason, style="dim"))
         yield table
+        if self.left_out:
+            yield Text(
+                f"a table has no room for {_count(self.left_out, 'row')} more, which were left out", style="yellow"
+            )
         for row in self.variants:
             if row.rejected:
                 yield Text(f"{row.variant}: rejected: {row.rejected}", style="yellow")
@@ -257,7 +263,8 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
     reasons = {
         str(entry["variant"]): str(entry["reason"]) for entry in (_mapping(r) for r in _list(kernel["rejected"]))
     }
-    table = [_mapping(a) for a in _list(_mapping(kernel.get("dispatch", {"alternatives": ()}))["alternatives"])]
+    dispatch = _mapping(kernel.get("dispatch", {"alternatives": ()}))
+    table = [_mapping(a) for a in _list(dispatch["alternatives"])]
     points = tuple(_point(_mapping(point)) for point in _list(kernel.get("points", ())))
     rows = [
         VariantRow(
@@ -292,6 +299,7 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         launches=tuple(_launch(_mapping(launch)) for each in table or [kernel] for launch in _list(each["launches"])),
         workspace_bytes=str(kernel["workspace_bytes"]),
         points=points,
+        left_out=int(str(dispatch.get("left_out", 0))),
     )
 
 

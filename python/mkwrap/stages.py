@@ -357,6 +357,8 @@ class Dispatch:
     rows: tuple[DispatchRow, ...]
     symbols: tuple[sympy.Symbol, ...] = ()
     """What points are values of, in the order of their names."""
+    left_out: int = 0
+    """Rows that a library's table has no room for."""
 
     @property
     def only(self) -> Binary:

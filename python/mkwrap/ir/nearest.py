@@ -18,6 +18,10 @@ DOUBLING = 1 << FRACTION_BITS
 """A factor of two, as distances count it."""
 TIE = 8
 """Distances that differ by at most so much for each symbol are equal: more than `log2_fixed` errs in two logarithms."""
+MOST_ROWS = 1024
+"""The most rows that a library's table has room for."""
+MOST_GUARDS = 64
+"""The most different guards that a table may have: each is one bit of a row."""
 _MANTISSA_BITS = 31
 
 

@@ -29,6 +29,8 @@ class Table:
     symbols: tuple[sympy.Symbol, ...]
     stacks: Mapping[Point, Stack]
     """In order of the points."""
+    left_out: int = 0
+    """Rows that a library has no room for."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -43,7 +45,7 @@ class Table:
             may_fail = tuple(guard for guard in source.guards if guard in guards[source.variant])
             built[source.variant] = replace(binary, source=replace(source, guards=may_fail))
         rows = [DispatchRow(p, built[v], handicap) for p, stack in self.stacks.items() for v, handicap in stack]
-        return Dispatch(tuple(rows), self.symbols)
+        return Dispatch(tuple(rows), self.symbols, self.left_out)
 
 
 def table_of(

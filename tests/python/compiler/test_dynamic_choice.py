@@ -18,6 +18,7 @@ import mkwrap
 from mkwrap import Model, Options, spaces
 from mkwrap.errors import MissingTuningError, OptionError
 from mkwrap.stages import Provenance
+from mkwrap.tune import tuner
 from mkwrap.tune.contest import Contest
 from mkwrap.tune.measure import Outcome, Referee
 
@@ -345,5 +346,24 @@ def test_measured_for_real_the_library_is_right(options: Options) -> None:
     )
     assert "measured at" in str(kernels_of(model)[0]["reason"]) or kernels_of(model)[0]["reason"] == "measured"
     for shape in ((1, 1), (3, 9), (64, 256), (100, 1000)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(model(x), softmax(x))
+
+
+@pytest.mark.usefixtures("contests")
+def test_a_table_too_large_for_a_library_is_cut_and_the_report_says_so(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, hints = [torch.randn(16, 24)], {"rows": [1, 16, 500], "cols": [8, 24, 200]}
+    whole = compiled(softmax, args, [{0: ROWS, 1: COLS}], replace(options, hints=hints))
+    rows = kernels_of(whole)[0]["dispatch"]["rows"]  # type: ignore[index]
+    assert len(rows) > 4
+    monkeypatch.setattr(tuner, "MOST_ROWS", 4)
+    model = compiled(softmax, args, [{0: ROWS, 1: COLS}], replace(options, hints=hints))
+    assert len(kernels_of(model)[0]["dispatch"]["rows"]) <= 4  # type: ignore[index]
+    gone = len(rows) - len(kernels_of(model)[0]["dispatch"]["rows"])  # type: ignore[index]
+    assert model.report.kernels[0].left_out == gone
+    assert f"a table has no room for {gone} rows more, which were left out" in str(model.report)
+    for shape in ((1, 1), (7, 300), (500, 8), (4096, 5)):
         x = torch.randn(shape)
         torch.testing.assert_close(model(x), softmax(x))
