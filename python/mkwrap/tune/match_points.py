@@ -20,10 +20,11 @@ from mkwrap.tune.recall import Decision, PointsDecision, Recalled, images_of
 from mkwrap.tune.samples import Read, Samples
 from mkwrap.tune.walk import Walk, Walked, elected, walk
 
-EXTRA: Mapping[str, int] = {"full": 20, "quick": 16}
-"""By tuning mode, how many points are added along a line to find where a kernel's winner changes.
+EXTRA: Mapping[str, int] = {"full": 32, "quick": 24}
+"""By tuning mode, how many points at most are added along a line to find where a kernel's winner changes.
 
-Over several symbols none are: a point beside the grid bounds nothing that it is not near to, and the table of a grid is small.
+Never more than `Options.max_points`. Over several symbols none are: a point beside the grid bounds nothing that it is not near
+to, and the table of a grid is small.
 """
 
 
@@ -77,7 +78,7 @@ class PointMatches:
             tuple(field.worth),
             field.legal,
             lambda point: all(holds(relation, values_at(field.symbols, point)) for relation in relations),
-            EXTRA[self._options.tune] if len(symbols) == 1 else 0,
+            min(EXTRA[self._options.tune], self._options.max_points) if len(symbols) == 1 else 0,
         )
         lasting: list[bool] = []
 
