@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -14,10 +15,11 @@ from mkwrap.codegen.wrapper.sizes import ARRAY, Values
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, log2_fixed
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, TIE, log2_fixed
 from mkwrap.ir.relations import relation_text
 from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, Program, Relation
 
+_MOST_SYMBOLS = 8  # mkwrap/dispatch.h
 _MOST_HANDICAP = 2**30
 
 
@@ -65,13 +67,19 @@ def write_tables(writer: Writer, contents: Contents) -> None:
             points = _points(rows)
             first = ", ".join(map(str, (*points.values(), len(rows))))
             writer.line(f"constexpr uint16_t kFirst{place}On{target}[] = {{{first}}};")
-            hints = ", ".join(str(log2_fixed(hint)) for point in points for hint in point)
-            writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{hints or 0}}};")
+            axes = _axes(tuple(points))
+            logs = [log2_fixed(hint) for hints in (axes or points) for hint in hints]
+            writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{', '.join(map(str, logs)) or 0}}};")
+            if axes:
+                sizes = ", ".join(str(len(axis)) for axis in axes)
+                writer.line(f"constexpr uint16_t kAxes{place}On{target}[] = {{{sizes}}};")
         with writer.block(f"constexpr runtime::DispatchTable kTables{place}[] =", "};"):
             for target in targets:
                 rows = _rows(contents, name, target)
+                points = _points(rows)
                 arrays = ", ".join(f"{array}{place}On{target}" for array in ("kRows", "kFirst", "kHints"))
-                writer.line(f"{{{arrays}, {len(_points(rows))}, {len(rows[0][0].point)}}},")
+                axes = f"kAxes{place}On{target}" if _axes(tuple(points)) else "nullptr"
+                writer.line(f"{{{arrays}, {axes}, {len(points)}, {len(rows[0][0].point)}}},")
 
 
 def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:
@@ -206,6 +214,16 @@ def _points(rows: Sequence[tuple[DispatchRow, int]]) -> Mapping[Point, int]:
     for number, (row, _) in enumerate(rows):
         first.setdefault(row.point, number)
     return first
+
+
+def _axes(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
+    """Return the hints of each symbol where points in order are a grid whose hints the rule can tell apart; else ()."""
+    axes = tuple(tuple(sorted(set(axis))) for axis in zip(*points, strict=True))
+    if not 0 < len(axes) <= _MOST_SYMBOLS or list(itertools.product(*axes)) != list(points):
+        return ()
+    apart = 2 * TIE * len(axes)
+    near = any(log2_fixed(high) - log2_fixed(low) <= apart for axis in axes for low, high in itertools.pairwise(axis))
+    return () if near else axes
 
 
 def _rows(contents: Contents, kernel: str, target: int) -> list[tuple[DispatchRow, int]]:

@@ -2,7 +2,8 @@
 //
 // Input, in 64-bit words: the number of tables; of each: symbols, rows, queries; per row its
 // handicap, guards and hints; per query the guards that hold and the sizes. Output: per query the
-// row's number.
+// row's number. A table whose points are a grid is searched as one, as emitted models do.
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -19,6 +20,25 @@ std::int64_t read_word(std::FILE* file) {
   std::int64_t word = 0;
   if (std::fread(&word, sizeof(word), 1, file) != 1) std::exit(1);
   return word;
+}
+
+// The hints of each symbol where points, given in order, are a grid whose hints are far enough
+// apart.
+std::vector<std::vector<std::uint32_t>> axes_of(const std::vector<std::uint32_t>& points,
+                                                std::uint32_t symbols) {
+  std::vector<std::vector<std::uint32_t>> axes(symbols);
+  for (std::size_t place = 0; place < points.size(); ++place)
+    axes[place % symbols].push_back(points[place]);
+  std::size_t product = 1;
+  for (std::vector<std::uint32_t>& axis : axes) {
+    std::sort(axis.begin(), axis.end());
+    axis.erase(std::unique(axis.begin(), axis.end()), axis.end());
+    for (std::size_t place = 1; place < axis.size(); ++place)
+      if (axis[place] - axis[place - 1] <= 2 * runtime::kTie * symbols) return {};
+    product *= axis.size();
+  }
+  if (product * symbols != points.size()) return {};
+  return axes;
 }
 
 }  // namespace
@@ -51,7 +71,16 @@ int main(int, char** arguments) {
     }
     const auto points = static_cast<std::uint32_t>(first.size());
     first.push_back(static_cast<std::uint16_t>(count));
-    const runtime::DispatchTable table = {rows.data(), first.data(), hints.data(), points, symbols};
+    const std::vector<std::vector<std::uint32_t>> axes = axes_of(hints, symbols);
+    std::vector<std::uint16_t> counts;
+    if (!axes.empty()) hints.clear();
+    for (const std::vector<std::uint32_t>& axis : axes) {
+      counts.push_back(static_cast<std::uint16_t>(axis.size()));
+      hints.insert(hints.end(), axis.begin(), axis.end());
+    }
+    const runtime::DispatchTable table = {rows.data(),  first.data(),
+                                          hints.data(), axes.empty() ? nullptr : counts.data(),
+                                          points,       symbols};
     std::vector<std::int64_t> words(static_cast<std::size_t>(queries) * (symbols + 1));
     for (std::int64_t& word : words) word = read_word(in);
     std::vector<std::uint32_t> elected(static_cast<std::size_t>(queries));

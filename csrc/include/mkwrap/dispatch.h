@@ -39,62 +39,152 @@ struct DispatchRow {
 
 // Rows are in the order of their points, as ties are decided, and a point's rows together: those of
 // point p are first[p] … first[p + 1] − 1. `hints` has log2_fixed of each point, point by point.
+// Where the points are a grid, `axes` says how many hints each symbol has, and `hints` has those of
+// each symbol, ascending, symbol by symbol; two of a symbol are then apart by more than twice the
+// tie.
 struct DispatchTable {
   const DispatchRow* rows;
   const uint16_t* first;
   const uint32_t* hints;
-  uint32_t point_count;  // at most kMostRows, as rows are
-  uint32_t symbol_count;
+  const uint16_t* axes;   // null: no grid
+  uint32_t point_count;   // at most kMostRows, as rows are
+  uint32_t symbol_count;  // at most kMostSymbols in a grid
 };
 
-// Of points alone, without guards and handicaps: how far each is, and the least of it.
-inline uint32_t measure(const DispatchTable& table, const uint32_t* logs, uint32_t* far) {
-  uint32_t least = UINT32_MAX;
+constexpr uint32_t kMostSymbols = 8;
+
+constexpr uint32_t apart(uint32_t log, uint32_t hint) {
+  return log > hint ? log - hint : hint - log;
+}
+
+// Of a point's rows that may run the one with the least handicap, the first of these; kNoRow: none
+// may.
+inline uint32_t least_row(const DispatchTable& table, uint32_t point, uint64_t holds) {
+  uint32_t best = kNoRow;
+  for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row) {
+    if ((table.rows[row].guards & ~holds) != 0) continue;
+    if (best == kNoRow || table.rows[row].handicap < table.rows[best].handicap) best = row;
+    if (table.rows[best].handicap == 0) break;
+  }
+  return best;
+}
+
+// The search for the nearest rows, over points in their order: first how near one is, then the
+// first row that is as near within the tie.
+struct Search {
+  const DispatchTable& table;
+  uint64_t holds;
+  uint32_t limit = UINT32_MAX;
+
+  void consider(uint32_t point, uint32_t far) {
+    const uint32_t row = least_row(table, point, holds);
+    if (row == kNoRow) return;
+    const uint32_t distance = far + table.rows[row].handicap;
+    limit = distance < limit ? distance : limit;
+  }
+
+  // The alternative of the point's first row within the tie; kNoRow: none is.
+  [[nodiscard]] uint32_t answer(uint32_t point, uint32_t far) const {
+    for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row)
+      if ((table.rows[row].guards & ~holds) == 0 &&
+          far + table.rows[row].handicap <= limit + kTie * table.symbol_count)
+        return table.rows[row].alternative;
+    return kNoRow;
+  }
+};
+
+inline uint32_t elect_of_points(const DispatchTable& table, const uint32_t* logs, uint64_t holds) {
+  uint32_t far[kMostRows];
+  Search search{table, holds};
   const uint32_t* hint = table.hints;
   for (uint32_t point = 0; point < table.point_count; ++point) {
-    uint32_t apart = 0;
+    far[point] = 0;
     for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol, ++hint)
-      apart += logs[symbol] > *hint ? logs[symbol] - *hint : *hint - logs[symbol];
-    far[point] = apart;
-    least = apart < least ? apart : least;
+      far[point] += apart(logs[symbol], *hint);
+    if (far[point] < search.limit) search.consider(point, far[point]);
   }
-  return least;
+  for (uint32_t point = 0; search.limit != UINT32_MAX && point < table.point_count; ++point) {
+    if (far[point] > search.limit + kTie * table.symbol_count) continue;
+    const uint32_t answer = search.answer(point, far[point]);
+    if (answer != kNoRow) return answer;
+  }
+  return kNoRow;
+}
+
+// The hints of a grid that rows can be elected from: of each symbol those from `begin` to `end`.
+struct Window {
+  const uint32_t* hints[kMostSymbols];  // of each symbol
+  uint32_t begin[kMostSymbols];
+  uint32_t end[kMostSymbols];
+
+  // Calls `visit(point, far)` for the points of the window in their order, until it returns true.
+  template <typename Visit>
+  bool each(const DispatchTable& table, const uint32_t* logs, Visit visit, uint32_t symbol = 0,
+            uint32_t point = 0, uint32_t far = 0) const {
+    if (symbol == table.symbol_count) return visit(point, far);
+    for (uint32_t place = begin[symbol]; place < end[symbol]; ++place)
+      if (each(table, logs, visit, symbol + 1, point * table.axes[symbol] + place,
+               far + apart(logs[symbol], hints[symbol][place])))
+        return true;
+    return false;
+  }
+};
+
+// In a grid the nearest point is the nearest along each axis. Its row is elected where it has no
+// handicap and no other point is as near; else only points are looked at that can be nearer than
+// it.
+inline uint32_t elect_of_grid(const DispatchTable& table, const uint32_t* logs, uint64_t holds) {
+  const uint32_t tie = kTie * table.symbol_count;
+  Window window;
+  uint32_t near[kMostSymbols];
+  uint32_t nearest = 0;
+  uint32_t least = 0;
+  bool sure = true;
+  const uint32_t* hints = table.hints;
+  for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol) {
+    const uint32_t count = table.axes[symbol];
+    uint32_t above = 0;
+    while (above < count && hints[above] <= logs[symbol]) ++above;
+    const uint32_t up = above < count ? hints[above] - logs[symbol] : UINT32_MAX;
+    const uint32_t down = above > 0 ? logs[symbol] - hints[above - 1] : UINT32_MAX;
+    sure = sure && apart(up, down) > 2 * tie;
+    near[symbol] = up < down ? up : down;
+    nearest = nearest * count + (up < down ? above : above - 1);
+    least += near[symbol];
+    window.hints[symbol] = hints;
+    hints += count;
+  }
+  const uint32_t row = least_row(table, nearest, holds);
+  if (row != kNoRow && sure && table.rows[row].handicap == 0)
+    return Search{table, holds, least}.answer(nearest, least);
+  const uint32_t room = row == kNoRow ? UINT32_MAX / 2 : table.rows[row].handicap + tie;
+  for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol) {
+    uint32_t begin = 0;
+    uint32_t end = table.axes[symbol];
+    while (apart(logs[symbol], window.hints[symbol][begin]) > near[symbol] + room) ++begin;
+    while (apart(logs[symbol], window.hints[symbol][end - 1]) > near[symbol] + room) --end;
+    window.begin[symbol] = begin;
+    window.end[symbol] = end;
+  }
+  Search search{table, holds};
+  window.each(table, logs, [&](uint32_t point, uint32_t far) {
+    if (far <= least + room && far < search.limit) search.consider(point, far);
+    return false;
+  });
+  if (search.limit == UINT32_MAX) return kNoRow;
+  uint32_t answer = kNoRow;
+  window.each(table, logs, [&](uint32_t point, uint32_t far) {
+    if (far <= search.limit + tie) answer = search.answer(point, far);
+    return answer != kNoRow;
+  });
+  return answer;
 }
 
 // The alternative of the row that runs for sizes with these logarithms, where the guards of `holds`
 // hold; kNoRow where no row may run.
 inline uint32_t elect(const DispatchTable& table, const uint32_t* logs, uint64_t holds) {
-  uint32_t far[kMostRows];
-  const uint32_t tie = kTie * table.symbol_count;
-  const uint32_t least = measure(table, logs, far);
-  // Where one point is nearer than all others beyond doubt, its first row that may run and has no
-  // handicap is elected, unless one before it has so small a handicap that the two are equal.
-  uint32_t nearest = 0;
-  uint32_t near_by = 0;
-  for (uint32_t point = 0; point < table.point_count; ++point) {
-    const bool near = far[point] <= least + 2 * tie;
-    near_by += near ? 1 : 0;
-    nearest = near ? point : nearest;
-  }
-  if (near_by == 1)
-    for (uint32_t row = table.first[nearest]; row < table.first[nearest + 1]; ++row) {
-      if ((table.rows[row].guards & ~holds) != 0 || table.rows[row].handicap > tie) continue;
-      if (table.rows[row].handicap == 0) return table.rows[row].alternative;
-      break;
-    }
-  uint32_t limit = UINT32_MAX;
-  for (uint32_t point = 0; point < table.point_count; ++point)
-    for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row) {
-      const uint32_t apart = far[point] + table.rows[row].handicap;
-      if ((table.rows[row].guards & ~holds) == 0 && apart < limit) limit = apart;
-    }
-  if (limit == UINT32_MAX) return kNoRow;
-  for (uint32_t point = 0; point < table.point_count; ++point)
-    for (uint32_t row = table.first[point]; row < table.first[point + 1]; ++row)
-      if ((table.rows[row].guards & ~holds) == 0 &&
-          far[point] + table.rows[row].handicap <= limit + tie)
-        return table.rows[row].alternative;
-  return kNoRow;
+  return table.axes == nullptr ? elect_of_points(table, logs, holds)
+                               : elect_of_grid(table, logs, holds);
 }
 
 }  // namespace mkwrap::runtime

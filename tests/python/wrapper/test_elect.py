@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import shutil
@@ -76,9 +77,13 @@ def _size(rng: random.Random) -> int:
 def _table(rng: random.Random) -> list[Row]:
     arity = rng.randrange(1, 5)
     points = [tuple(_size(rng) for _ in range(arity)) for _ in range(rng.randrange(1, 6))]
+    if rng.random() < 0.5:
+        # A grid of distinct sizes: a size 0 counts as 1.
+        axes = [{max(1, _size(rng)) for _ in range(rng.randrange(1, 7 - arity))} for _ in range(arity)]
+        points = list(itertools.product(*axes))
     rows = []
     for point in points:
-        for _ in range(rng.randrange(1, 4)):
+        for _ in range(rng.randrange(1, 5)):
             guards = rng.randrange(1 << GUARDS) if rng.random() < 0.5 else 0
             rows.append(
                 Row(point, rng.choice((0, 0, DOUBLING, rng.randrange(4 * DOUBLING), rng.randrange(40))), guards)
