@@ -87,7 +87,7 @@ int main(int, char** arguments) {
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t query = 0; query < elected.size(); ++query) {
       const std::int64_t* at = words.data() + query * (symbols + 1);
-      std::uint32_t logs[8];
+      std::uint32_t logs[8] = {};
       for (std::uint32_t s = 0; s < symbols; ++s) logs[s] = runtime::log2_fixed(at[1 + s]);
       elected[query] = runtime::elect(table, logs, static_cast<std::uint64_t>(at[0]));
     }

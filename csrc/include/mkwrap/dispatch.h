@@ -4,6 +4,7 @@
 #ifndef MKWRAP_DISPATCH_H_
 #define MKWRAP_DISPATCH_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 namespace mkwrap::runtime {
@@ -93,19 +94,25 @@ struct Search {
   }
 };
 
+inline uint32_t far_from(const DispatchTable& table, const uint32_t* logs, uint32_t point) {
+  const uint32_t* hints = table.hints + static_cast<size_t>(point) * table.symbol_count;
+  uint32_t far = 0;
+  for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol)
+    far += apart(logs[symbol], hints[symbol]);
+  return far;
+}
+
 inline uint32_t elect_of_points(const DispatchTable& table, const uint32_t* logs, uint64_t holds) {
-  uint32_t far[kMostRows];
   Search search{table, holds};
-  const uint32_t* hint = table.hints;
   for (uint32_t point = 0; point < table.point_count; ++point) {
-    far[point] = 0;
-    for (uint32_t symbol = 0; symbol < table.symbol_count; ++symbol, ++hint)
-      far[point] += apart(logs[symbol], *hint);
-    if (far[point] < search.limit) search.consider(point, far[point]);
+    const uint32_t far = far_from(table, logs, point);
+    if (far < search.limit) search.consider(point, far);
   }
-  for (uint32_t point = 0; search.limit != UINT32_MAX && point < table.point_count; ++point) {
-    if (far[point] > search.limit + kTie * table.symbol_count) continue;
-    const uint32_t answer = search.answer(point, far[point]);
+  if (search.limit == UINT32_MAX) return kNoRow;
+  for (uint32_t point = 0; point < table.point_count; ++point) {
+    const uint32_t far = far_from(table, logs, point);
+    if (far > search.limit + kTie * table.symbol_count) continue;
+    const uint32_t answer = search.answer(point, far);
     if (answer != kNoRow) return answer;
   }
   return kNoRow;
