@@ -26,6 +26,7 @@ std::int64_t read_word(std::FILE* file) {
 // apart.
 std::vector<std::vector<std::uint32_t>> axes_of(const std::vector<std::uint32_t>& points,
                                                 std::uint32_t symbols) {
+  if (symbols == 0) return {};
   std::vector<std::vector<std::uint32_t>> axes(symbols);
   for (std::size_t place = 0; place < points.size(); ++place)
     axes[place % symbols].push_back(points[place]);
