@@ -78,8 +78,8 @@ def write_tables(writer: Writer, contents: Contents) -> None:
                 rows = _rows(contents, name, target)
                 points = _points(rows)
                 arrays = ", ".join(f"{array}{place}On{target}" for array in ("kRows", "kFirst", "kHints"))
-                axes = f"kAxes{place}On{target}" if _axes(tuple(points)) else "nullptr"
-                writer.line(f"{{{arrays}, {axes}, {len(points)}, {len(rows[0][0].point)}}},")
+                counts = f"kAxes{place}On{target}" if _axes(tuple(points)) else "nullptr"
+                writer.line(f"{{{arrays}, {counts}, {len(points)}, {len(rows[0][0].point)}}},")
 
 
 def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:
