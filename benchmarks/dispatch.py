@@ -1,7 +1,7 @@
 """How good the dispatched binary is on shapes that nobody tuned for. Writes JSON and a picture.
 
-    python -m benchmarks.dispatch [--device cpu|cuda] [--tune full|quick] [--only TEXT …] [--shapes N] [--no-peers]
-                                  [--no-embedded] [--jobs N] [--json FILE] [--picture FILE]
+    python -m benchmarks.dispatch [--device cpu|cuda] [--tune full|quick] [--only TEXT …] [--shapes N] [--points N]
+                                  [--no-peers] [--no-embedded] [--jobs N] [--json FILE] [--picture FILE]
 
 Each case is compiled once with dynamic sizes. On each unseen shape these run interleaved:
 
@@ -42,7 +42,6 @@ from mkwrap import Options
 from mkwrap.errors import MkwrapError
 
 SINGLE = ("smallest", "middle", "largest")
-MOST_POINTS = 40
 
 
 def main() -> None:
@@ -52,6 +51,7 @@ def main() -> None:
     parser.add_argument("--tune", default="quick", choices=("full", "quick"))
     parser.add_argument("--only", nargs="*", default=[""], help="run the cases whose name contains one of these")
     parser.add_argument("--shapes", type=int, default=99, help="take so many unseen shapes of each case at most")
+    parser.add_argument("--points", type=int, default=128, help="`Options.max_points` of the library")
     parser.add_argument("--no-peers", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-embedded", action="store_true", help="force no binary of the library by itself")
     parser.add_argument("--jobs", type=int, default=0, help="libraries that are compiled at once")
@@ -65,7 +65,7 @@ def main() -> None:
     result |= {"machine": describe(), "device": asked.device, "tune": asked.tune}
     compilers = Compilers(asked.jobs or (1 if asked.device == "cpu" else 6))
     with tempfile.TemporaryDirectory(prefix="mkwrap-dispatch-") as folder:
-        plain = Options(tune=asked.tune, cache_dir=Path(folder), progress=False, max_points=MOST_POINTS)
+        plain = Options(tune=asked.tune, cache_dir=Path(folder), progress=False, max_points=asked.points)
         for case in found:
             try:
                 case.build()
