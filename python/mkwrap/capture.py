@@ -18,7 +18,7 @@ from torch.fx.traceback import preserve_node_meta
 
 from mkwrap.aliasing import apart, refuse_overlap
 from mkwrap.decompose import decompositions
-from mkwrap.dims import TensorDims, dynamic_dims
+from mkwrap.dims import TensorDims, dynamic_dims, spell_path
 from mkwrap.emptiness import notes_of_emptiness
 from mkwrap.errors import (
     CaptureError,
@@ -69,7 +69,7 @@ def capture(
     _register_dataclasses((args, kwargs))
     with_path, in_spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     leaves = [leaf for _, leaf in with_path]
-    paths = [_spell_path(path) for path, _ in with_path]
+    paths = [spell_path(path) for path, _ in with_path]
     tensor_positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     constant_args = _constant_args(leaves, paths)
     out_specs: list[pytree.TreeSpec] = []
@@ -214,11 +214,6 @@ def _traced(program: torch.export.ExportedProgram, paths: Sequence[str], dims: S
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     fakes = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
     return [Traced(name, path, fakes[name], declared) for name, path, declared in zip(names, paths, dims, strict=True)]
-
-
-def _spell_path(path: pytree.KeyPath) -> str:
-    root = "args" if isinstance(path[0], pytree.SequenceKey) and path[0].idx == 0 else "kwargs"
-    return root + pytree.keystr(path[1:])
 
 
 def _constant_args(leaves: Sequence[object], paths: Sequence[str]) -> dict[int, PythonValue]:

@@ -64,14 +64,37 @@ def dynamic_dims(
     of the arguments. Raises `DynamicShapeError` naming the argument whose entry does not fit.
     """
     if isinstance(dynamic_shapes, ShapesCollection):
-        dynamic_shapes = dynamic_shapes.dynamic_shapes(fn, tuple(args), dict(kwargs))  # type: ignore[no-untyped-call]
-    by_position, by_name = _by_argument(fn, args, kwargs, dynamic_shapes)
+        by_position, by_name = _by_argument(_anything, args, kwargs, _collected(dynamic_shapes, args, kwargs))
+    else:
+        by_position, by_name = _by_argument(fn, args, kwargs, dynamic_shapes)
     found: list[TensorDims] = []
     for k, (value, spec) in enumerate(zip(args, by_position, strict=True)):
         found.extend(_walk(value, spec, f"args[{k}]"))
     for name, value in kwargs.items():
         found.extend(_walk(value, by_name.get(name), f"kwargs[{name!r}]"))
     _check_names(found)
+    _check_examples(found, args, kwargs)
+    return found
+
+
+def spell_path(path: pytree.KeyPath) -> str:
+    """Spell where a leaf of (args, kwargs) is: `args[1]['mask']`."""
+    root = "args" if isinstance(path[0], pytree.SequenceKey) and path[0].idx == 0 else "kwargs"
+    return root + pytree.keystr(path[1:])
+
+
+def _anything(*args: object, **kwargs: object) -> None:
+    """Take any arguments: tensors of a collection are found by identity, whatever the parameters are called."""
+
+
+def _collected(collection: ShapesCollection, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    try:
+        found: object = collection.dynamic_shapes(_anything, tuple(args), dict(kwargs))  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise DynamicShapeError(
+            "dynamic_shapes is a ShapesCollection with entries for tensors that are no arguments of the example call; give it "
+            "the very tensors of the example"
+        ) from error
     return found
 
 
@@ -266,6 +289,24 @@ def _check_example(found: DynamicDim, size: int, where: str) -> None:
         length = found.expr if found.name is not None and not found.bare else name
         span = f"at least {found.low}" if found.high == UNBOUNDED else f"in {found.low} … {found.high}"
         raise DynamicShapeError(f"{where} is {size} in the example, but must be {length}, with {name} {span}")
+
+
+def _check_examples(dims: Sequence[TensorDims], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Check that a name means one size in the example."""
+    leaves, _ = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
+    tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, torch.Tensor)]
+    known: dict[str, tuple[int, str]] = {}
+    for (path, tensor), own in zip(tensors, dims, strict=True):
+        for dim, declared in own.items():
+            if declared.name is None:
+                continue
+            size = (tensor.shape[dim] - declared.offset) // declared.scale
+            where = f"{spell_path(path)}.shape[{dim}]"
+            first, there = known.setdefault(declared.name, (size, where))
+            if first != size:
+                raise DynamicShapeError(
+                    f"{declared.name} is {first} at {there} in the example, and {size} at {where}; one Dim is one size"
+                )
 
 
 def _check_names(dims: Sequence[TensorDims]) -> None:

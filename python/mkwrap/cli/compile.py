@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, cast
 
 import typer
 from rich.text import Text
@@ -23,28 +23,39 @@ if TYPE_CHECKING:
 
 
 class _Programs(Protocol):
-    def load_program(self, name: str, specs: Sequence[str], maker: str | None) -> Named: ...
+    def load_program(
+        self, name: str, specs: Sequence[str], maker: str | None, ranges: Sequence[str], shapes: str | None
+    ) -> Named: ...
 
 
-_INPUT = "A tensor argument: [name=]SHAPE:DTYPE[:BELOW], as 8x128:float32 or mask=8:int64:100; once per argument."
+Words: TypeAlias = list[str] | None
+"""An option that may be given several times."""
+
+_TARGET = '"cpu", "cpu:x86-64-v3", "cuda", "cuda:sm_90", …; once per GPU architecture; default: where the inputs live.'
+_TUNE = "full, quick (a second per kernel), later (left to `mkwrap tune`) or off."
+_INPUT = (
+    "A tensor argument: [name=]SHAPE:DTYPE[:BELOW], as 8x128:float32 or mask=8:int64:100; batch@8x128:float32 where the first "
+    "dimension is dynamic; once per argument."
+)
+_DIM = "The range of a size that --input names: NAME=LOW..HIGH, as batch=1..64 or batch=1..; default: any size."
+_SHAPES = "module:function or file.py:function that returns dynamic_shapes, as torch.export takes them."
+_MAX_POINTS = "Dynamic sizes: points to tune at, at most; default: 16."
+_HINT = "Sizes to tune at, NAME=1,8,64; once per dynamic size: every combination; default: spread over the ranges."
 _INPUTS = "module:function or file.py:function that returns the arguments: a tuple, or a pair of a tuple and a dict."
 
 
 def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     program: Annotated[str, typer.Argument(help="model.pt2, module:function or file.py:function.", show_default=False)],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The library; default: NAME.so.")] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='"cpu", "cpu:x86-64-v3", "cuda", "cuda:sm_90", …; once per GPU architecture; default: where the inputs live.'
-        ),
-    ] = None,
-    specs: Annotated[list[str] | None, typer.Option("--input", help=_INPUT)] = None,
+    target: Annotated[Words, typer.Option(help=_TARGET)] = None,
+    specs: Annotated[Words, typer.Option("--input", help=_INPUT)] = None,
     maker: Annotated[str | None, typer.Option("--inputs", help=_INPUTS)] = None,
-    tune: Annotated[
-        str, typer.Option(help="full, quick (a second per kernel), later (left to `mkwrap tune`) or off.")
-    ] = "full",
-    force: Annotated[list[str] | None, typer.Option(help="KERNEL=VARIANT: take that variant, unmeasured.")] = None,
+    dims: Annotated[Words, typer.Option("--dim", help=_DIM)] = None,
+    shapes: Annotated[str | None, typer.Option("--dynamic-shapes", help=_SHAPES)] = None,
+    hints: Annotated[Words, typer.Option("--hint", help=_HINT)] = None,
+    max_points: Annotated[int | None, typer.Option(help=_MAX_POINTS)] = None,
+    tune: Annotated[str, typer.Option(help=_TUNE)] = "full",
+    force: Annotated[Words, typer.Option(help="KERNEL=VARIANT: take that variant, unmeasured.")] = None,
     tuning: Annotated[Path | None, typer.Option(help="A tuning record whose rows decide, unmeasured.")] = None,
     require_tuning: Annotated[
         bool, typer.Option("--require-tuning", help="A kernel without a row is an error.")
@@ -60,15 +71,19 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
 ) -> None:
     """Compile a program to one shared library.
 
-    PROGRAM is a file of torch.export.save, which brings its example inputs, or a function or nn.Module in a module. Its
-    example inputs, whose shapes, strides and dtypes every call must have, come from --input, --inputs, or from
-    example_inputs() in the same module.
+    PROGRAM is a file of torch.export.save, which brings its example inputs and dynamic sizes, or a function or nn.Module in
+    a module. Its example inputs, whose shapes, strides and dtypes every call must have, come from --input, --inputs, or from
+    example_inputs() in the same module. Dynamic sizes are those that --input names, or come from --dynamic-shapes, or from
+    dynamic_shapes() beside example_inputs().
 
     mkwrap compile model.pt2 -o model.so
 
     mkwrap compile models.py:softmax --input 64x1024:float32
+
+    mkwrap compile models.py:softmax --input rows@64x1024:float32 --dim rows=1..4096 --hint rows=1,64,4096
     """
-    given = {"threads": threads, "jobs": jobs, "cache_dir": cache_dir, "dump_dir": dump_dir, "tuning": tuning}
+    given: dict[str, object] = {"threads": threads, "jobs": jobs, "cache_dir": cache_dir, "dump_dir": dump_dir}
+    given |= {"tuning": tuning, "hints": _hints(hints) if hints else None, "max_points": max_points}
     options = Options(
         tune=cast(TuneMode, tune),
         force=_forced(force or []),
@@ -77,19 +92,33 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
         progress=False if as_json else None,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    _refuse_overwriting(output, (program, maker, tuning))
+    _refuse_overwriting(output, (program, maker, shapes, tuning))
     # Programs are torch's: importing it is put off until there is one.
-    named = cast(_Programs, import_module("mkwrap.cli.programs")).load_program(program, specs or [], maker)
-    model = mkwrap.compile(
-        named.callee, named.args, example_kwargs=named.kwargs, target=target or None, options=options
-    )
+    programs = cast(_Programs, import_module("mkwrap.cli.programs"))
+    named = programs.load_program(program, specs or [], maker, dims or [], shapes)
+    model = _compiled(named, target or None, options)
     path = output if output is not None else Path(f"{named.stem}.so")
+    _write(model, path, header, save_tuning)
+    _report(model, path, as_json)
+
+
+def _compiled(named: Named, target: Sequence[str] | None, options: Options) -> Model:
+    return mkwrap.compile(
+        named.callee,
+        named.args,
+        example_kwargs=named.kwargs,
+        dynamic_shapes=named.dynamic_shapes,
+        target=target,
+        options=options,
+    )
+
+
+def _write(model: Model, path: Path, header: Path | None, record: Path | None) -> None:
     model.save(path)
     if header is not None:
         mkwrap.write_header(model, header)
-    if save_tuning is not None:
-        model.save_tuning(save_tuning)
-    _report(model, path, as_json)
+    if record is not None:
+        model.save_tuning(record)
 
 
 def _report(model: Model, path: Path, as_json: bool) -> None:
@@ -115,6 +144,19 @@ def _refuse_overwriting(output: Path | None, sources: Sequence[str | Path | None
 
 def _file_of(program: str) -> str:
     return program.rpartition(":")[0] or program
+
+
+def _hints(words: Sequence[str]) -> dict[str, list[int]]:
+    hints: dict[str, list[int]] = {}
+    for text in words:
+        name, _, listed = text.partition("=")
+        if name in hints:
+            raise OptionError(f"--hint names {name} twice; give all its sizes at once, as {name}=1,8,64")
+        try:
+            hints[name] = [int(size) for size in listed.split(",")]
+        except ValueError as error:
+            raise OptionError(f"--hint is {text!r}; expected NAME=SIZES, for example batch=1,8,64") from error
+    return hints
 
 
 def _forced(pairs: Sequence[str]) -> dict[str, str]:

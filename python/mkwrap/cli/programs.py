@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from mkwrap.errors import DynamicShapeError, OptionError
-from mkwrap.report import spell_bytes
+from mkwrap.cli import exported
+from mkwrap.cli.examples import dynamic_shapes_of, example
+from mkwrap.errors import OptionError
 
-_SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>scalar|\d+(?:x\d+)*):(?P<dtype>\w+)(?::(?P<below>\d+))?")
-_EXAMPLES = "example_inputs"
+_EXAMPLES, _SHAPES = "example_inputs", "dynamic_shapes"
 _HOW = (
     "give each tensor argument as --input SHAPE:DTYPE (8x128:float32, name=8:int64:100 for a keyword and values below 100), "
     f"or name a function that returns them (--inputs module:function), or define {_EXAMPLES}() beside the program"
@@ -30,61 +28,49 @@ class Named:
 
     callee: Callable[..., object]
     args: tuple[object, ...]
-    kwargs: dict[str, object] = field(default_factory=dict)
+    kwargs: Mapping[str, object] = field(default_factory=dict)
     stem: str = "model"
     """What to call its library by default."""
+    dynamic_shapes: object = None
+    """As torch.export takes it."""
 
 
-def load_program(name: str, specs: Sequence[str], maker: str | None) -> Named:
-    """Load `model.pt2`, `module:function` or `file.py:function` with its example inputs.
+def load_program(
+    name: str, specs: Sequence[str], maker: str | None, ranges: Sequence[str], shapes: str | None
+) -> Named:
+    """Load `model.pt2`, `module:function` or `file.py:function` with its example inputs and dynamic shapes.
 
-    A .pt2 file brings its own. Else they come from `specs` (see `example`), from the function `maker` names, or from
+    A .pt2 file brings its own. Else inputs come from `specs` (see `example`), from the function `maker` names, or from
     `example_inputs()` of the same module, which return a tuple of arguments, or a pair of a tuple and a dict of keywords.
-    Raises `OptionError` for what cannot be found or read, `DynamicShapeError` for a file with dynamic dimensions.
+    Dynamic shapes are those that `specs` name, within `ranges`, what the function `shapes` names returns, or what
+    `dynamic_shapes()` beside `example_inputs()` does. Raises `OptionError` for what cannot be found or read.
     """
     if name.endswith(".pt2"):
-        if specs or maker is not None:
-            raise OptionError(f"{name} brings its example inputs; leave --input and --inputs away")
+        if specs or maker is not None or ranges or shapes is not None:
+            raise OptionError(
+                f"{name} brings its example inputs and dynamic sizes; leave --input, --inputs, --dim and --dynamic-shapes away"
+            )
         return _exported(Path(name))
     module, attribute = _found(name)
     callee = _callee(name, attribute)
     stem = name.rpartition(":")[2].rpartition(".")[2]
+    if specs and maker is not None:
+        raise OptionError("--input and --inputs exclude each other")
+    examples = [example(spec) for spec in specs]
+    dynamic: object = dynamic_shapes_of(examples, ranges)
+    if dynamic is not None and shapes is not None:
+        raise OptionError("--dynamic-shapes and sizes that --input names exclude each other")
+    if shapes is not None:
+        dynamic = _given(_found(shapes)[1])
     if specs:
-        if maker is not None:
-            raise OptionError("--input and --inputs exclude each other")
-        pairs = [example(spec) for spec in specs]
-        return Named(callee, tuple(v for k, v in pairs if not k), {k: v for k, v in pairs if k}, stem)
+        args = tuple(each.tensor for each in examples if not each.keyword)
+        return Named(callee, args, {each.keyword: each.tensor for each in examples if each.keyword}, stem, dynamic)
     made_by = _found(maker)[1] if maker is not None else getattr(module, _EXAMPLES, None)
     if made_by is None:
         raise OptionError(f"{name} needs example inputs: {_HOW}")
-    return Named(callee, *_made(made_by, maker or _EXAMPLES), stem)
-
-
-def example(spec: str) -> tuple[str, torch.Tensor]:
-    """Make the tensor that `[name=]SHAPE:DTYPE[:BELOW]` describes, and return its keyword (or "") with it.
-
-    SHAPE is `8x128`, or `scalar` for no dimension. Floats are normal, bools at random, integers from 0 below BELOW (2 unless
-    given): they may be indices, whose range is part of what is measured. Seeded: equal specs give equal tensors.
-    """
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise OptionError(f"--input is {spec!r}; expected [name=]SHAPE:DTYPE[:BELOW], for example 8x128:float32")
-    dtype = getattr(torch, match["dtype"], None)
-    if not isinstance(dtype, torch.dtype):
-        raise OptionError(f"--input is {spec!r}; torch has no dtype {match['dtype']!r}")
-    shape = () if match["shape"] == "scalar" else tuple(int(size) for size in match["shape"].split("x"))
-    is_float = dtype.is_floating_point or dtype.is_complex
-    if is_float and match["below"]:
-        raise OptionError(f"--input is {spec!r}; a bound is for integers")
-    below = 2 if dtype is torch.bool else max(1, int(match["below"] or 2))
-    generator = torch.Generator().manual_seed(0)
-    try:
-        made = torch.randn(shape, generator=generator) if is_float else torch.randint(below, shape, generator=generator)
-        return match["name"] or "", made.to(dtype)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        size = spell_bytes(math.prod(shape) * dtype.itemsize)
-        reason = str(error).partition("\n")[0]
-        raise OptionError(f"--input is {spec!r}; torch cannot make a tensor of {size} like that: {reason}") from error
+    if shapes is None and maker is None:
+        dynamic = _given(getattr(module, _SHAPES, None))
+    return Named(callee, *_made(made_by, maker or _EXAMPLES), stem, dynamic)
 
 
 def _exported(path: Path) -> Named:
@@ -92,13 +78,15 @@ def _exported(path: Path) -> Named:
         program = torch.export.load(path)
     except Exception as error:
         raise OptionError(f"{path} cannot be read as a program of torch.export.save: {error}") from error
-    if program.range_constraints:
-        sizes = ", ".join(str(symbol) for symbol in program.range_constraints)
-        raise DynamicShapeError(f"{path} has dynamic sizes ({sizes}); export it with static shapes")
     if program.example_inputs is None:
         raise OptionError(f"{path} has no example inputs; export it with torch.export.export and save that")
     args, kwargs = program.example_inputs
-    return Named(program.module(), tuple(args), dict(kwargs), path.stem)
+    module = program.module()
+    return Named(module, tuple(args), dict(kwargs), path.stem, exported.dynamic_shapes_of(program, module))
+
+
+def _given(value: object) -> object:
+    return value() if callable(value) else value
 
 
 def _found(name: str) -> tuple[object, object]:
@@ -152,7 +140,7 @@ def _callee(name: str, value: object) -> Callable[..., object]:
 
 
 def _made(maker: object, name: str) -> tuple[tuple[object, ...], dict[str, object]]:
-    inputs: object = maker() if callable(maker) else maker
+    inputs = _given(maker)
     if isinstance(inputs, torch.Tensor):
         return (inputs,), {}
     if not isinstance(inputs, tuple | list):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mkwrap
-from mkwrap.cli.programs import example
+from mkwrap.cli.examples import example
 from mkwrap.errors import OptionError
 from tests.python.cli.conftest import Made
 
@@ -88,13 +88,25 @@ def test_integers_stay_below_their_bound(compiled: Callable[..., mkwrap.Model], 
 
 
 def test_inputs_are_as_they_are_described() -> None:
-    name, tensor = example("mask=2x3:bool")
-    assert (name, tensor.shape, tensor.dtype) == ("mask", (2, 3), torch.bool)
-    name, tensor = example("1000:int32:7")
-    assert (name, tensor.dtype, int(tensor.min()), int(tensor.max())) == ("", torch.int32, 0, 6)
-    assert example("scalar:bfloat16")[1].shape == ()
-    assert torch.equal(example("5:float32")[1], example("5:float32")[1])
-    for spec in ("", "8", "8x:float32", "8:float99", "8:randn", "-1:float32", "8:float32:3", "a b=8:int64"):
+    mask = example("mask=2x3:bool")
+    assert (mask.keyword, mask.tensor.shape, mask.tensor.dtype) == ("mask", (2, 3), torch.bool)
+    numbers = example("1000:int32:7")
+    assert (numbers.keyword, numbers.tensor.dtype) == ("", torch.int32)
+    assert (int(numbers.tensor.min()), int(numbers.tensor.max())) == (0, 6)
+    assert example("scalar:bfloat16").tensor.shape == ()
+    assert torch.equal(example("5:float32").tensor, example("5:float32").tensor)
+    for spec in (
+        "",
+        "8",
+        "8x:float32",
+        "8:float99",
+        "8:randn",
+        "-1:float32",
+        "8:float32:3",
+        "a b=8:int64",
+        "@8:int8",
+        "a@:int8",
+    ):
         with pytest.raises(OptionError, match="--input is"):
             example(spec)
 
@@ -116,6 +128,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "no size": (["{}:fn", "--input", f"{10**30}:int64"], "torch cannot make a tensor of"),
     "no export": (["none.pt2"], "cannot be read as a program of torch.export.save"),
+    "dims of no input": (
+        ["{}:fn", "--dim", "rows=1..4"],
+        "the sizes that --input names are: none (as rows@8x128:float32)",
+    ),
     "export and inputs": (["none.pt2", "--input", "8:float32"], "brings its example inputs"),
     "tune": (["{}:fn", "--tune", "fast"], "Options.tune is 'fast'"),
     "force": (["{}:fn", "--force", "reduction_0"], "--force is 'reduction_0'; expected KERNEL=VARIANT"),
@@ -142,15 +158,6 @@ def test_an_output_that_is_read_is_refused(run: Run, made: Made) -> None:
         code, _, errors = run("compile", *spelled, "-o", made.programs, "--cache-dir", made.cache, "--tune", "off")
         assert (code, "name another file" in errors) == (2, True)
         assert made.programs.read_text() == before
-
-
-def test_dynamic_exports_are_refused(run: Run, tmp_path: Path) -> None:
-    rows = torch.export.Dim("rows")
-    program = torch.export.export(torch.nn.Linear(8, 4), (torch.randn(3, 8),), dynamic_shapes={"input": {0: rows}})
-    torch.export.save(program, tmp_path / "dynamic.pt2")
-    code, _, errors = run("compile", tmp_path / "dynamic.pt2")
-    assert code == 2
-    assert "dynamic sizes" in errors
 
 
 def test_a_missing_compiler_ends_with_3(run: Run, made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
