@@ -91,7 +91,9 @@ def _manifest(names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, ob
 
 def _compiles(text: str, folder: Path) -> None:
     (folder / "named.hpp").write_text(text)
-    headers = "".join(f"#include <{name}>\n" for name in ("cmath", "csignal", "ctime", "unistd.h", "strings.h"))
+    headers = "".join(
+        f"#include <{name}>\n" for name in ("cmath", "csignal", "cstring", "ctime", "unistd.h", "strings.h")
+    )
     (folder / "named.cpp").write_text(headers + '#include "named.hpp"\n')
     flags = ["-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", str(mkwrap.include_dir())]
     subprocess.run(["g++", *flags, str(folder / "named.cpp")], check=True)
@@ -116,7 +118,20 @@ def test_names_that_meet_in_one_struct_are_told_apart(tmp_path: Path) -> None:
 def test_keywords_macros_and_names_of_c_are_no_names_of_a_header(tmp_path: Path) -> None:
     words = (*sorted(KEYWORDS | MACROS), "Sizes", "Inputs", "Outputs", "Shapes", "Model")
     _compiles(render_header(_manifest(words), "linux"), tmp_path)
-    names = ("time", "index", "gamma", "mkw_tensor", "size_t", "typeid", "errno", "mkwrap")
+    names = (
+        "time",
+        "index",
+        "gamma",
+        "log10",
+        "log1p",
+        "strlen",
+        "memcpy",
+        "mkw_tensor",
+        "size_t",
+        "typeid",
+        "errno",
+        "mkwrap",
+    )
     texts = [render_header(_manifest(()), name) for name in names]
     assert all(f"namespace {name}_ {{" in text for name, text in zip(names, texts, strict=True))
     _compiles("\n".join(texts), tmp_path)
