@@ -166,11 +166,13 @@ def _multiples(kernel: Kernel) -> dict[Expr, int]:
         expr = buffers[access.buffer].flat_index(access.index)
         ranges = {position: (sympy.Integer(0), _numel(group) - 1) for group, position in positions.items()}
         ranges |= axis_ranges(axis for group in groups for axis in group)
+        along = contiguous
         for group, position in positions.items():
             expr = over_position(expr, group, position, ranges)
             if contiguous in {axis.symbol for axis in group}:
+                along = position
                 extents.append(_Size(sympy.expand(_numel(group)), elements))
-        steps += [_Size(step, elements) for step in _steps(expr, symbols)]
+        steps += [_Size(step, elements) for step in _steps(expr, along, symbols)]
     return _chosen(steps, extents)
 
 
@@ -198,11 +200,15 @@ def _numel(group: Sequence[Axis]) -> Expr:
     return sympy.Mul(*[axis.extent for axis in group])
 
 
-def _steps(expr: Expr, symbols: frozenset[sympy.Symbol]) -> list[Expr]:
-    """What an offset moves by, term by term, and what its divisions divide by: what of it sizes say."""
+def _steps(expr: Expr, along: sympy.Symbol, symbols: frozenset[sympy.Symbol]) -> list[Expr]:
+    """What an offset moves by, term by term, and what divides a position that runs `along` memory: what of it sizes say.
+
+    Quotients and remainders of other positions are whatever they are; what they are multiplied by is a step.
+    """
     found: list[Expr] = []
     for node in expr.atoms(FloorDiv, Mod):
-        found += [node.args[1], *_steps(node.args[0], symbols)]
+        if along in node.free_symbols:
+            found += [node.args[1], *_steps(node.args[0], along, symbols)]
     for term in sympy.Add.make_args(sympy.expand(expr)):
         factors = [factor for factor in sympy.Mul.make_args(term) if factor.free_symbols <= symbols]
         found.append(sympy.Mul(*factors))

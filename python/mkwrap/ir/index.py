@@ -116,6 +116,8 @@ def bounds(expr: Expr, ranges: Ranges) -> tuple[Expr, Expr] | None:
         return sympy.Add(*[low for low, _ in known]), sympy.Add(*[high for _, high in known])
     if expr.is_Mul:
         return _product_bounds(known)
+    if expr.is_Pow and expr.exp.is_Integer and expr.exp.is_positive:
+        return _product_bounds(known[:1] * int(expr.exp))
     if isinstance(expr, FloorDiv):
         divisor = expr.args[1]
         return FloorDiv(known[0][0], divisor), FloorDiv(known[0][1], divisor)

@@ -122,6 +122,18 @@ def test_simplify_and_bounds_hold_at_every_point(spec: Spec, sizes: tuple[int, .
         assert limits is None or int(limits[0]) <= expected <= int(limits[1])
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 3), (2, 5), (-3, 2)])
+@pytest.mark.parametrize("exponent", [2, 3])
+def test_powers_of_a_size_are_bounded(low: int, high: int, exponent: int) -> None:
+    size = size_symbol("seq")
+    limits = bounds(12 * size**exponent, {size: (sympy.Integer(low), sympy.Integer(high))})
+    assert limits is not None
+    values = [12 * n**exponent for n in range(low, high + 1)]
+    assert int(limits[0]) <= min(values) <= max(values) <= int(limits[1])
+    if low >= 0:
+        assert [int(limit) for limit in limits] == [min(values), max(values)]
+
+
 @st.composite
 def regroupings(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     """Two shapes with the same number of elements."""

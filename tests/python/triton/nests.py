@@ -6,7 +6,7 @@ import sympy
 
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import axis_symbol
+from mkwrap.ir.index import FloorDiv, Mod, axis_symbol
 from mkwrap.ir.nodes import Buffer, Combine, Compute, Nest, Origin
 from mkwrap.ir.ops import ASSOCIATIVE, OPS, Kind
 from mkwrap.stages import Device, Kernel
@@ -237,6 +237,17 @@ def product(
     reads.append(buffer("arg2", dtype, [n]))
     nest = Nest("product", parallel, axes((R0, k)), body.body())
     return kernel(nest, reads, [buffer("arg3", dtype, [*sizes, m, n])])
+
+
+def merged_heads(batch: Size, seq: Size) -> Kernel:
+    """out = x @ wᵀ over rows of 12 heads that lie in memory head by head, as attention leaves them."""
+    body = BodyBuilder()
+    x = body.load("arg0", BF16, (FloorDiv(I0, seq), R0, Mod(I0, seq), R1))
+    (total,) = body.reduce("dot", x, body.load("arg1", BF16, (I1, 64 * R0 + R1)))
+    body.store("arg2", (I0, I1), body.cast(total, BF16))
+    nest = Nest("merged_heads", axes((I0, batch * seq), (I1, 768)), axes((R0, 12), (R1, 64)), body.body())
+    reads = [buffer("arg0", BF16, [batch, 12, seq, 64]), buffer("arg1", BF16, [768, 768])]
+    return kernel(nest, reads, [buffer("arg2", BF16, [batch * seq, 768])])
 
 
 def scan(op: str, rows: Size, length: Size, dtype: DType = F32, outer: bool = False) -> Kernel:

@@ -16,6 +16,7 @@ from tests.python.triton.nests import (
     BF16,
     H100,
     layer_norm,
+    merged_heads,
     padded_gather,
     product,
     reduction,
@@ -66,6 +67,13 @@ def test_the_divisible_form_asks_of_sizes_what_wide_accesses_need(
     assert sizes_of(kernel, DIVISIBLE).multiples == multiples
 
 
+def test_which_row_a_quotient_tells_says_nothing_of_how_it_lies_in_memory() -> None:
+    """Rows are found by division by the length, but each is contiguous and starts at a multiple of 64 elements."""
+    kernel = merged_heads(S0, S1)
+    assert sizes_of(kernel, DIVISIBLE).multiples == {}
+    assert LANGUAGE.forms(kernel, {S0: 64, S1: 512}) == ((),)
+
+
 def test_a_static_kernel_has_one_form() -> None:
     assert LANGUAGE.forms(softmax(8, 64), {}) == ((),)
 
@@ -111,6 +119,13 @@ def test_c28_the_wide_form_is_offered_where_indices_may_not_fit() -> None:
     assert LANGUAGE.forms(kernel, SMALL) == (DIVISIBLE, ())
     assert LANGUAGE.forms(kernel, {S0: 2**16, S1: 2**15}) == (DIVISIBLE, (), WIDE)
     assert LANGUAGE.forms(kernel, {S0: 2**10}) == (DIVISIBLE, (), WIDE)
+
+
+def test_c28_no_wide_form_where_a_square_of_a_size_fits() -> None:
+    """Scores of attention: rows as long as they are many."""
+    kernel = softmax(12 * S0 * S1, S1)
+    assert LANGUAGE.forms(kernel, {S0: 64, S1: 512}) == (DIVISIBLE, ())
+    assert LANGUAGE.forms(kernel, {S0: 64, S1: 2**12}) == (DIVISIBLE, (), WIDE)
 
 
 def test_c28_wide_parts_of_a_cut_row_are_not_guarded() -> None:
