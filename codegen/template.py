@@ -56,8 +56,11 @@ class Language:
     `forms` returns, for a kernel with dynamic sizes and the symbols' upper ends (a symbol that is missing has none), the
     params that are put behind those of every variant, one text each, best first. Texts of the last are right for all sizes
     up to the limits unless the variant's own params ask for guards; equal texts are one candidate.
+
+    `alike` is how many of a template's best guesses are as good as each other, as far as their order tells.
     """
 
     name: str
     templates: tuple[Template, ...]
     forms: Forms = one_form
+    alike: int = 1

@@ -14,7 +14,7 @@ import sympy
 from mkwrap.errors import NoVariantError
 from mkwrap.ir.index import bounds, split_multiple
 from mkwrap.ir.relations import limits_of
-from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, values_at
+from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, size_at, values_at
 from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
 from mkwrap.toolchain.records import source_digest
 
@@ -22,8 +22,8 @@ MOST = 24
 """Params of one kernel, more than for a static shape; beyond it go only each point's first guess and each template's."""
 # Between two sizes of an axis templates are asked at so many, at most once per doubling.
 _MOST_BETWEEN = 4
-# Templates ask for sizes that an axis is worth having for.
-_LEAST_SIZE = 2
+# Templates are asked for axes that are worth having.
+_LEAST_EXTENT = 2
 # Of what is no first guess so many forms are written: the wider ones stand in for others where sizes are rare.
 _COMMON_FORMS = 2
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -58,7 +58,7 @@ def completed(kernel: Kernel, point: Point, hints: Hints) -> Values:
 
 
 def propose(
-    kernel: Kernel, points: Sequence[Point], forms: Sequence[Params], proposed: Proposed
+    kernel: Kernel, points: Sequence[Point], forms: Sequence[Params], proposed: Proposed, alike: int = 1
 ) -> tuple[tuple[Variant, ...], Mapping[Point, tuple[Variant, ...]]]:
     """Return a kernel's variants, best first, and for each point those worth trying there, in the order they are proposed.
 
@@ -66,12 +66,13 @@ def propose(
     Those proposed at most points go first, then those of the better rank. A point's first guess is worth trying at every other
     point, too. Between two neighbours templates are asked for their first guess, which is worth trying at both: what is made for
     a row of 512 cannot run one of 600.
+
+    Of a point's `alike` best guesses, which are as good as each other, the one goes first that most points can share.
     """
     symbols = kernel_symbols(kernel)
 
     def asked(point: Point) -> tuple[Variant, ...]:
-        raised = tuple(max(_LEAST_SIZE, size) for size in point)
-        return proposed(kernel_at(kernel, values_at(symbols, raised)))
+        return proposed(kernel_at(kernel, _raised(kernel, values_at(symbols, point))))
 
     spaces = {point: asked(point) for point in points}
     ranked = _ranked(spaces.values())
@@ -92,10 +93,34 @@ def propose(
     kept = tuple(text for variant in order if variant in texts for text in texts[variant])
     shared = [variant for variant in ranked if variant in guesses]
     worth = {}
-    for point, space in spaces.items():
+    for point, guess in _shared_guesses(spaces, alike).items():
         near = [variant for variant, axis, around in between if point[axis] in around]
-        worth[point] = tuple(t for v in dict.fromkeys((*space, *near, *shared)) if v in texts for t in texts[v])
+        every = dict.fromkeys((guess, *spaces[point], *near, *shared))
+        worth[point] = tuple(text for variant in every if variant in texts for text in texts[variant])
     return kept, worth
+
+
+def _shared_guesses(spaces: Mapping[Point, Sequence[Variant]], alike: int) -> Mapping[Point, Variant]:
+    """Return each point's guess: of its template's best, one that as many points as can be share, the first guess of one of them.
+
+    So what is not measured needs few binaries, and what measures the same goes to few.
+    """
+    firsts = dict.fromkeys(space[0] for space in spaces.values())
+    good = {p: [v for v in space if v.template == space[0].template][:alike] for p, space in spaces.items()}
+    guess: dict[Point, Variant] = {}
+    while left := {point: best for point, best in good.items() if point not in guess}:
+        places = {v: [best.index(v) for best in left.values() if v in best] for v in firsts}
+        chosen = max(firsts, key=lambda v: (len(places[v]), -sum(places[v])))
+        guess |= dict.fromkeys((point for point, best in left.items() if chosen in best), chosen)
+    return guess
+
+
+def _raised(kernel: Kernel, values: Values) -> Values:
+    """Return sizes with which no axis of dynamic extent is trivial: those of axes that would be are raised."""
+    extents = [axis.extent for axis in (*kernel.nest.axes, *kernel.nest.reduction_axes)]
+    trivial = [extent for extent in extents if extent.free_symbols and size_at(extent, values) < _LEAST_EXTENT]
+    small = {symbol for extent in trivial for symbol in extent.free_symbols}
+    return {symbol: max(_LEAST_EXTENT, size) if symbol in small else size for symbol, size in values.items()}
 
 
 def _ranked(spaces: Iterable[Sequence[Variant]]) -> list[Variant]:

@@ -38,8 +38,8 @@ def variants(
     for name, kernel in schedule.kernels.items():
         own = kernel_points(kernel, hints)
         if own:
-            forms = target.language.forms(kernel, limits)
-            found[name], points[name] = propose(kernel, own, forms, lambda fixed: _variants(fixed, target))
+            forms, alike = target.language.forms(kernel, limits), target.language.alike
+            found[name], points[name] = propose(kernel, own, forms, lambda fixed: _variants(fixed, target), alike)
         else:
             found[name] = _variants(kernel, target)
     candidates = Candidates(schedule, found, points, hints)

@@ -143,6 +143,46 @@ def test_the_cap_holds_but_for_first_guesses(monkeypatch: pytest.MonkeyPatch) ->
     assert labels == {"block[block=512", "block[block=32", "loop[block=64"}
 
 
+def test_points_share_a_guess_where_the_best_are_alike() -> None:
+    best = {16: (1, 2, 3), 32: (4, 2, 1), 64: (2, 5), 128: (5, 3, 2), 256: (6, 1)}
+
+    def space(own: Kernel, _device: Device) -> tuple[Params, ...]:
+        return tuple((("block", block),) for block in best[int(own.nest.axes[1].extent)])
+
+    def orders(alike: int) -> dict[int, list[object]]:
+        on = replace(target(), language=Language("cpp", (replace(LOOP, space=space),), forms, alike))
+        candidates, _ = offered(hints(*((size, 4) for size in best)), on=on)
+        every = {dict(variant.params)["block"] for variant in candidates.variants["kernel0"]}
+        assert every >= {blocks[0] for blocks in best.values()}, "what is not shared is worth trying, too"
+        worth = candidates.points["kernel0"]
+        return {size: list(dict.fromkeys(dict(v.params)["block"] for v in worth[size, 4])) for size in best}
+
+    apart, shared = orders(1), orders(2)
+    assert [order[0] for order in apart.values()] == [1, 4, 2, 5, 6]
+    # 2 is among the two best of three points; what is nobody's best (3) is shared by nobody.
+    assert [order[0] for order in shared.values()] == [2, 2, 2, 5, 6]
+    assert shared[16][:3] == [2, 1, 3]
+
+
+def test_templates_are_asked_for_no_trivial_axis_and_else_for_the_point_itself() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def space(own: Kernel, _device: Device) -> tuple[Params, ...]:
+        asked.append(tuple(int(axis.extent) for axis in own.nest.axes))
+        return ((("block", 64),),)
+
+    on = target(replace(LOOP, space=space))
+    offered(hints((1, 3)), on=on)
+    assert asked == [(3, 2)]
+    i, body = axis_symbol("i"), BodyBuilder()
+    body.store("y", (i,), body.load("x", DType.FLOAT32, (i,)))
+    nest = Nest("kernel0", axes((i, M * N)), (), body.body())
+    flat = kernel(nest, [buffer("x", DType.FLOAT32, (M * N,))], [buffer("y", DType.FLOAT32, (M * N,))])
+    asked.clear()
+    variants(replace(schedule(), kernels={"kernel0": flat}), on, hints=hints((1, 512), (1, 1)))
+    assert [extent for (extent,) in asked if extent in (512, 1024, 4)] == [512, 4]
+
+
 def test_equal_texts_are_one_candidate() -> None:
     def write(_kernel: Kernel, variant: Variant, _device: Device) -> Source:
         return Source(variant, "cpp", "the same", ())
