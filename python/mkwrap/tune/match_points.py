@@ -8,10 +8,11 @@ from functools import cached_property
 
 from mkwrap.errors import OptionError
 from mkwrap.hints import holds
+from mkwrap.ir.relations import limits_of
 from mkwrap.options import Options
 from mkwrap.points import binary_at, kernel_at, schedule_at, values_at
 from mkwrap.spaces import completed, spell_guard
-from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned
+from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned, Variant
 from mkwrap.toolchain.rejection import settled
 from mkwrap.tune.field import Field, field_of
 from mkwrap.tune.match import Entrants, Matches, no_variant, now
@@ -72,19 +73,18 @@ class PointMatches:
         kernel = entrants.kernel
         if self._matches.trouble:
             return self._defaults(entrants, field, f"not measured: {self._matches.trouble}")
-        symbols = set(field.symbols)
-        relations = [r for r in self._candidates.schedule.program.relations if _symbols(r.left, r.right) <= symbols]
         plan = Walk(
             tuple(field.worth),
             field.legal,
-            lambda point: all(holds(relation, values_at(field.symbols, point)) for relation in relations),
-            min(EXTRA[self._options.tune], self._options.max_points) if len(symbols) == 1 else 0,
+            lambda point: self._possible(field, point),
+            min(EXTRA[self._options.tune], self._options.max_points) if len(field.symbols) == 1 else 0,
+            lambda point: self._beside(field, point),
         )
         lasting: list[bool] = []
 
-        def measure(point: Point) -> Decision:
+        def measure(point: Point, some: Sequence[Variant]) -> Decision:
             show(f"{kernel.name} at {spell_point(field.at(point))}")
-            decision, keep = self._measured(entrants, field, point)
+            decision, keep = self._measured(entrants, field, point, some)
             lasting.append(keep)
             return decision
 
@@ -119,9 +119,25 @@ class PointMatches:
         first, *others = field.defaults(reason)
         return PointsDecision((replace(first, rejected=entrants.rejected), *others))
 
-    def _measured(self, entrants: Entrants, field: Field, point: Point) -> tuple[Decision, bool]:
+    def _beside(self, field: Field, point: Point) -> Point | None:
+        """Return the point one below along the symbols that variants ask multiples of; None: the program has no such sizes."""
+        asked = {s for guards in field.guards.values() for g in guards if g.multiple > 1 for s in g.expr.free_symbols}
+        odd = tuple(size - (symbol in asked) for symbol, size in zip(field.symbols, point, strict=True))
+        ranges = limits_of(self._candidates.schedule.program.symbols)
+        inside = all(size >= max(1, ranges[symbol][0]) for symbol, size in zip(field.symbols, odd, strict=True))
+        return odd if odd != point and inside and self._possible(field, odd) else None
+
+    def _possible(self, field: Field, point: Point) -> bool:
+        """Whether the program's relations over a kernel's symbols hold at a point."""
+        symbols = set(field.symbols)
+        relations = [r for r in self._candidates.schedule.program.relations if _symbols(r.left, r.right) <= symbols]
+        return all(holds(relation, values_at(field.symbols, point)) for relation in relations)
+
+    def _measured(
+        self, entrants: Entrants, field: Field, point: Point, some: Sequence[Variant]
+    ) -> tuple[Decision, bool]:
         """Hold the contest at a point: of static values, as for a static kernel."""
-        runners = field.runners(point)
+        runners = tuple(some) or field.runners(point)
         values = completed(entrants.kernel, point, self._candidates.hints)
         binaries = {binary.source.variant: binary for binary in entrants.binaries}
         fixed = Entrants(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TypeAlias
 
 import sympy
@@ -71,27 +71,64 @@ def stacked(
     """
     at = {tuple(choice.at[str(symbol.name)] for symbol in symbols): choice for choice in choices}
     winners = {choice.winner for choice in choices}
+    odd = _odd(symbols, at, guards)
     stacks: dict[Point, Stack] = {}
     for point in sorted(at):
-        order = _order(point, at, worth, guards)
-        values = values_at(symbols, point)
-        legal = [v for v in order if v in guards and all(guard.holds(values) for guard in guards[v])]
-        times = {timing.variant: timing.median_us for timing in at[point].timings}
+        if point in odd.values() and point not in worth:
+            continue
+        order, times = _order(point, at, odd, worth, guards)
+        legal = [v for v in order if _holds(symbols, point, guards.get(v))]
         stacks[point] = _stack(at[point].winner, legal, times, guards, winners)
     return Table(tuple(symbols), stacks)
 
 
+def _holds(symbols: Sequence[sympy.Symbol], point: Point, guards: Collection[Guard] | None) -> bool:
+    """Whether a variant's guards hold at a point; None: it cannot run at all."""
+    return guards is not None and all(guard.holds(values_at(symbols, point)) for guard in guards)
+
+
+def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guards: OpenGuards) -> Mapping[Point, Point]:
+    """Return, for points whose winner asks for multiples, the point just below where it is not right: measured for odd sizes.
+
+    Such a point has no row of its own: what wins there stands in at the point above.
+    """
+    found = {}
+    for point, choice in at.items():
+        for steps in itertools.product((0, 1), repeat=len(point)):
+            below = tuple(size - step for size, step in zip(point, steps, strict=True))
+            if below in at and below != point and not _holds(symbols, below, guards.get(choice.winner)):
+                found[point] = below
+    return found
+
+
 def _order(
-    point: Point, at: Mapping[Point, PointChoice], worth: Mapping[Point, Sequence[Variant]], guards: OpenGuards
-) -> list[Variant]:
-    """Return the variants to run at a point, best first: by its own times, else by those of the nearest point like it."""
+    point: Point,
+    at: Mapping[Point, PointChoice],
+    odd: Mapping[Point, Point],
+    worth: Mapping[Point, Sequence[Variant]],
+    guards: OpenGuards,
+) -> tuple[list[Variant], Mapping[Variant, float]]:
+    """Return the variants to run at a point, best first, and times: its own, else those of the nearest point like it.
+
+    What is right for odd sizes, too, goes by its times there, where it was measured at such.
+    """
     own = at[point]
     timed = [p for p, choice in at.items() if choice.timings and choice.winner == own.winner]
     like = point if own.timings or not timed else min(timed, key=lambda p: (distance(p, point), p))
-    measured = [t.variant for t in sorted(at[like].timings, key=lambda timing: timing.median_us)]
+    times = _times(at[like])
+    if like in odd:
+        multiples = {v for v in times if any(guard.multiple > 1 for guard in guards.get(v, ()))}
+        times = {v: us for v, us in times.items() if v in multiples} | _times(at[odd[like]])
+    beside = [at[odd[like]].winner] if like in odd else []
+    measured = sorted(times, key=lambda variant: times[variant])
     out = {entry.variant for entry in (*own.rejected, *at[like].rejected)}
-    order = dict.fromkeys((own.winner, *measured, *worth.get(point, ()), *worth.get(like, ()), *guards))
-    return [variant for variant in order if variant not in out] + [v for v in order if v in out and not guards.get(v)]
+    order = dict.fromkeys((own.winner, *beside, *measured, *worth.get(point, ()), *worth.get(like, ()), *guards))
+    legal = [variant for variant in order if variant not in out] + [v for v in order if v in out and not guards.get(v)]
+    return legal, times if own.timings else {}
+
+
+def _times(choice: PointChoice) -> dict[Variant, float]:
+    return {timing.variant: timing.median_us for timing in choice.timings}
 
 
 def _stack(
@@ -178,7 +215,7 @@ def _superfluous(
         return None
     calm = all(handicap == 0 for stack in stacks.values() for _, handicap in stack)
     growing = alone and all(_only_limits(stack, guards) for stack in stacks.values())
-    alike = {pair: plane(pair[0]) == plane(pair[1]) for pair in pairwise(values)}
+    alike = {pair: plane(pair[0]) == plane(pair[1]) for pair in itertools.pairwise(values)}
     if calm or growing:
         for low, size, high in zip(values, values[1:], values[2:], strict=False):
             if alike[low, size] and alike[size, high]:

@@ -27,7 +27,11 @@ _CLOSE = DOUBLING // 16
 # … or neither variant loses more than this part at the other's point.
 _WORTH = 0.05
 
-Measure: TypeAlias = Callable[[Point], Decision]
+# So many variants are measured beside a point, the fastest at it.
+_MOST_BESIDE = 8
+
+Measure: TypeAlias = Callable[[Point, Sequence[Variant]], Decision]
+"""Measures some variants at a point; none stand for all that are worth running there."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Walk:
     """Whether the program has such sizes, for a point nobody asked for."""
     extra: int
     """The most points that are added between two that elect different variants, by halving."""
+    beside: Callable[[Point], Point | None] = lambda _: None
+    """The point next to a point where sizes are odd; None: there is none, or no variant asks for multiples."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
     """Measure every other point along each axis, those between where it takes it, then towards each change of the winner.
 
     A point between two measured neighbours that both elect the same variant, by more than noise, is not measured. Points in
-    `known` are not measured again. `guards` has all variants, in order.
+    `known` are not measured again. Where what wins at a point asks for multiples, what is right for odd sizes is measured beside
+    the point: rows of odd lengths start where no vector does, which changes which variant is fast. `guards` has all variants,
+    in order.
     """
     measured = dict(known)
     sizes = [sorted(set(axis)) for axis in zip(*plan.points, strict=True)]
@@ -64,7 +72,7 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
     first = [p for n, p in enumerate(plan.points) if n == 0 or all(k % 2 == 0 for k in place[p])]
     for point in first:
         if point not in measured:
-            measured[point] = measure(point)
+            measured[point] = measure(point, ())
     inherited: dict[Point, Variant] = {}
     for point in plan.points:
         if point not in measured:
@@ -72,12 +80,16 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
             if surely is not None and plan.legal(point, surely):
                 inherited[point] = surely
             else:
-                measured[point] = measure(point)
+                measured[point] = measure(point, ())
     for _ in range(plan.extra):
         added = _crossing(plan, guards, measured)
         if added is None:
             break
-        measured[added] = measure(added)
+        measured[added] = measure(added, ())
+    for point, (winner, _) in elected(measured, guards, plan.points).items():
+        odd = plan.beside(point)
+        if odd is not None and odd not in measured and not plan.legal(odd, winner):
+            measured[odd] = measure(odd, _contenders(plan, measured[point].timings, odd))
     winners = elected(measured, guards, plan.points)
     for point, variant in inherited.items():
         winners[point] = variant, INHERITED
@@ -156,6 +168,12 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
         if loss > _WORTH and plan.possible(middle) and (best is None or weight > best[0]):
             best = weight, middle
     return None if best is None else best[1]
+
+
+def _contenders(plan: Walk, timings: Sequence[Timing], odd: Point) -> tuple[Variant, ...]:
+    """Return the fastest at a point of those that are right beside it."""
+    order = sorted(timings, key=lambda timing: timing.median_us)
+    return tuple(timing.variant for timing in order if plan.legal(odd, timing.variant))[:_MOST_BESIDE]
 
 
 def _neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]:

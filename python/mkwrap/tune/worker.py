@@ -26,8 +26,10 @@ from mkwrap.tune.values import Bytes, Standard, standard
 _FIRST_ROUNDS = 2
 _BATCHES = 4
 _SLOW_S = 0.02
-# A candidate whose first run took so many times the fastest's, and long enough to trust the clock, is not run again.
+# A candidate that takes so many times as long as the fastest, and long enough to trust the clock, is not raced: as many runs
+# of it as fill a batch of the fastest's would take most of the time.
 _HOPELESS = 3.0
+_TRUSTED_S = 100e-6
 # Rounds go on, up to so many times the wanted number, while the best median's relative standard error is above this.
 _MOST_DISTURBED = 5
 _CERTAIN = 0.01
@@ -69,6 +71,7 @@ class _Race:
         self._deadline = 0.0
         self._samples: dict[int, list[float]] = {}
         self._seconds: dict[int, float] = {}
+        self._given_up: set[int] = set()
 
     def check(self) -> list[int]:
         """Run every candidate; returns the numbers of those whose result is right."""
@@ -100,16 +103,19 @@ class _Race:
         self._deadline = time.monotonic() + self._limits.budget
         fastest = min(self._seconds.values())
         for place, number in enumerate(sorted(numbers, key=lambda number: self._seconds[number] > _SLOW_S)):
-            seconds = self._seconds[number]
-            hopeless = seconds > _SLOW_S and seconds > _HOPELESS * fastest
-            if hopeless or (place > 1 and time.monotonic() > self._deadline):
-                self._samples[number] = [1e6 * seconds]
+            late = place > 1 and time.monotonic() > self._deadline
+            if not late and self._hopeless(number, max(_HOPELESS * fastest, _TRUSTED_S)):
+                self._given_up.add(number)
+            if late or number in self._given_up:
+                self._samples[number] = [1e6 * self._seconds[number]]
                 continue
+            seconds = self._seconds[number]
             self._announce(number)
             self._take([number], _FIRST_ROUNDS if seconds < _SLOW_S else 1)
         self._rounds()
         # A disturbance of all its first rounds may have cost a candidate the race: it gets them once more.
-        dropped = [number for number in self._samples if number not in self._racing()]
+        out = {*self._racing(), *self._given_up}
+        dropped = [number for number in self._samples if number not in out]
         if dropped and time.monotonic() < self._deadline:
             self._announce(-1)
             self._take(dropped, _FIRST_ROUNDS)
@@ -118,6 +124,15 @@ class _Race:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, values in sorted(self._samples.items()):
             self._send(Samples(number, tuple(undisturbed(values))))
+
+    def _hopeless(self, number: int, limit: float) -> bool:
+        """Whether a candidate takes longer than a limit; what is not much longer is run once more, as a run may be disturbed."""
+        if limit < self._seconds[number] <= _SLOW_S:
+            self._announce(number)
+            again = self._bench.run(number)
+            if not isinstance(again, str):
+                self._seconds[number] = min(self._seconds[number], again)
+        return self._seconds[number] > limit
 
     def _racing(self) -> list[int]:
         """Return the candidates that may still win, by their fastest samples."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
-from mkwrap.stages import Point, PointChoice, Timing, Variant
+from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.table import table_of
 from mkwrap.tune.walk import INHERITED, MEASURED, SHARED, Walk, Walked, walk
@@ -25,9 +25,10 @@ class Judge:
         self.times = times
         self.seen: list[Point] = []
 
-    def __call__(self, point: Point) -> Decision:
+    def __call__(self, point: Point, some: Sequence[Variant] = ()) -> Decision:
         self.seen.append(point)
-        timings = tuple(Timing(v, us, 0.001 * us, 20) for v, us in self.times(point).items())
+        times = {v: us for v, us in self.times(point).items() if not some or v in some}
+        timings = tuple(Timing(v, us, 0.001 * us, 20) for v, us in times.items())
         return Decision(min(timings, key=lambda t: t.median_us).variant, "measured", timings)
 
 
@@ -113,6 +114,40 @@ def test_a_step_just_above_whole_tiles_is_found(tile: int) -> None:
     assert elected(4 * tile) is SMALL
     assert {elected(size) for size in range(4 * tile + 1, 5 * tile)} == {LARGE}
     assert len(judge.seen) <= 9
+
+
+MULTIPLES = {SMALL: frozenset({Guard(S, multiple=16)}), LARGE: frozenset(), OTHER: frozenset()}
+
+
+def uneven(*points: Point) -> tuple[Judge, Walked]:
+    """Walk where SMALL is the fastest but asks for multiples of 16, and LARGE is faster than OTHER only at such."""
+    judge = Judge(lambda point: {LARGE: 2.0, OTHER: 1.5} if point[0] % 16 else {SMALL: 1.0, LARGE: 1.2, OTHER: 1.5})
+    legal = {SMALL: lambda p: p[0] % 16 == 0}
+
+    def beside(point: Point) -> Point | None:
+        return (point[0] - 1,) if point[0] > 1 else None
+
+    plan = Walk(points, lambda p, v: legal.get(v, lambda _: True)(p), lambda _: True, 0, beside)
+    return judge, walk(plan, MULTIPLES, {}, judge)
+
+
+def test_what_stands_in_for_odd_sizes_is_measured_at_odd_sizes() -> None:
+    judge, done = uneven((64,), (256,), (1024,))
+    assert sorted(judge.seen) == [(63,), (64,), (1023,), (1024,)]
+    choices = [
+        PointChoice({"s": p[0]}, *won, done.measured[p].timings if p in done.measured else ())
+        for p, won in sorted(done.winners.items())
+    ]
+    table = table_of((S,), choices, {(64,): (), (256,): (), (1024,): ()}, MULTIPLES)
+    # LARGE is faster than OTHER at 64 and 1024, where rows are aligned; of odd sizes OTHER is the best. These have no rows.
+    assert list(table.stacks.values()) == [((SMALL, 0), (OTHER, 0))]
+
+
+def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples() -> None:
+    judge = Judge(lambda _: {SMALL: 2.0, LARGE: 1.0})
+    plan = Walk(((64,), (256,)), lambda _p, _v: True, lambda _: True, 0, lambda point: (point[0] - 1,))
+    walk(plan, MULTIPLES, {}, judge)
+    assert judge.seen == [(64,), (256,)]
 
 
 def test_no_point_is_added_where_little_is_at_stake() -> None:

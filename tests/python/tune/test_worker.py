@@ -150,6 +150,16 @@ def test_a_hopelessly_slow_candidate_is_not_run_again_before_the_others_are_know
     assert script.sampled == [[0]]
 
 
+@pytest.mark.parametrize("again", [900e-6, 20e-6])
+def test_a_candidate_that_is_slow_twice_is_not_raced(again: float) -> None:
+    script = Script([[10.0], [9.0]], [5, 5])
+    runs = {0: iter([10e-6]), 1: iter([900e-6, again])}
+    script.run = lambda number: next(runs[number])  # type: ignore[method-assign]
+    samples = _samples(_held(_contest(2), script))
+    assert any(1 in numbers for numbers in script.sampled) == (again < 100e-6)
+    assert set(samples[1]) == {900.0 if again > 100e-6 else 9.0}
+
+
 def test_c35_wrong_and_failing_candidates_are_not_raced() -> None:
     answers = _held(_contest(4), Script([[1.0]] * 4, [5, "cannot be loaded", 6, 5]))
     faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}
