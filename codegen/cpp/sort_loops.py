@@ -7,11 +7,13 @@ from functools import cached_property
 
 import sympy
 
+from mkwrap.codegen.cpp.indexing import spell_factor, spell_index
 from mkwrap.codegen.cpp.scan_loops import ScanLoops
 from mkwrap.codegen.cpp.spelling import CTYPES
 from mkwrap.codegen.cpp.statements import Accumulator
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.analysis import sorts
+from mkwrap.ir.index import rounded_up
 from mkwrap.ir.nodes import Expr, Sort
 
 
@@ -26,35 +28,37 @@ class SortLoops(ScanLoops):
         return sorts(self.plan.values.nest)
 
     @cached_property
-    def _row(self) -> int:
-        return int(sympy.Mul(*[axis.extent for axis in self.plan.values.nest.reduction_axes]))
+    def _row(self) -> Expr:
+        return sympy.Mul(*[axis.extent for axis in self.plan.values.nest.reduction_axes])
 
-    def _bytes(self, sort: Sort) -> tuple[int, ...]:
+    def _bytes(self, sort: Sort) -> tuple[Expr, ...]:
         """Bytes of the row as gathered, as sorted, of the positions, and of two entries an element."""
         size = sort.dtypes[0].itemsize
         # An entry is a key and a 32-bit place, padded to the wider of both.
         entry = 2 * max(size, 4)
-        return tuple(-(-self._row * width // 64) * 64 for width in (size, size, 8, 2 * entry))
+        return tuple(rounded_up(self._row * width, 64) for width in (size, size, 8, 2 * entry))
 
     @cached_property
-    def _room(self) -> int:
-        return sum(sum(self._bytes(sort)) for sort in self._sorts)
+    def _room(self) -> Expr:
+        return sympy.Add(*[size for sort in self._sorts for size in self._bytes(sort)])
 
     @property
     def workspace_bytes(self) -> Expr:
         """Bytes of workspace: a row of every sort, for every thread."""
-        return sympy.Integer(self.threads * self._room)
+        return self.threads * self._room
 
     def _declare_kept(self, writer: Writer) -> None:
         # A serial kernel has no team: there, the thread's number would be that in the caller's.
-        own = f" + mkw::thread_index() * {self._room}" if self.threads > 1 else ""
-        offset = 0
+        own = f" + mkw::thread_index() * {spell_factor(self._room)}" if self.threads > 1 else ""
+        offset: Expr = sympy.Integer(0)
         for sort in self._sorts:
             key = CTYPES[sort.dtypes[0]]
             types = (key, key, "int64_t", f"mkw::Entry<mkw::uint_of<sizeof({key})>>")
             names = ("row", "sorted", "places", "work")
             for ctype, name, size in zip(types, names, self._bytes(sort), strict=True):
-                writer.line(f"auto* const {sort.dests[0]}_{name} = ({ctype}*)(workspace{own} + {offset});")
+                writer.line(
+                    f"auto* const {sort.dests[0]}_{name} = ({ctype}*)(workspace{own} + {spell_factor(offset)});"
+                )
                 offset += size
 
     def _write_walk(
@@ -65,7 +69,7 @@ class SortLoops(ScanLoops):
             name = sort.dests[0]
             flags = f"{str(self.radix).lower()}, {str(sort.descending).lower()}"
             buffers = ", ".join(f"{name}_{part}" for part in ("work", "sorted", "places"))
-            writer.line(f"mkw::sort_row<{flags}>({name}_row, {self._row}, {buffers});")
+            writer.line(f"mkw::sort_row<{flags}>({name}_row, {spell_index(self._row, {})}, {buffers});")
         return held
 
     def _write_element(self, writer: Writer, loop: int, accumulators: tuple[Accumulator, ...], which: str) -> None:

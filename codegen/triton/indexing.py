@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import sympy
 
@@ -81,6 +82,10 @@ def expr_text(expr: Expr, names: Mapping[sympy.Symbol, str], ranges: Ranges) -> 
         return " * ".join([_atom(expr.base, names, ranges)] * int(expr.exp))
     if isinstance(expr, FloorDiv | Mod):
         return _division_text(expr, names, ranges)
+    if isinstance(expr, sympy.Min | sympy.Max):
+        function = "tl.minimum" if isinstance(expr, sympy.Min) else "tl.maximum"
+        first, *others = (expr_text(arg, names, ranges) for arg in expr.args)
+        return reduce(lambda text, other: f"{function}({text}, {other})", others, first)
     raise InternalError(f"index expression {expr} has a form that cannot be written")
 
 

@@ -204,7 +204,8 @@ def _implied(guard: Guard, ranges: Ranges) -> bool:
     if guard.most is None or not whole:
         return whole
     known = bounds(guard.expr, {s: (sympy.Integer(low), sympy.Integer(high)) for s, (low, high) in ranges.items()})
-    return known is not None and bool(known[1] <= guard.most)
+    # A quotient of two sizes has no number for an end.
+    return known is not None and bool(known[1].is_Integer and known[1] <= guard.most)
 
 
 def _nowhere(kernel: Kernel, items: Sequence[Source | Rejected]) -> NoVariantError:

@@ -13,7 +13,7 @@ from mkwrap.codegen.template import Language, Template
 from mkwrap.errors import NoVariantError
 from mkwrap.ir.build import BodyBuilder
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import axis_symbol, size_symbol
+from mkwrap.ir.index import FloorDiv, axis_symbol, size_symbol
 from mkwrap.ir.nodes import Nest, Origin
 from mkwrap.points import kernel_symbols
 from mkwrap.spaces import completed, fitting, kernel_points, open_guards
@@ -204,6 +204,9 @@ def test_a_limit_that_no_size_in_range_exceeds_is_no_guard() -> None:
     assert open_guards(sources["block[block=32]"], {M: (1, 33), N: (1, 32)}) == {Guard(M, most=32)}
     whole = Source(Variant("k", "t"), "cpp", "", (), guards=(Guard(32 * M, multiple=16), Guard(M * N, most=1024)))
     assert open_guards(whole, ranges) == frozenset()
+    # Nothing but a size bounds it.
+    quotient = Guard(FloorDiv(M, FloorDiv(N, 4)), most=32)
+    assert open_guards(Source(Variant("k", "t"), "cpp", "", (), guards=(quotient,)), ranges) == {quotient}
 
 
 def test_a_kernel_that_nothing_writes_for_all_sizes_is_refused_with_what_each_needs() -> None:

@@ -130,19 +130,21 @@ def running(op: str, dim: int) -> Kernel:
     return kernel(nest("running", body, (I, outer), (R, inner), reduce=1), [made("x", B, S)], [made("out", B, S)])
 
 
-def ordered() -> Kernel:
+def ordered(row: Expr | int) -> Kernel:
     body = BodyBuilder()
     value, place = body.sort(body.load("x", F32, (I, R)))
     body.store("value", (I, R), value)
     body.store("place", (I, R), place)
-    there = nest("ordered", body, (I, B), (R, 90), reduce=1)
-    return kernel(there, [made("x", B, 90)], [made("value", B, 90), made("place", B, 90, dtype=I64)])
+    there = nest("ordered", body, (I, B), (R, row), reduce=1)
+    return kernel(there, [made("x", B, row)], [made("value", B, row), made("place", B, row, dtype=I64)])
 
 
 WHOLE_ROWS: dict[str, tuple[Template, Kernel]] = {
     "cumsum rows": (scan.TEMPLATE, running("sum", 1)),
     "cumsum columns": (scan.TEMPLATE, running("sum", 0)),
-    "sort": (sort.TEMPLATE, ordered()),
+    "sort": (sort.TEMPLATE, ordered(90)),
+    "sort of rows": (sort.TEMPLATE, ordered(S)),
+    "sort of longer rows": (sort.TEMPLATE, ordered(2 * S + 1)),
 }
 
 

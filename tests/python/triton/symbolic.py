@@ -70,6 +70,10 @@ def derived(rows: Size, length: Size) -> Kernel:
     return nests.softmax(rows + 1, 4 * length)
 
 
+def larger(rows: Size, length: Size) -> Kernel:
+    return nests.softmax(rows, sympy.Max(length, 40))
+
+
 def columns(rows: Size, length: Size) -> Kernel:
     return nests.reduction("sum", rows, length, outer=True)
 
@@ -114,6 +118,7 @@ CASES = {
         flat, ((8, 9), (600, 5000)), ((0, 5), (1, 1), (3, 1000), (16, 48)), "pointwise"
     ),
     "gather": replace(case(gather, ((7,), (3000,)), ((0,), (1,), (33,)), "pointwise"), fill=indices),
+    "larger": case(larger, ROWS, SHORT, "persistent looped split"),
     "derived": case(derived, ((3, 15), (3, 5000)), ((0, 1), (4, 0), (2, 16), (1, 20)), "persistent looped split"),
 }  # fmt: skip
 

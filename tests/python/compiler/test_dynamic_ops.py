@@ -1,0 +1,67 @@
+"""What every op makes of sizes it does not know, compiled for the CPU: equals eager in range, refused outside, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+from tests.python.dynamic.programs import CASES, Case
+from tests.python.lower.differential import same
+from torch.export import Dim
+
+import mkwrap
+from mkwrap.errors import InputError
+
+pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> mkwrap.Options:
+    return mkwrap.Options(tune="off", max_points=2, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_r1_sizes_in_range_equal_eager(case: Case, options: mkwrap.Options) -> None:
+    letters = case.letters
+    example = dict(zip(letters, (case.example, 5, 7, 4, 3), strict=False))
+    shapes = case.dynamic_shapes(lambda _: Dim.AUTO)
+    model = mkwrap.compile(case.fn, tuple(case.make(example)), dynamic_shapes=shapes, target="cpu", options=options)
+    drawn = (
+        example,
+        dict.fromkeys(letters, 1),
+        dict.fromkeys(letters, 0),
+        {c: 9 + 8 * k for k, c in enumerate(letters)},
+    )
+    for sizes in drawn:
+        args = case.make(sizes)
+        try:
+            got = model(*args)
+        except InputError:
+            assert sizes is not example
+            continue
+        try:
+            expected = case.fn(*case.make(sizes))
+        except RuntimeError:
+            # Eager refuses some tensors without elements that have a result without elements.
+            assert 0 in sizes.values()
+            continue
+        for number, pair in enumerate(zip(pytree.tree_leaves(got), pytree.tree_leaves(expected), strict=True)):
+            same(*pair, f"result {number} for {sizes}")
+
+
+def test_sorts_of_dynamic_rows_on_the_cpu(tmp_path: Path) -> None:
+    def program(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return *x.sort(-1, descending=True), x.argsort(0), *x.topk(3)
+
+    options = mkwrap.Options(tune="off", max_points=2, cache_dir=tmp_path)
+    shapes = ({0: Dim("rows", min=0), 1: Dim("cols", min=0)},)
+    model = mkwrap.compile(program, (torch.randn(4, 8),), dynamic_shapes=shapes, target="cpu", options=options)
+    assert [(symbol.low, symbol.high) for symbol in model.symbols] == [(0, 4096), (3, 4096)]
+    for rows, cols in ((1, 3), (0, 5), (7, 130), (40, 4096)):
+        # No two are equal: eager's order of such is its own.
+        x = torch.randperm(rows * cols).reshape(rows, cols).float()
+        for got, expected in zip(model(x), program(x), strict=True):
+            assert torch.equal(got, expected)
