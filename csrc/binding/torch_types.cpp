@@ -147,8 +147,14 @@ void describe(const DLTensor& tensor, char* text, std::size_t size) {
   } else {
     append("dtype(code %d, %d bits)[", int{tensor.dtype.code}, int{tensor.dtype.bits});
   }
-  for (int k = 0; k < tensor.ndim; ++k)
-    append(k == 0 ? "%lld" : ", %lld", static_cast<long long>(tensor.shape[k]));
+  for (int k = 0; k < tensor.ndim; ++k) {
+    append(k == 0 ? "" : ", ");
+    if (tensor.shape[k] < 0) {
+      append("?");  // a dynamic size
+    } else {
+      append("%lld", static_cast<long long>(tensor.shape[k]));
+    }
+  }
   append("]%s", tensor.device.device_type == kDLCPU ? " on cpu" : "");
   if (tensor.device.device_type == kDLCUDA) append(" on cuda:%d", tensor.device.device_id);
 }

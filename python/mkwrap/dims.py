@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import keyword
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -158,7 +159,15 @@ def _by_parameter(
     unknown = [str(name) for name in given if name not in known]
     if unknown:
         called = ", ".join(bound.arguments)
-        raise DynamicShapeError(f"dynamic_shapes names {', '.join(unknown)}; the arguments of this call are {called}")
+        first = next(iter(bound.arguments), "x")
+        how = (
+            f"; dimensions go below their argument: {{{first!r}: {{0: …}}}}"
+            if any(n.isdigit() for n in unknown)
+            else ""
+        )
+        raise DynamicShapeError(
+            f"dynamic_shapes names {', '.join(unknown)}; the arguments of this call are {called}{how}"
+        )
     assert by_name.keys() <= kwargs.keys()
     return by_position, by_name
 
@@ -234,9 +243,8 @@ def _tensor_dims(tensor: torch.Tensor, spec: object, path: str) -> TensorDims:
     found: dict[int, DynamicDim] = {}
     for dim, entry in spec.items():
         if not isinstance(dim, int) or not 0 <= dim < tensor.dim():
-            raise DynamicShapeError(
-                f"dynamic_shapes for {path} names dimension {dim!r}; there are 0 … {tensor.dim() - 1}"
-            )
+            there = f"there are 0 … {tensor.dim() - 1}" if tensor.dim() else "the tensor has none"
+            raise DynamicShapeError(f"dynamic_shapes for {path} names dimension {dim!r}; {there}")
         dynamic = _dynamic_dim(entry, tensor.shape[dim], f"{path}.shape[{dim}]")
         if dynamic is not None:
             found[dim] = dynamic
@@ -248,7 +256,8 @@ def _dynamic_dim(entry: object, size: int, where: str) -> DynamicDim | None:
     hint = getattr(getattr(entry, "type", None), "name", None)
     if entry is None or hint == "STATIC":
         return None
-    if isinstance(entry, int) or type(entry).__name__ == "_StaticDim":
+    is_number = isinstance(entry, int) and not isinstance(entry, bool)
+    if is_number or type(entry).__name__ == "_StaticDim":
         expected = entry if isinstance(entry, int) else int(entry.value)  # type: ignore[attr-defined]
         if expected != size:
             raise DynamicShapeError(
@@ -256,10 +265,10 @@ def _dynamic_dim(entry: object, size: int, where: str) -> DynamicDim | None:
             )
         return None
     if hint in ("AUTO", "DYNAMIC"):
-        low, high = getattr(entry, "min", None), getattr(entry, "max", None)
-        found = DynamicDim(None, low or 0, UNBOUNDED if high is None else int(high), required=hint == "DYNAMIC")
+        ends = _ends(getattr(entry, "min", None), getattr(entry, "max", None), where)
+        found = DynamicDim(None, *ends, required=hint == "DYNAMIC")
     elif isinstance(entry, Dim):
-        found = _named(entry)
+        found = _named(entry, where)
     else:
         raise DynamicShapeError(
             f"{where}: {entry!r} is no dimension; write a Dim, Dim.AUTO, Dim.DYNAMIC, an int or None"
@@ -268,27 +277,32 @@ def _dynamic_dim(entry: object, size: int, where: str) -> DynamicDim | None:
     return found
 
 
-def _named(dim: Dim) -> DynamicDim:
+def _named(dim: Dim, where: str) -> DynamicDim:
     root = getattr(dim, "root", dim)
-    low, high = _bound_of(root.min, 0), _bound_of(root.max, UNBOUNDED)
+    low, high = _ends(root.min, root.max, f"{where}: the Dim {root.__name__!r}")
     if root is dim:
         return DynamicDim(dim.__name__, low, high)
     line = sympy.Poly(dim.fn(size_symbol("x")), size_symbol("x"))  # type: ignore[attr-defined]
     return DynamicDim(root.__name__, low, high, int(line.nth(1)), int(line.nth(0)))
 
 
-def _bound_of(bound: object, unbounded: int) -> int:
-    """Return a bound of a Dim as a number; torch writes an infinity for none."""
-    return min(bound, UNBOUNDED) if isinstance(bound, int) else unbounded
+def _ends(low: object, high: object, what: str) -> tuple[int, int]:
+    """Return a range as torch has it: None, or an infinity of its own, is no end. Sizes begin at 0."""
+    for end in (low, high):
+        if isinstance(end, float) and math.isfinite(end):
+            raise DynamicShapeError(f"{what} has the bound {end!r}; a size is an integer")
+    return (
+        max(low, 0) if isinstance(low, int) else 0,
+        min(high, UNBOUNDED) if isinstance(high, int) else UNBOUNDED,
+    )
 
 
 def _check_example(found: DynamicDim, size: int, where: str) -> None:
     value, rest = divmod(size - found.offset, found.scale)
     if rest or not found.low <= value <= found.high:
-        name = found.name or "its size"
-        length = found.expr if found.name is not None and not found.bare else name
         span = f"at least {found.low}" if found.high == UNBOUNDED else f"in {found.low} … {found.high}"
-        raise DynamicShapeError(f"{where} is {size} in the example, but must be {length}, with {name} {span}")
+        must = span if found.name is None else f"{found.name if found.bare else found.expr}, with {found.name} {span}"
+        raise DynamicShapeError(f"{where} is {size} in the example, but must be {must}")
 
 
 def _check_examples(dims: Sequence[TensorDims], args: Sequence[object], kwargs: Mapping[str, object]) -> None:

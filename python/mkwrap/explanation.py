@@ -81,6 +81,8 @@ def explain(model: Model, /, **sizes: int) -> Explanation:
     What a call asks of its sizes beyond their ranges is not checked. Raises `InputError` for a name that is no symbol of the
     model, one that is missing, a size that is no integer, or one out of its range.
     """
+    if not isinstance(model, Model):
+        raise InputError(f"explain takes a model, got {model!r}; load a library first: mkwrap.load(path)")
     ranges = {symbol.name: (symbol.low, symbol.high) for symbol in model.symbols}
     unknown = [name for name in sizes if name not in ranges]
     missing = [name for name in ranges if name not in sizes]

@@ -153,8 +153,8 @@ class Options:
         sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in listed)
         if not full or not sizes_fit or not all(isinstance(name, str) for name in names):
             raise OptionError(
-                f"Options.hints is {hints!r}; expected 'auto', sizes by symbol as {{'batch': [1, 8]}}, "
-                "or a list of points as [{'batch': 1}, {'batch': 8}]"
+                f"Options.hints is {hints!r}; expected 'auto', integers from 0 on by symbol as "
+                "{'batch': [1, 8]}, or a list of points as [{'batch': 1}, {'batch': 8}]"
             )
 
     def _refuse_wrong_paths(self) -> None:

@@ -198,8 +198,8 @@ def _refuse_constants(
             what = f"the Dim {declared.name!r}" if declared.name else "Dim.DYNAMIC"
             raise DynamicShapeError(
                 f"{traced.path}.shape[{dim}] is declared as {what}, but tracing made it the constant {value}"
-                f"{lines.place(expr, value)}; use the size without turning it into a number there, or declare Dim.AUTO or "
-                "a static dimension"
+                f"{lines.place(expr, value)}; use the size without turning it into a number there, give what must be as long "
+                "the same Dim, or declare Dim.AUTO or a static dimension"
             )
 
 

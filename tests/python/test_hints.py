@@ -73,13 +73,29 @@ def test_a_hint_that_does_not_fit_the_program_is_refused(hints: object, message:
 
 
 @pytest.mark.parametrize(
-    "hints", [3, "fast", {}, [], {"batch": "8"}, {"batch": [1.5]}, [3], {3: 4}, {"batch": []}, {"batch": -1}]
+    "hints",
+    [
+        3,
+        "fast",
+        {},
+        [],
+        {"batch": "8"},
+        {"batch": [1.5]},
+        [3],
+        {3: 4},
+        {"batch": []},
+        {"batch": -1},
+        {"batch": {1}},
+        {"batch": True},
+        "batch=1",
+        None,
+    ],
 )
 def test_what_is_no_set_of_hints_is_refused_when_the_options_are_made(hints: object) -> None:
     if hints == {}:
         assert points(made(BOTH, (3, 70), hints={})) == [(3, 70)]
         return
-    with pytest.raises(OptionError, match=r"Options\.hints is "):
+    with pytest.raises(OptionError, match=r"Options\.hints is .*; expected 'auto', integers from 0 on by symbol"):
         Options(hints=hints)  # type: ignore[arg-type]
 
 

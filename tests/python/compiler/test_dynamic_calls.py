@@ -61,6 +61,10 @@ def test_errors_name_the_symbol_the_bound_and_the_argument(model: mkwrap.Model) 
         ((torch.randn(5), torch.randn(5)), r"args\[0\]: wrong rank: expected 2 dimensions \[\?, \?\], got 1 \[5\]"),
         ((torch.randn(6, 5).t(), torch.randn(6)), r"args\[0\]: wrong strides"),
         ((torch.randn(5, 6), torch.randn(6).double()), r"args\[1\]: wrong dtype"),
+        (
+            (torch.randn(5, 6).requires_grad_(), torch.randn(6)),
+            r"args\[0\]: expected a tensor float32\[\?, \?\] on cpu",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             model(*arguments)
@@ -76,6 +80,8 @@ def test_what_a_model_says_of_its_sizes(model: mkwrap.Model) -> None:
         mkwrap.explain(model, rows=3)
     with pytest.raises(InputError, match="rows is 301; its range is 0 to 300"):
         mkwrap.explain(model, rows=301, cols=3)
+    with pytest.raises(InputError, match=r"explain takes a model, got '.*'; load a library first"):
+        mkwrap.explain(str(model.path), rows=3, cols=3)  # type: ignore[arg-type]
     for wrong in ("3", 2.5, True, None):
         with pytest.raises(InputError, match="a size is an integer"):
             mkwrap.explain(model, rows=wrong, cols=3)  # type: ignore[arg-type]

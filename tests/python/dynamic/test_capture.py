@@ -95,7 +95,16 @@ def test_the_structure_follows_parameters_and_arguments(
         ((B, None), "2 entries for 1 arguments"),
         ({"x": (BATCH,)}, r"args\[0\] has 1 entries, the tensor 2 dimensions"),
         ({"x": {2: BATCH}}, r"args\[0\] names dimension 2; there are 0 … 1"),
+        ({"x": {-1: BATCH}}, r"args\[0\] names dimension -1; there are 0 … 1"),
+        ({0: BATCH}, r"names 0; the arguments of this call are x; dimensions go below their argument: {'x': {0: …}}"),
         ({"x": {0: "batch"}}, r"args\[0\].shape\[0\]: 'batch' is no dimension"),
+        ({"x": {0: True}}, r"args\[0\].shape\[0\]: True is no dimension"),
+        ({"x": {0: Dim("n", min=1.5, max=9)}}, r"args\[0\].shape\[0\]: the Dim 'n' has the bound 1.5; a size is an"),  # type: ignore[arg-type]
+        ({"x": {0: Dim.AUTO(min=5, max=9)}}, r"args\[0\].shape\[0\] is 3 in the example, but must be in 5 … 9"),
+        (
+            {"x": {0: BATCH, 1: BATCH}},
+            r"batch is 3 at args\[0\].shape\[0\] in the example, and 4 at args\[0\].shape\[1\]",
+        ),
         ({"x": {0: 5}}, r"args\[0\].shape\[0\] is 3 in the example, but dynamic_shapes says it is always 5"),
         ({"x": {0: Dim("n", min=4)}}, r"args\[0\].shape\[0\] is 3 in the example, but must be n, with n at least 4"),
         ({"x": {0: 2 * BATCH}}, r"is 3 in the example, but must be 2\*batch, with batch in 0 … 64"),
@@ -178,6 +187,15 @@ def test_a_declared_dim_that_becomes_a_constant_is_refused(declared: object, cap
         captured(unrolled, (x34(),), {"x": {0: Dim.AUTO, 1: BATCH}}).notes[0].startswith("args[0].shape[0] is always 3")
     )
     assert capfd.readouterr().err == ""
+
+
+def test_a_tensor_without_dimensions_has_none_that_vary() -> None:
+    with pytest.raises(DynamicShapeError, match=r"args\[0\] names dimension 0; the tensor has none"):
+        captured(torch.exp, (torch.tensor(1.0),), ({0: BATCH},))
+
+
+def test_sizes_begin_at_0_whatever_a_dim_says() -> None:
+    assert ranges(captured(lambda x: x + 1, (x34(),), ({0: Dim("n", min=-5, max=9)},))) == {"n": (0, 9)}
 
 
 def test_two_names_of_one_size_are_refused() -> None:
