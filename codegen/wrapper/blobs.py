@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mkwrap.artifact import Blob, EmbeddedConstant, Open, Race
-from mkwrap.codegen.wrapper.contents import Contents, choice_of
+from mkwrap.artifact import Blob, EmbeddedConstant, Open, OpenPoints, Race
+from mkwrap.codegen.wrapper.contents import AnyChoice, Contents, choice_of
 from mkwrap.codegen.wrapper.sizes import round_up
 from mkwrap.errors import CaptureError, InternalError
 from mkwrap.ir.nodes import Role
@@ -73,37 +73,37 @@ class PlacedImage:
 
 @dataclass(frozen=True)
 class PlacedRace:
-    """An open kernel's race on one target, and the parts that hold it."""
+    """A race of an open kernel on one target, and the parts that hold it."""
 
     kernel: str
     target: int
-    race: Race
     part: int
-
-    @property
-    def given(self) -> tuple[int, ...]:
-        """Parts of the bytes that the race numbers."""
-        return tuple(range(self.part + 1, self.part + 1 + len(self.race.given)))
+    given: tuple[int, ...]
+    """Parts of the bytes that the race numbers; races share equal ones."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Every part behind the manifest, which is number 0: constants, then images, then races, then the texts."""
+    """Every part behind the manifest, which is number 0: constants, then images, races, tables and, last, the texts."""
 
     constants: Constants
     images: tuple[PlacedImage, ...]
     races: tuple[PlacedRace, ...]
+    """Of a kernel with dynamic sizes one per point, in the order of its points."""
+    raced: tuple[Blob, ...]
+    """What the parts of races hold."""
+    tables: Mapping[tuple[str, int], int]
+    """By kernel and target: the part that is an open table."""
 
     @property
     def texts(self) -> int:
         """The last part: what the library was compiled from."""
-        return 1 + len(self.constants.placed) + len(self.images) + sum(1 + len(r.race.given) for r in self.races)
+        return 1 + len(self.constants.placed) + len(self.images) + len(self.raced) + len(self.tables)
 
-    def blobs(self, manifest: bytes, texts: bytes) -> tuple[Blob, ...]:
+    def blobs(self, manifest: bytes, tables: Sequence[bytes], texts: bytes) -> tuple[Blob, ...]:
         """Return what each part holds."""
         constants = [EmbeddedConstant(c.constant, c.packing) for c in self.constants.placed]
-        races = [blob for placed in self.races for blob in (placed.race.text.encode(), *placed.race.given)]
-        return (manifest, *constants, *(placed.image.blob for placed in self.images), *races, texts)
+        return (manifest, *constants, *(placed.image.blob for placed in self.images), *self.raced, *tables, texts)
 
     def image(self, kernel: int, alternative: int, image: Image) -> int:
         """Return the position of an alternative's image among `images`."""
@@ -125,13 +125,30 @@ def place_parts(contents: Contents, *, images: bool) -> Parts:
                 placed.append(PlacedImage(image, part, number, position, title))
                 part += 1
     races: list[PlacedRace] = []
+    raced: list[Blob] = []
+    shared: dict[Blob, int] = {}
     for target, selection in enumerate(contents.selections):
         for name in contents.kernels:
-            choice = choice_of(selection, name)
-            if isinstance(choice, Open):
-                races.append(PlacedRace(name, target, choice.race, part))
-                part += 1 + len(choice.race.given)
-    return Parts(constants, tuple(placed), tuple(races))
+            for race in _races(choice_of(selection, name)):
+                own = part + len(raced)
+                raced.append(race.text.encode())
+                for blob in race.given:
+                    if blob not in shared:
+                        shared[blob] = part + len(raced)
+                        raced.append(blob)
+                races.append(PlacedRace(name, target, own, tuple(shared[blob] for blob in race.given)))
+    tables = {key: part + len(raced) + number for number, key in enumerate(contents.open_tables)}
+    return Parts(constants, tuple(placed), tuple(races), tuple(raced), tables)
+
+
+def _races(choice: AnyChoice) -> tuple[Race, ...]:
+    match choice:
+        case Open(race=race):
+            return (race,)
+        case OpenPoints(races=races):
+            return tuple(point.race for point in races.values())
+        case _:
+            return ()
 
 
 def place_constants(contents: Contents) -> Constants:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-from mkwrap.artifact import Open, OpenSelection
+from mkwrap.artifact import Open, OpenPoints, OpenSelection
 from mkwrap.errors import InternalError
 from mkwrap.stages import Binary, Dispatch, Schedule, Selection
 
 AnySelection: TypeAlias = Selection | OpenSelection
+AnyChoice: TypeAlias = Dispatch | Open | OpenPoints
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,20 @@ class Contents:
     def dispatch(self, kernel: str, target: int) -> Dispatch | None:
         """Return a kernel's table on one target, None where one binary runs whatever the sizes."""
         choice = choice_of(self.selections[target], kernel)
-        several = isinstance(choice, Dispatch) and len(self.alternatives(kernel, target)) > 1
+        if isinstance(choice, OpenPoints):
+            return choice.table
+        several = len(self.alternatives(kernel, target)) > 1
         return choice if several and isinstance(choice, Dispatch) else None
+
+    @cached_property
+    def open_tables(self) -> Mapping[tuple[str, int], OpenPoints]:
+        """Return the open choices of dynamic sizes by kernel and target: their tables are parts, which closing replaces."""
+        return {
+            (name, target): choice
+            for name in self.kernels
+            for target, selection in enumerate(self.selections)
+            if isinstance(choice := choice_of(selection, name), OpenPoints)
+        }
 
     @cached_property
     def dispatched(self) -> tuple[str, ...]:
@@ -78,14 +91,14 @@ def contents_of(selections: Sequence[AnySelection]) -> Contents:
     return Contents(schedule, tuple(selections), kernels, defaults)
 
 
-def choice_of(selection: AnySelection, kernel: str) -> Dispatch | Open:
+def choice_of(selection: AnySelection, kernel: str) -> AnyChoice:
     """Return what is known of a kernel's choice."""
     return selection.winners[kernel] if isinstance(selection, Selection) else selection.choices[kernel]
 
 
 def _binaries(selection: AnySelection, kernel: str) -> tuple[Binary, ...]:
     choice = choice_of(selection, kernel)
-    if isinstance(choice, Open):
+    if isinstance(choice, Open | OpenPoints):
         return choice.binaries
     different: list[Binary] = []
     for row in choice.rows:

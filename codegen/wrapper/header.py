@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mkwrap.codegen.wrapper.cpp_names import GLOBALS, KEYWORDS, MACROS
-from mkwrap.codegen.wrapper.manifest import Json
+from mkwrap.codegen.wrapper.manifest_kernel import Json
 from mkwrap.codegen.wrapper.text import spell_comment, spell_dtype, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import LibraryFormatError

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from mkwrap.artifact import HostCode, Open, Row
+from mkwrap.artifact import HostCode, Open, OpenPoints, Row
 from mkwrap.codegen.wrapper import launch_cpu, launch_cuda
 from mkwrap.codegen.wrapper.blobs import place_parts
 from mkwrap.codegen.wrapper.checks import write_checks, write_output_shapes
@@ -33,6 +33,7 @@ from mkwrap.codegen.wrapper.shapes import (
 )
 from mkwrap.codegen.wrapper.signature import write_signature, write_symbols
 from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up
+from mkwrap.codegen.wrapper.tables import packed_tables
 from mkwrap.codegen.wrapper.text import spell_comment
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
@@ -68,7 +69,7 @@ def wrap(selection: AnySelection, description: Description, further: Sequence[An
         writer, contents, launcher, layout, (layout.parts.texts + 1, len(manifest), -1 if traffic is None else traffic)
     )
     objects = _objects(contents) if kind == "cpu" else ()
-    parts = layout.parts.blobs(manifest, _texts(contents, writer.text()))
+    parts = layout.parts.blobs(manifest, packed_tables(contents), _texts(contents, writer.text()))
     return HostCode(kind, writer.text(), parts, layout.rows, objects, apart, manifest.decode())
 
 
@@ -175,7 +176,7 @@ def _apart(contents: Contents) -> tuple[str, ...]:
             image.entry
             for selection in contents.selections
             for name in contents.kernels
-            if isinstance(choice := choice_of(selection, name), Open)
+            if isinstance(choice := choice_of(selection, name), Open | OpenPoints)
             for binary in choice.binaries
             for image in binary.images
         )
@@ -188,6 +189,8 @@ def _write_head(writer: Writer, launcher: Launcher, contents: Contents, layout: 
     if contents.dispatched:
         writer.line('#include "mkwrap/dispatch.h"')
     writer.line('#include "mkwrap/model_api.h"')
+    if contents.open_tables:
+        writer.line('#include "mkwrap/open_table.h"')
     writer.line('#include "mkwrap/parts.h"')
     writer.line('#include "mkwrap/sizes.h"')
     writer.line()

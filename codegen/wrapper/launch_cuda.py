@@ -72,6 +72,7 @@ def _plan(
                 names = f"{spell_string(placed.image.entry)}, {spell_string(placed.title)}"
                 sizes = f"{placed.image.threads}, {placed.image.shared_bytes}"
                 place = f"{placed.kernel}, {placed.alternative}, {_elected_on(contents, placed)}"
+                place += _by_part(contents, layout, placed)
                 writer.line(f"{{{names}, {placed.part}, {sizes}, {place}}},")
     if constants.placed:
         with writer.block("constexpr runtime::CudaConstant kConstants[] =", "};"):
@@ -94,6 +95,13 @@ def _elected_on(contents: Contents, placed: PlacedImage) -> int:
     name = list(contents.kernels)[placed.kernel]
     target = contents.kernels[name][placed.alternative].target
     return target if contents.dispatch(name, target) else -1
+
+
+def _by_part(contents: Contents, layout: Layout, placed: PlacedImage) -> str:
+    """Spell the part that is the table of the image's kernel, "" where there is none."""
+    name = list(contents.kernels)[placed.kernel]
+    part = layout.parts.tables.get((name, contents.kernels[name][placed.alternative].target))
+    return "" if part is None else f", {part}"
 
 
 def _capability(arch: str) -> tuple[int, int, bool]:

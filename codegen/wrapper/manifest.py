@@ -7,36 +7,26 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeAlias
 
 import numpy as np
-import sympy
 
-from mkwrap.artifact import Open
-from mkwrap.codegen.wrapper.blobs import constant_parts
-from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
+from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
-from mkwrap.codegen.wrapper.sizes import is_static, largest
+from mkwrap.codegen.wrapper.manifest_kernel import Json, describe_kernel, describe_size
+from mkwrap.codegen.wrapper.sizes import largest
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import relation_text
 from mkwrap.stages import (
-    Binary,
     Device,
-    Dispatch,
     Hints,
     OutputKind,
     OutputSpec,
-    PointChoice,
     Program,
-    Rejected,
-    Timing,
     Versions,
 )
 
 FORMAT = 1
 ABI_VERSION = 2
-
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,9 @@ def render_manifest(
         **_hints(contents.selections[0].hints),
         **_told(program),
         "call": description.call,
-        "kernels": [_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels],
+        "kernels": [
+            describe_kernel(contents, layout, name, n) for n in range(len(targets)) for name in contents.kernels
+        ],
         "constants": _constants(program, layout),
         "memory": {
             "arena": largest(layout.arena_bytes, program.symbols),
@@ -123,12 +115,8 @@ def _most_workspace(contents: Contents, layout: Layout) -> int | None:
     return None if None in wanted else max((size for size in wanted if size is not None), default=0)
 
 
-def _size(expr: Expr | int) -> Json:
-    return int(expr) if is_static(expr) else str(sympy.sympify(expr))
-
-
 def _sizes(exprs: Sequence[Expr]) -> Json:
-    return [_size(expr) for expr in exprs]
+    return [describe_size(expr) for expr in exprs]
 
 
 def _inputs(program: Program) -> Json:
@@ -165,7 +153,7 @@ def _output(program: Program, spec: OutputSpec) -> Json:
             return {
                 "kind": "input_view",
                 "input": input_number(program, spec.buffer),
-                "offset": _size(spec.offset),
+                "offset": describe_size(spec.offset),
                 "identical": spec.identical,
                 **geometry,
             }
@@ -194,64 +182,6 @@ def _target(description: Description, number: int) -> Mapping[str, Json]:
     }
 
 
-def _kernel(contents: Contents, layout: Layout, name: str, target: int) -> Json:
-    steps = [number for number, step in enumerate(contents.schedule.steps) if step.kernel == name]
-    origins = dict.fromkeys(origin for number in steps for origin in contents.schedule.steps[number].origins)
-    return {
-        "name": name,
-        "target": target,
-        "steps": steps,
-        "uses": len(steps),
-        "origins": list(origins),
-        **_choice(contents, layout, name, target),
-    }
-
-
-def _choice(contents: Contents, layout: Layout, name: str, target: int) -> Mapping[str, Json]:
-    selection = contents.selections[target]
-    alternatives = [
-        _alternative(contents, layout, name, number)
-        for number, alternative in enumerate(contents.kernels[name])
-        if alternative.target == target
-    ]
-    described: dict[str, Json] = {
-        "winner": alternatives[0]["variant"],
-        "reason": selection.reasons.get(name, ""),
-        **_evidence(selection.timings.get(name, ()), selection.rejected.get(name, ())),
-        **{key: value for key, value in alternatives[0].items() if key != "variant"},
-        **_tuned(selection, name),
-    }
-    if name in selection.points:
-        described["points"] = [_point(choice) for choice in selection.points[name]]
-    if isinstance(choice_of(selection, name), Open):
-        race = next(r for r in layout.parts.races if (r.kernel, r.target) == (name, target))
-        described["open"] = {"race": race.part, "given": race.given, "alternatives": alternatives}
-    table = contents.dispatch(name, target)
-    if table is not None:
-        described["dispatch"] = _dispatch(contents, name, target, table, alternatives)
-    return described
-
-
-def _point(choice: PointChoice) -> Json:
-    found: dict[str, Json] = {"at": choice.at, "winner": choice.winner.label, "reason": choice.reason}
-    return found | _evidence(choice.timings, choice.rejected)
-
-
-def _evidence(timings: Sequence[Timing], rejected: Sequence[Rejected]) -> dict[str, Json]:
-    return {
-        "timings": [
-            {
-                "variant": timing.variant.label,
-                "median_us": timing.median_us,
-                "spread_us": timing.spread_us,
-                "runs": timing.runs,
-            }
-            for timing in timings
-        ],
-        "rejected": [{"variant": entry.variant.label, "reason": entry.reason} for entry in rejected],
-    }
-
-
 def _hints(hints: Hints) -> Mapping[str, Json]:
     """Say at which points the program is tuned; nothing for static sizes."""
     if not hints.points:
@@ -268,79 +198,6 @@ def _told(program: Program) -> Mapping[str, Json]:
     asked: list[Json] = [{"holds": relation_text(each), "origin": each.origin} for each in program.relations]
     told: Mapping[str, Json] = {"notes": list(program.notes), "relations": asked}
     return {name: lines for name, lines in told.items() if lines}
-
-
-def _dispatch(contents: Contents, name: str, target: int, table: Dispatch, alternatives: list[dict[str, Json]]) -> Json:
-    """Describe a table; its rows are in their own order, in which the first of equals is elected."""
-    numbers = contents.alternatives(name, target)
-    binaries = [contents.kernels[name][number].binary for number in numbers]
-    rows: list[Json] = []
-    for row in table.rows:
-        position = binaries.index(row.binary)
-        source = row.binary.source
-        rows.append(
-            {
-                "point": list(row.point),
-                "variant": source.variant.label,
-                "alternative": numbers[position],
-                "handicap": row.handicap,
-                "guards": [
-                    {"expr": _size(guard.expr), "most": guard.most, "multiple": guard.multiple}
-                    for guard in source.guards
-                ],
-            }
-        )
-    symbols: list[Json] = [symbol.name for symbol in table.symbols]
-    left_out: Mapping[str, Json] = {"left_out": table.left_out} if table.left_out else {}
-    return {"symbols": symbols, "rows": rows, "alternatives": alternatives, **left_out}
-
-
-def _tuned(selection: AnySelection, name: str) -> Mapping[str, Json]:
-    """What a kernel's row in a tuning record holds that no other key says."""
-    key, tuned = selection.keys.get(name), selection.tuned.get(name)
-    return {
-        "key": None if key is None else key.choice,
-        "nest": None if key is None else key.nest,
-        "tuned": None
-        if tuned is None
-        else {
-            "mode": tuned.mode,
-            "measured_at": tuned.measured_at,
-            # A list: the first is the default, and the manifest's keys are sorted.
-            "images": [{"variant": label, "images": images} for label, images in tuned.images.items()],
-        },
-    }
-
-
-def _alternative(contents: Contents, layout: Layout, name: str, number: int) -> dict[str, Json]:
-    binary = contents.kernels[name][number].binary
-    return {
-        "variant": binary.source.variant.label,
-        "alternative": number,
-        "workspace_bytes": _size(binary.source.workspace_bytes),
-        "scratch_bytes": _size(layout.scratch[name][number]),
-        "constants": constant_parts(contents, layout.parts.constants, name, binary),
-        "launches": _launches(contents, layout, name, number, binary),
-    }
-
-
-def _launches(contents: Contents, layout: Layout, name: str, number: int, binary: Binary) -> Json:
-    placed = layout.parts.images
-    launches: list[Mapping[str, Json]] = []
-    for image in binary.images:
-        part = layout.parts.image(contents.number(name), number, image) if placed else None
-        launches.append(
-            {
-                "entry": image.entry,
-                "digest": image.digest,
-                "threads": image.threads,
-                "shared_bytes": image.shared_bytes,
-                "registers": image.registers,
-                "spilled_bytes": image.spilled_bytes,
-                "part": None if part is None else placed[part].part,
-            }
-        )
-    return launches
 
 
 def _constants(program: Program, layout: Layout) -> Json:

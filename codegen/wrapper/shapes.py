@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-import sympy
 
 from mkwrap.codegen.wrapper.checks import write_query
 from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, write_checked
 from mkwrap.codegen.wrapper.sizes import ARRAY, Values
+from mkwrap.codegen.wrapper.tables import guards_of, points_of, rows_of, symbols_of
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, TIE, log2_fixed
 from mkwrap.ir.relations import relation_text
-from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, Program, Relation
-
-_MOST_SYMBOLS = 8  # mkwrap/dispatch.h
-_MOST_HANDICAP = 2**30
+from mkwrap.stages import Guard, Program, Relation
 
 
 def write_derive_shapes(writer: Writer, program: Program, values: Values) -> None:
@@ -50,36 +44,36 @@ def _relation(relation: Relation, program: Program, values: Values) -> str:
 
 
 def write_tables(writer: Writer, contents: Contents) -> None:
-    """Write the constant table of each kernel that chooses by size, one per target."""
+    """Write the constant table of each kernel that chooses by size, one per target; open ones are parts."""
+    targets = range(len(contents.selections))
     for place, name in enumerate(contents.dispatched):
+        closed = [target for target in targets if (name, target) not in contents.open_tables]
+        if not closed:
+            continue
         writer.line()
-        targets = range(len(contents.selections))
-        symbols = dict.fromkeys(symbol for target in targets for symbol in _symbols(contents, name, target))
+        symbols = dict.fromkeys(symbol for target in closed for symbol in symbols_of(contents, name, target))
         writer.line(spell_comment(f"{name} by {', '.join(map(str, symbols))}"))
-        for target in targets:
-            guards = _guards(contents, name, target)
-            rows = _rows(contents, name, target)
+        entries = dict.fromkeys(targets, "{},")
+        for target in closed:
+            rows = rows_of(contents, name, target)
             with writer.block(f"constexpr runtime::DispatchRow kRows{place}On{target}[] =", "};"):
-                for row, alternative in rows:
-                    needed = sum(1 << guards.index(guard) for guard in row.binary.source.guards)
-                    said = spell_comment(f"{row.point}: {row.binary.source.variant.label}", 60)
-                    writer.line(f"{{{needed:#x}u, {row.handicap}, {alternative}}},  {said}")
-            points = _points(rows)
-            first = ", ".join(map(str, (*points.values(), len(rows))))
+                for row in rows:
+                    label = contents.kernels[name][row.alternative].binary.source.variant.label
+                    said = spell_comment(f"{row.point}: {label}", 60)
+                    writer.line(f"{{{row.guards:#x}u, {row.handicap}, {row.alternative}}},  {said}")
+            points = points_of(rows)
+            first = ", ".join(map(str, points.first))
             writer.line(f"constexpr uint16_t kFirst{place}On{target}[] = {{{first}}};")
-            axes = _axes(tuple(points))
-            logs = [log2_fixed(hint) for hints in (axes or points) for hint in hints]
-            writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{', '.join(map(str, logs)) or 0}}};")
-            if axes:
-                sizes = ", ".join(str(len(axis)) for axis in axes)
-                writer.line(f"constexpr uint16_t kAxes{place}On{target}[] = {{{sizes}}};")
+            hints = ", ".join(map(str, points.hints))
+            writer.line(f"constexpr uint32_t kHints{place}On{target}[] = {{{hints or 0}}};")
+            if points.axes:
+                axes = ", ".join(map(str, points.axes))
+                writer.line(f"constexpr uint16_t kAxes{place}On{target}[] = {{{axes}}};")
+            arrays = ", ".join(f"{array}{place}On{target}" for array in ("kRows", "kFirst", "kHints"))
+            counts = f"kAxes{place}On{target}" if points.axes else "nullptr"
+            entries[target] = f"{{{arrays}, {counts}, {points.count}, {len(rows[0].point)}}},"
         with writer.block(f"constexpr runtime::DispatchTable kTables{place}[] =", "};"):
-            for target in targets:
-                rows = _rows(contents, name, target)
-                points = _points(rows)
-                arrays = ", ".join(f"{array}{place}On{target}" for array in ("kRows", "kFirst", "kHints"))
-                counts = f"kAxes{place}On{target}" if _axes(tuple(points)) else "nullptr"
-                writer.line(f"{{{arrays}, {counts}, {len(points)}, {len(rows[0][0].point)}}},")
+            writer.lines(entries.values())
 
 
 def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int) -> None:
@@ -91,7 +85,7 @@ def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int
     if not program.symbols:
         return
     rest = Writer("  ")
-    _write_elections(rest, contents, layout.values)
+    _write_elections(rest, contents, layout.values, layout.parts.tables)
     _write_scratch(rest, contents, layout)
     writer.line()
     arguments = "[[maybe_unused]] const mkw_model& model, runtime::Shape& shape, [[maybe_unused]] mkw_error* error"
@@ -102,14 +96,14 @@ def write_size_up(writer: Writer, contents: Contents, layout: Layout, first: int
         writer.lines(rest.text().splitlines())
 
 
-def _write_elections(writer: Writer, contents: Contents, values: Values) -> None:
+def _write_elections(writer: Writer, contents: Contents, values: Values, tables: Mapping[tuple[str, int], int]) -> None:
     """Write the election of each kernel's binary; the logarithm of a size is computed once for all kernels.
 
-    Each target's table has its own sizes and guards.
+    Each target's table has its own sizes and guards. `tables` are the parts that are open ones.
     """
     targets = range(len(contents.selections))
     pairs = [(name, target) for name in contents.dispatched for target in targets]
-    symbols = dict.fromkeys(symbol for pair in pairs for symbol in _symbols(contents, *pair))
+    symbols = dict.fromkeys(symbol for pair in pairs for symbol in symbols_of(contents, *pair))
     order = [spec.symbol for spec in contents.schedule.program.symbols]
     for symbol in symbols:
         if symbol not in order:
@@ -119,12 +113,14 @@ def _write_elections(writer: Writer, contents: Contents, values: Values) -> None
     for name, target in pairs:
         place = contents.dispatched.index(name)
         with writer.block(f"if (model.target == {target})" if len(targets) > 1 else ""):
-            logs = ", ".join(f"log{order.index(symbol)}" for symbol in _symbols(contents, name, target))
-            writer.line(f"const uint32_t logs[] = {{{logs or 0}}};")
+            logs = ", ".join(f"log{order.index(symbol)}" for symbol in symbols_of(contents, name, target))
+            is_open = (name, target) in contents.open_tables
+            writer.line(f"{'' if is_open else 'const '}uint32_t logs[] = {{{logs or 0}}};")
             writer.line("uint64_t holds = 0;")
-            for bit, guard in enumerate(_guards(contents, name, target)):
+            for bit, guard in enumerate(guards_of(contents, name, target)):
                 writer.line(f"if ({_condition(guard, values)}) holds |= UINT64_C(1) << {bit};")
-            writer.line(f"shape.elected[{place}] = runtime::elect(kTables{place}[model.target], logs, holds);")
+            table = f"mkw_parts, {tables[name, target]}" if is_open else f"kTables{place}[model.target]"
+            writer.line(f"shape.elected[{place}] = runtime::elect({table}, logs, holds);")
             failed = f"runtime::no_binary(kSizes, {ARRAY}, {spell_string(name)}, error)"
             writer.line(f"if (shape.elected[{place}] == runtime::kNoRow) return {failed};")
 
@@ -147,9 +143,10 @@ def _write_scratch(writer: Writer, contents: Contents, layout: Layout) -> None:
             writer.line(f"workspace = runtime::larger(workspace, {values.spell(sizes[0])});")
             continue
         with writer.block(f"switch ({chosen(contents, name, 'model')})"):
-            for number, size in enumerate(sizes):
+            for size in dict.fromkeys(sizes):
                 if size != 0:
-                    writer.line(f"case {number}: workspace = runtime::larger(workspace, {values.spell(size)}); break;")
+                    cases = " ".join(f"case {number}:" for number, other in enumerate(sizes) if other == size)
+                    writer.line(f"{cases} workspace = runtime::larger(workspace, {values.spell(size)}); break;")
             writer.line("default: break;")
     writer.line(f"shape.arena_bytes = static_cast<uint64_t>({arena});")
     writer.line(f"shape.scratch_bytes = static_cast<uint64_t>(runtime::plus({arena}, workspace, wide));")
@@ -191,54 +188,3 @@ def _query(writer: Writer, contents: Contents, head: str) -> Iterator[None]:
             write_checked(writer, "size_up(*model, shape, error)")
         yield
         writer.line("return MKW_OK;")
-
-
-def _symbols(contents: Contents, kernel: str, target: int) -> tuple[sympy.Symbol, ...]:
-    """Return the symbols of a kernel's table on one target; none where one binary runs whatever the sizes."""
-    table = contents.dispatch(kernel, target)
-    return () if table is None else table.symbols
-
-
-def _guards(contents: Contents, kernel: str, target: int) -> tuple[Guard, ...]:
-    """Return every guard of a kernel's binaries for one target once: each is a bit of its table."""
-    binaries: Sequence[Binary] = [a.binary for a in contents.kernels[kernel] if a.target == target]
-    found = tuple(dict.fromkeys(guard for binary in binaries for guard in binary.source.guards))
-    if len(found) > MOST_GUARDS:
-        raise InternalError(f"the binaries of {kernel} have {len(found)} different guards")
-    return found
-
-
-def _points(rows: Sequence[tuple[DispatchRow, int]]) -> Mapping[Point, int]:
-    """Return each point of ordered rows with the number of its first row."""
-    first: dict[Point, int] = {}
-    for number, (row, _) in enumerate(rows):
-        first.setdefault(row.point, number)
-    return first
-
-
-def _axes(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
-    """Return the hints of each symbol where points in order are a grid whose hints the rule can tell apart; else ()."""
-    axes = tuple(tuple(sorted(set(axis))) for axis in zip(*points, strict=True))
-    if not 0 < len(axes) <= _MOST_SYMBOLS or list(itertools.product(*axes)) != list(points):
-        return ()
-    apart = 2 * TIE * len(axes)
-    near = any(log2_fixed(high) - log2_fixed(low) <= apart for axis in axes for low, high in itertools.pairwise(axis))
-    return () if near else axes
-
-
-def _rows(contents: Contents, kernel: str, target: int) -> list[tuple[DispatchRow, int]]:
-    """Return the rows of a kernel's table, each with its alternative, in the order that ties are decided in."""
-    numbers = contents.alternatives(kernel, target)
-    binaries: Mapping[int, Binary] = {number: contents.kernels[kernel][number].binary for number in numbers}
-    table = contents.dispatch(kernel, target)
-    if table is None and len(numbers) != 1:
-        raise InternalError(f"the choice of {kernel} is open on one target and a table on another")
-    if table is None:
-        table = Dispatch((DispatchRow((), binaries[numbers[0]]),))
-    arity = len(table.symbols)
-    if len(table.rows) > MOST_ROWS or any(
-        not 0 <= row.handicap < _MOST_HANDICAP or len(row.point) != arity for row in table.rows
-    ):
-        raise InternalError(f"the table of {kernel} has too many rows, or one that cannot be compared")
-    ordered = sorted(enumerate(table.rows), key=lambda numbered: (numbered[1].point, numbered[0]))
-    return [(row, next(n for n, binary in binaries.items() if binary == row.binary)) for _, row in ordered]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mkwrap.stages import (
     Binary,
@@ -17,13 +17,18 @@ from mkwrap.stages import (
     Image,
     Key,
     Packing,
+    Point,
     PointChoice,
     Provenance,
     Rejected,
     Schedule,
     Timing,
     Tuned,
+    Variant,
 )
+
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,39 @@ class Open:
 
 
 @dataclass(frozen=True)
+class PointRace:
+    """What decides an open choice at one point of a kernel with dynamic sizes: a race of static sizes."""
+
+    racers: tuple[Variant, ...]
+    """The variants in the race, in order."""
+    race: Race
+    pruned: tuple[Rejected, ...] = ()
+    """Variants worth running there that do not race."""
+    beside: Point | None = None
+    """The point next to it where sizes are odd, which has a race, too."""
+
+
+@dataclass(frozen=True)
+class OpenPoints:
+    """The choice of a kernel with dynamic sizes, left to the target machine. Until it is made sizes choose by `table`."""
+
+    binaries: tuple[Binary, ...]
+    """With those of their guards that may fail."""
+    symbols: tuple[sympy.Symbol, ...]
+    """The kernel's, in the order of its points; a table may do without some."""
+    worth: Mapping[Point, tuple[Variant, ...]]
+    """At each point that was asked for, the example's first: the variants worth running there, best first."""
+    races: Mapping[Point, PointRace]
+    """At these points, then beside them."""
+    table: Dispatch
+
+
+@dataclass(frozen=True)
 class OpenSelection:
     """The choice as far as it is made: what the device alone can decide is open."""
 
     schedule: Schedule
-    choices: Mapping[str, Dispatch | Open]
+    choices: Mapping[str, Dispatch | Open | OpenPoints]
     timings: Mapping[str, tuple[Timing, ...]]
     rejected: Mapping[str, tuple[Rejected, ...]]
     reasons: Mapping[str, str]
@@ -70,7 +103,7 @@ class OpenSelection:
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     """Per kernel; no part of the library."""
     points: Mapping[str, tuple[PointChoice, ...]] = field(default_factory=dict)
-    """Of each kernel with dynamic sizes, which are never left open: the choice at each of its points."""
+    """Of each kernel with dynamic sizes: the choice at each of its points, a guess where it is open."""
     hints: Hints = field(default_factory=Hints)
 
 

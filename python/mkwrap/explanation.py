@@ -36,6 +36,8 @@ class ExplainedKernel:
     rows: tuple[ExplainedRow, ...] = ()
     elected: int = 0
     """The number of the row that runs."""
+    is_open: bool = False
+    """Whether the choice is still to be made on the target machine: what runs until then is a guess."""
 
     @property
     def why(self) -> str:
@@ -51,7 +53,8 @@ class ExplainedKernel:
 
     def __str__(self) -> str:
         """Spell the kernel, its binary and why, then every other row and why it does not run."""
-        lines = [f"{self.name}: {self.variant}; {self.why}"]
+        guess = "; a guess, as the choice is open" if self.is_open else ""
+        lines = [f"{self.name}: {self.variant}; {self.why}{guess}"]
         for number, row in enumerate(self.rows):
             if number == self.elected:
                 continue
@@ -103,7 +106,8 @@ def explain(model: Model, /, **sizes: int) -> Explanation:
 def _kernel(kernel: Mapping[str, object], values: Mapping[str, int]) -> ExplainedKernel:
     name, target = str(kernel["name"]), int(str(kernel["target"]))
     if "dispatch" not in kernel:
-        return ExplainedKernel(name, target, str(kernel["winner"]), int(str(kernel["alternative"])))
+        alternative = int(str(kernel["alternative"]))
+        return ExplainedKernel(name, target, str(kernel["winner"]), alternative, is_open="open" in kernel)
     table = mapping(kernel["dispatch"])
     symbols = tuple(map(str, sequence(table["symbols"])))
     sizes = tuple(values[symbol] for symbol in symbols)
@@ -114,7 +118,9 @@ def _kernel(kernel: Mapping[str, object], values: Mapping[str, int]) -> Explaine
     ]
     elected = elect(sizes, legal)
     row = rows[elected]
-    return ExplainedKernel(name, target, row.variant, row.alternative, symbols, sizes, rows, elected)
+    return ExplainedKernel(
+        name, target, row.variant, row.alternative, symbols, sizes, rows, elected, is_open="open" in kernel
+    )
 
 
 def _row(entry: Mapping[str, object], sizes: Sequence[int], values: Mapping[str, int]) -> ExplainedRow:

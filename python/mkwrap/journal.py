@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from mkwrap.artifact import HostCode, Open, OpenSelection
+from mkwrap.artifact import HostCode, Open, OpenPoints, OpenSelection
 from mkwrap.errors import CacheError
 from mkwrap.ir.printer import print_nest, print_program
 from mkwrap.stages import (
@@ -77,8 +77,8 @@ def _texts(value: object) -> list[tuple[str, str]]:
             return []
 
 
-def _labels(choice: Dispatch | Open) -> str:
-    if isinstance(choice, Open):
+def _labels(choice: Dispatch | Open | OpenPoints) -> str:
+    if isinstance(choice, Open | OpenPoints):
         return "open: " + ", ".join(binary.source.variant.label for binary in choice.binaries)
     return ", ".join(dict.fromkeys(row.binary.source.variant.label for row in choice.rows))
 

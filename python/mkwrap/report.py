@@ -78,7 +78,7 @@ class KernelRow:
     launches: tuple[LaunchRow, ...] = ()
     workspace_bytes: str = "0"
     points: tuple[PointRow, ...] = ()
-    """Of dynamic sizes; `variants` then has those in the library, all winners, and those that were rejected."""
+    """Of dynamic sizes; `variants` then has those in the library, winners all but for an open choice, and the rejected."""
     left_out: int = 0
     """Rows that the kernel's table from sizes to binaries had no room for."""
 
@@ -137,6 +137,9 @@ class KernelRow:
             yield Text(
                 f"a table has no room for {_count(self.left_out, 'row')} more, which were left out", style="yellow"
             )
+        waiting = sum(not row.winner and not row.rejected for row in self.variants)
+        if waiting:
+            yield Text(f"{_count(waiting, 'more variant')} in the library until the choice is made", style="dim")
         for row in self.variants:
             if row.rejected:
                 yield Text(f"{row.variant}: rejected: {row.rejected}", style="yellow")
@@ -277,12 +280,13 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         )
         for timing in map(_mapping, _list(kernel["timings"]))
     ]
+    runs = [str(alternative["variant"]) for alternative in table]
+    rows = [VariantRow(variant=label, winner=True) for label in runs] or rows
     if "open" in kernel:
         alternatives = map(_mapping, _list(_mapping(kernel["open"])["alternatives"]))
         labels = [str(alternative["variant"]) for alternative in alternatives]
-        rows = [VariantRow(variant=label, winner=label == winner) for label in labels]
+        rows = [VariantRow(variant=label, winner=label in (runs or [winner])) for label in labels]
     if table:
-        rows = [VariantRow(variant=str(alternative["variant"]), winner=True) for alternative in table]
         reasons |= {str(r["variant"]): str(r["reason"]) for r in _rejections(_list(kernel["points"]))}
     if not any(row.winner for row in rows):
         rows.insert(0, VariantRow(variant=winner, winner=True))

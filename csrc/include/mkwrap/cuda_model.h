@@ -9,6 +9,7 @@
 
 #include "mkwrap/check.h"
 #include "mkwrap/driver.h"
+#include "mkwrap/open_table.h"
 #include "mkwrap/overlap.h"
 #include "mkwrap/parts.h"
 #include "mkwrap/shape.h"
@@ -16,7 +17,8 @@
 namespace mkwrap::runtime {
 
 // A compiled kernel: one cubin with one entry. It is loaded where `alternative` of kernel number
-// `number` is the choice, or, as one of several binaries that sizes choose among, for its target.
+// `number` is the choice, or, as one of several binaries that sizes choose among, for its target;
+// by a table that is a part, where sizes may choose it.
 struct CudaImage {
   const char* entry;
   const char* kernel;  // for messages: name and variant
@@ -26,6 +28,7 @@ struct CudaImage {
   uint32_t number;
   uint32_t alternative;
   int32_t target;  // -1: it is no binary that sizes choose
+  uint32_t table;  // the part by which they do; 0: a constant
 };
 
 // A constant and its place in the model's device memory.
@@ -193,13 +196,17 @@ inline mkw_status open_device(mkw_model& model, const CudaPlan& plan, mkw_error*
   return MKW_OK;
 }
 
+inline bool is_wanted(const mkw_model& model, const CudaPlan& plan, const CudaImage& image) {
+  if (image.target < 0) return model.choices[image.number] == image.alternative;
+  return image.target == model.target &&
+         (image.table == 0 || may_elect(plan.parts, image.table, image.alternative));
+}
+
 inline mkw_status load_images(mkw_model& model, const CudaPlan& plan, mkw_error* error) {
   const Driver& driver = model.driver;
   for (int32_t i = 0; i < plan.image_count; ++i) {
     const CudaImage& image = plan.images[i];
-    const bool wanted = image.target >= 0 ? image.target == model.target
-                                          : model.choices[image.number] == image.alternative;
-    if (!wanted) continue;
+    if (!is_wanted(model, plan, image)) continue;
     if (part(plan.parts, image.part).size == 0)
       return fail(error, MKW_ERROR_ARCHITECTURE, -1, "the library holds no image of %s for %s",
                   image.kernel, model.arch);

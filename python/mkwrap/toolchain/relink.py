@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from types import MappingProxyType
+from typing import NotRequired, TypedDict, cast
 
 from mkwrap.artifact import Row
 from mkwrap.errors import LibraryFormatError
@@ -19,6 +20,7 @@ _UNSIGNED = struct.Struct("<Q")
 _TO_API, _TO_CODE = 8, 16
 # Of `mkw_api` in mkwrap/abi.h.
 _MANIFEST_BYTES_AT, _CONSTANT_BYTES_AT = 48, 56
+_NONE: Mapping[int, bytes] = MappingProxyType({})
 
 
 class LaunchEntry(TypedDict):
@@ -38,14 +40,40 @@ class AlternativeEntry(TypedDict):
     scratch_bytes: int
     constants: list[int]
     launches: list[LaunchEntry]
+    guards: NotRequired[list[int]]
+    """Of an open choice with dynamic sizes: which of its guards the variant asks for."""
+
+
+class GuardEntry(TypedDict):
+    """What the manifest says of a guard."""
+
+    expr: int | str
+    most: int | None
+    multiple: int
+
+
+class OpenPointEntry(TypedDict):
+    """What the manifest says of an open choice at one point; variants by their positions among the alternatives."""
+
+    at: list[int]
+    worth: list[int]
+    """Empty where the point was not asked for: beside one that was."""
+    racers: list[int]
+    rejected: list[RejectedEntry]
+    beside: list[int] | None
+    race: int
+    given: list[int]
 
 
 class OpenEntry(TypedDict):
-    """What the manifest says of an open choice."""
+    """What the manifest says of an open choice: one race, or with dynamic sizes one per point."""
 
-    race: int
-    given: list[int]
     alternatives: list[AlternativeEntry]
+    race: NotRequired[int]
+    given: NotRequired[list[int]]
+    points: NotRequired[list[OpenPointEntry]]
+    symbols: NotRequired[list[str]]
+    guards: NotRequired[list[GuardEntry]]
 
 
 class TimingEntry(TypedDict):
@@ -95,20 +123,46 @@ class _KernelEntry(TypedDict):
     launches: list[LaunchEntry]
 
 
-class DispatchEntry(TypedDict):
-    """What the manifest says of a table from sizes to binaries, as far as it is read here."""
+class PointEntry(TypedDict):
+    """What the manifest says of the choice at a point."""
 
+    at: dict[str, int]
+    winner: str
+    reason: str
+    timings: list[TimingEntry]
+    rejected: list[RejectedEntry]
+
+
+class RowEntry(TypedDict):
+    """What the manifest says of a row of a table."""
+
+    point: list[int]
+    variant: str
+    alternative: int
+    handicap: int
+    guards: list[GuardEntry]
+
+
+class DispatchEntry(TypedDict):
+    """What the manifest says of a table from sizes to binaries."""
+
+    symbols: list[str]
+    rows: list[RowEntry]
     alternatives: list[AlternativeEntry]
+    left_out: NotRequired[int]
 
 
 class KernelEntry(_KernelEntry, total=False):
     """What the manifest says of a kernel on one target.
 
-    `open` only where the choice is open, `dispatch` only where sizes choose among several binaries.
+    `open` only where the choice is open, `dispatch` only where sizes choose among several binaries, `points` only with dynamic
+    sizes, `table` only where the kernel's table is a part.
     """
 
     open: OpenEntry
     dispatch: DispatchEntry
+    points: list[PointEntry]
+    table: int
 
 
 class TuningEntry(TypedDict):
@@ -167,11 +221,11 @@ class LinkedLibrary:
         """Return the distance from the exported function to a kernel that is not exported, in bytes."""
         return self._code(entry) - self._elf.symbol("mkw_get_api")
 
-    def with_choice(self, manifest: Manifest, rows: Sequence[Row]) -> bytes:
+    def with_choice(self, manifest: Manifest, rows: Sequence[Row], tables: Mapping[int, bytes] = _NONE) -> bytes:
         """Return the library with another manifest and choice, and of parts and code only what they need, sealed.
 
-        Equal libraries and choices give equal bytes. Raises `LibraryFormatError` where what is dropped lies in one segment with
-        what stays, as linkers other than GNU ld may have it.
+        `tables` are new contents of parts. Equal libraries and choices give equal bytes. Raises `LibraryFormatError` where what
+        is dropped lies in one segment with what stays, as linkers other than GNU ld may have it.
         """
         alive = parts_needed(manifest)
         sizes = {number: len(self.parts.blobs[number]) for number in alive}
@@ -182,6 +236,8 @@ class LinkedLibrary:
             manifest = {**manifest, "code": []}
         text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         blobs = [blob if number in alive else memoryview(b"") for number, blob in enumerate(self.parts.blobs)]
+        for number, table in tables.items():
+            blobs[number] = memoryview(table)
         blobs[0] = memoryview(text)
         blobs[manifest["texts"]] = memoryview(self._texts(manifest))
         section = io.BytesIO()
@@ -221,20 +277,28 @@ def parts_needed(manifest: Manifest) -> set[int]:
     for kernel in manifest["kernels"]:
         for alternative in _alternatives(kernel):
             needed.update(launch["part"] for launch in alternative["launches"] if launch["part"] is not None)
-        if "open" in kernel:
-            needed.update((kernel["open"]["race"], *kernel["open"]["given"]))
+        if "table" in kernel:
+            needed.add(kernel["table"])
+        for race in races_of(kernel):
+            needed.update((race["race"], *race["given"]))
     return needed
 
 
+def races_of(kernel: KernelEntry) -> Sequence[OpenEntry | OpenPointEntry]:
+    """Return what holds the races of a kernel; nothing where its choice is made."""
+    if "open" not in kernel:
+        return ()
+    return kernel["open"].get("points", [kernel["open"]])
+
+
 def _alternatives(kernel: KernelEntry) -> Sequence[AlternativeEntry | KernelEntry]:
-    if "dispatch" in kernel:
-        return kernel["dispatch"]["alternatives"]
-    return kernel["open"]["alternatives"] if "open" in kernel else [kernel]
+    several = kernel.get("open", kernel.get("dispatch"))
+    return several["alternatives"] if several else [kernel]
 
 
 def _labels(kernel: KernelEntry) -> set[str]:
     several = kernel.get("open", kernel.get("dispatch"))
-    return {a["variant"] for a in several["alternatives"]} if several else {kernel["winner"]}
+    return {alternative["variant"] for alternative in several["alternatives"]} if several else {kernel["winner"]}
 
 
 def _constants(manifest: Manifest) -> set[int]:

@@ -29,6 +29,17 @@ def within_capacity(table: Table, guards: OpenGuards, most_rows: int, most_guard
     return replace(table, stacks=stacks, left_out=table.left_out + gone) if gone else table
 
 
+def of_few_guards(guards: OpenGuards, most: int) -> OpenGuards:
+    """Return variants that have at most so many different guards together: each, in order, for whose guards there is room."""
+    asked: set[Guard] = set()
+    kept = {}
+    for variant, own in guards.items():
+        if len(asked | own) <= most:
+            asked |= own
+            kept[variant] = own
+    return kept
+
+
 def _rows(stacks: Mapping[Point, Stack]) -> int:
     return sum(map(len, stacks.values()))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mkwrap.artifact import Open
+from mkwrap.artifact import Open, Race
 from mkwrap.errors import NoVariantError, ProcessError
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Device, Kernel, Provenance, Rejected, Schedule, Timing, Tuned, Variant
@@ -179,15 +179,33 @@ class Matches:
 
         Variants pruned for the device they were written for do not travel.
         """
-        binaries, pruned = prune(entrants.kernel, entrants.binaries, self._target.device)
+        binaries, pruned = self.pruned(entrants)
         rejected = (*entrants.rejected, *pruned)
         first = binaries[0].source.variant
         if len(binaries) == 1:
             others = "the other variants were rejected" if rejected else "there is one variant"
             return Decision(first, f"not measured: {others}", (), rejected), None
-        cache_bytes = cache_bytes_of(self._target.device)
-        race = race_of(self._schedule, entrants.kernel, binaries, LIMITS["full"], self._samples, cache_bytes)
+        race = self.race(entrants.kernel, binaries, self._schedule, self._samples)
         return Decision(first, reason, (), rejected), Open(binaries, race)
+
+    def pruned(self, entrants: Entrants) -> tuple[tuple[Binary, ...], tuple[Rejected, ...]]:
+        """Return which binaries of a static kernel race, and which do not, as others promise more."""
+        return prune(entrants.kernel, entrants.binaries, self._target.device)
+
+    def race(
+        self,
+        kernel: Kernel,
+        binaries: Sequence[Binary],
+        schedule: Schedule,
+        samples: Samples | None,
+        share: int = 1,
+    ) -> Race:
+        """Describe the contest of a static kernel's binaries for another machine.
+
+        It is one of `share` races among which the right results that may travel are divided.
+        """
+        cache_bytes = cache_bytes_of(self._target.device)
+        return race_of(schedule, kernel, binaries, LIMITS["full"], samples, cache_bytes, share)
 
     def contest(self, entrants: Entrants, schedule: Schedule, samples: Samples | None) -> tuple[Decision, bool]:
         """Measure a static kernel's variants as its use in a static schedule; returns whether the decision may be kept."""
@@ -195,7 +213,7 @@ class Matches:
         cache_bytes = cache_bytes_of(self._target.device)
         own = memories(schedule, kernel, schedule.program.constants, samples, cache_bytes)
         binder = Binder(kernel, list(own))
-        binaries, pruned = prune(kernel, entrants.binaries, self._target.device)
+        binaries, pruned = self.pruned(entrants)
         out = list(pruned)
         racers, runners = [], []
         for binary in binaries:

@@ -6,19 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from mkwrap.artifact import OpenPoints, PointRace
 from mkwrap.errors import OptionError
 from mkwrap.hints import holds
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.ir.relations import limits_of
 from mkwrap.options import Options
 from mkwrap.points import binary_at, kernel_at, schedule_at, values_at
 from mkwrap.spaces import completed, spell_guard
 from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned, Variant
 from mkwrap.toolchain.rejection import settled
+from mkwrap.tune.capacity import of_few_guards, within_capacity
 from mkwrap.tune.field import Field, field_of
 from mkwrap.tune.match import Entrants, Matches, no_variant, now
 from mkwrap.tune.points_record import RowChoices, choices_of, point_of, spell_point
 from mkwrap.tune.recall import Decision, PointsDecision, Recalled, images_of
 from mkwrap.tune.samples import Read, Samples
+from mkwrap.tune.table import with_guards
 from mkwrap.tune.walk import Walk, Walked, elected, walk
 
 EXTRA: Mapping[str, int] = {"full": 32, "quick": 24}
@@ -95,13 +99,47 @@ class PointMatches:
                 return replace(decided, provenance=Provenance.CACHE)
             known = _known(kept or self._recalled.choices.get(kernel.name), entrants, field)
             walked = walk(plan, field.guards, known, measure)
-        choices = _choices(entrants, field, walked)
+        choices = choices_at_points(entrants, field, walked)
         decision = PointsDecision(choices, provenance=Provenance.MEASURED)
         if not all(lasting) or not settled(entry for choice in choices for entry in choice.rejected):
             return decision
         decision = replace(decision, tuned=Tuned(self._options.tune, now(), images_of(entrants.binaries)))
         self._matches.keep(kernel, decision)
         return decision
+
+    def left_open(self, entrants: Entrants, reason: str) -> tuple[PointsDecision, OpenPoints]:
+        """Describe the races at a kernel's points for another machine; until they are held each point has its best guess."""
+        field = self.field(entrants)
+        # Which rows survive is not known yet: host code evaluates the guards of all variants.
+        field = replace(field, guards=of_few_guards(field.guards, MOST_GUARDS))
+        decision = self._defaults(entrants, field, reason)
+        built = [with_guards(b, field.guards) for b in entrants.binaries if b.source.variant in field.guards]
+        table = within_capacity(field.table(decision.choices), field.guards, MOST_ROWS, MOST_GUARDS)
+        return decision, OpenPoints(
+            tuple(built),
+            field.symbols,
+            {point: tuple(v for v in worth if v in field.guards) for point, worth in field.worth.items()},
+            self._races(entrants, field),
+            table.dispatch(built, field.guards),
+        )
+
+    def _races(self, entrants: Entrants, field: Field) -> dict[Point, PointRace]:
+        """Describe the races at the points asked for, then those beside them, of all that may be measured there."""
+        beside = {point: self._beside(field, point) for point in field.worth}
+        odd = {
+            below: tuple(variant for variant in field.runners(point) if field.legal(below, variant))
+            for point, below in beside.items()
+            if below is not None and below not in beside
+        }
+        races = {}
+        for point, runners in ({point: field.runners(point) for point in beside} | odd).items():
+            fixed, schedule, samples = self._fixed(entrants, point, runners)
+            # Beside a point the fastest at it race, whatever they promise.
+            racing, pruned = self._matches.pruned(fixed) if point in beside else (fixed.binaries, ())
+            race = self._matches.race(fixed.kernel, racing, schedule, samples, len(beside) + len(odd))
+            racers = tuple(binary.source.variant for binary in racing)
+            races[point] = PointRace(racers, race, pruned, beside.get(point))
+        return races
 
     def _forced(self, entrants: Entrants, field: Field, label: str) -> PointsDecision:
         forced = next((variant for variant in field.guards if variant.label == label), None)
@@ -136,8 +174,13 @@ class PointMatches:
     def _measured(
         self, entrants: Entrants, field: Field, point: Point, some: Sequence[Variant]
     ) -> tuple[Decision, bool]:
-        """Hold the contest at a point: of static values, as for a static kernel."""
-        runners = tuple(some) or field.runners(point)
+        """Hold the contest at a point."""
+        return self._matches.contest(*self._fixed(entrants, point, tuple(some) or field.runners(point)))
+
+    def _fixed(
+        self, entrants: Entrants, point: Point, runners: tuple[Variant, ...]
+    ) -> tuple[Entrants, Schedule, Samples | None]:
+        """Return the contest of variants at a point: of static values, as for a static kernel."""
         values = completed(entrants.kernel, point, self._candidates.hints)
         binaries = {binary.source.variant: binary for binary in entrants.binaries}
         fixed = Entrants(
@@ -147,9 +190,8 @@ class PointMatches:
             runners,
         )
         if values == self._candidates.hints.example:
-            return self._matches.contest(fixed, self._example, self._samples)
-        schedule = schedule_at(self._candidates.schedule, values, [entrants.kernel.name])
-        return self._matches.contest(fixed, schedule, None)
+            return fixed, self._example, self._samples
+        return fixed, schedule_at(self._candidates.schedule, values, [entrants.kernel.name]), None
 
     @cached_property
     def _example(self) -> Schedule:
@@ -185,7 +227,7 @@ def _known(row: RowChoices | None, entrants: Entrants, field: Field) -> dict[Poi
     }
 
 
-def _choices(entrants: Entrants, field: Field, walked: Walked) -> tuple[PointChoice, ...]:
+def choices_at_points(entrants: Entrants, field: Field, walked: Walked) -> tuple[PointChoice, ...]:
     """Return the choice at each point; a variant that was wrong at one of them wins at none.
 
     Raises `NoVariantError` where nothing is left that is right everywhere.

@@ -39,13 +39,16 @@ class Table:
 
     def dispatch(self, binaries: Sequence[Binary], guards: OpenGuards) -> Dispatch:
         """Return the table with the binaries of its variants; of their guards those are left that may fail."""
-        built = {}
-        for binary in binaries:
-            source = binary.source
-            may_fail = tuple(guard for guard in source.guards if guard in guards[source.variant])
-            built[source.variant] = replace(binary, source=replace(source, guards=may_fail))
+        built = {binary.source.variant: with_guards(binary, guards) for binary in binaries}
         rows = [DispatchRow(p, built[v], handicap) for p, stack in self.stacks.items() for v, handicap in stack]
         return Dispatch(tuple(rows), self.symbols, self.left_out)
+
+
+def with_guards(binary: Binary, guards: OpenGuards) -> Binary:
+    """Return a binary with those of its guards that may fail."""
+    source = binary.source
+    may_fail = tuple(guard for guard in source.guards if guard in guards[source.variant])
+    return replace(binary, source=replace(source, guards=may_fail))
 
 
 def table_of(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from mkwrap.artifact import Open, OpenSelection
+from mkwrap.artifact import Open, OpenPoints, OpenSelection
 from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, DispatchRow, Kernel, Rejected, Selection, Variant
@@ -33,8 +33,7 @@ def tune(
 ) -> Selection | OpenSelection:
     """Choose one binary per kernel: the forced, the recorded, the measured, or else the first.
 
-    What only a device that is not here can decide stays open, and with `options.tune` "later" what only a device can; kernels of
-    dynamic sizes take the best guess at each of their points instead.
+    What only a device that is not here can decide stays open, and with `options.tune` "later" what only a device can.
 
     `binaries` holds, per kernel, what became of its variants, in order; variants that nobody needs may be missing: all but
     the recorded winner, all but the first where nothing is measured. Forced kernels and labels exist.
@@ -54,7 +53,7 @@ def tune(
         spread = PointMatches(candidates, options, recalled, matches, means.read)
         for name, entry in entrants.items():
             if name in candidates.points:
-                known = spread.settled(entry, reason or (f"not measured: {_later(target)}" if later else ""))
+                known = spread.settled(entry, reason)
                 if known is not None:
                     decisions[name] = known
                 continue
@@ -67,14 +66,24 @@ def tune(
             raise missing_tuning(candidates, dict.fromkeys(changed, "its row is of other bytes than are built here"))
         undecided = [entry for name, entry in entrants.items() if name not in decisions]
         if undecided and later:
-            why = f"open: {_later(target)}"
-            open_ones = {entry.kernel.name: matches.left_open(entry, why) for entry in undecided}
-            decisions |= {name: decision for name, (decision, _) in open_ones.items()}
-            races = {name: race for name, (_, race) in open_ones.items() if race is not None}
+            opened = _left_open(undecided, candidates, matches, spread, f"open: {_later(target)}")
+            decisions |= {name: decision for name, (decision, _) in opened.items()}
+            races = {name: race for name, (_, race) in opened.items() if race is not None}
             return _open(_selection(candidates, entrants, decisions, recalled), races)
         matches.prepare(undecided)
         decisions |= _played(undecided, candidates, matches, spread, options, means.advance)
     return _selection(candidates, entrants, decisions, recalled)
+
+
+def _left_open(
+    undecided: Sequence[Entrants], candidates: Candidates, matches: Matches, spread: PointMatches, why: str
+) -> dict[str, tuple[Decision | PointsDecision, Open | OpenPoints | None]]:
+    """Describe the races of kernels for another machine, with what runs until they are held."""
+    found: dict[str, tuple[Decision | PointsDecision, Open | OpenPoints | None]] = {}
+    for entry in undecided:
+        name = entry.kernel.name
+        found[name] = (spread if name in candidates.points else matches).left_open(entry, why)
+    return found
 
 
 def _played(
@@ -169,7 +178,7 @@ def _dispatch(candidates: Candidates, entrants: Entrants, decision: Decision | P
     return Dispatch((DispatchRow((), winner),))
 
 
-def _open(closed: Selection, races: Mapping[str, Open]) -> Selection | OpenSelection:
+def _open(closed: Selection, races: Mapping[str, Open | OpenPoints]) -> Selection | OpenSelection:
     """Open a selection again for kernels that a measurement has to decide."""
     if not races:
         return closed

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.export import Dim
 
 import mkwrap
 from mkwrap import Options, errors
@@ -83,3 +84,45 @@ def test_c41_the_fitting_architecture_of_several_runs(
             mkwrap.load(tmp_path / "foreign.so")
         with pytest.raises(errors.ArchitectureError, match=rf"sm_80; this device .* is sm_{major}{minor}"):
             mkwrap.tune_library(tmp_path / "foreign.so", tmp_path / "tuned.so", options)
+
+
+def test_choices_of_dynamic_sizes_left_open_are_made_on_the_gpu(shared_cache: Path, tmp_path: Path) -> None:
+    rows, cols = Dim("rows", min=1, max=100_000), Dim("cols", min=1, max=8192)
+
+    def program(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.softmax(x, -1), (x * x).sum(0), torch.relu(x @ w)
+
+    def arguments(rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(rows, cols, device="cuda"), torch.randn(cols, 96, device="cuda") / cols**0.5
+
+    def compiled(options: Options) -> mkwrap.Model:
+        dims = ({0: rows, 1: cols}, {0: cols})
+        return mkwrap.compile(program, arguments(64, 512), dynamic_shapes=dims, options=options)
+
+    def check(model: mkwrap.Model) -> None:
+        for size in ((1, 1), (64, 512), (64, 511), (3, 8192), (70_000, 16), (4096, 1000), (513, 130)):
+            args = arguments(*size)
+            for got, expected in zip(model(*args), program(*args), strict=True):
+                torch.testing.assert_close(got, expected, rtol=5e-3, atol=5e-3)
+            said = mkwrap.explain(model, rows=size[0], cols=size[1]).kernels
+            assert tuple(kernel.alternative for kernel in said) == model.elected(args)
+
+    hints = {"rows": [1, 64, 4096], "cols": [16, 512, 4096]}
+    options = Options(tune="quick", cache_dir=shared_cache, progress=False, hints=hints)
+    opened = compiled(replace(options, tune="later"))
+    assert all(kernel.is_open for kernel in opened.report.kernels)
+    check(opened)
+    # No compiler, and a cache that knows nothing.
+    elsewhere = replace(options, cache_dir=tmp_path / "cache", cxx="no-such-compiler")
+    closed = mkwrap.tune_library(opened.path, tmp_path / "tuned.so", elsewhere)
+    check(closed)
+    assert closed.path.stat().st_size < opened.path.stat().st_size
+    assert not any(kernel.is_open for kernel in closed.report.kernels)
+    for kernel in closed.report.kernels:
+        assert any(point.median_us is not None for point in kernel.points)
+    # The record made without a compiler answers a compile, which elects the same.
+    assert closed.save_tuning(tmp_path / "rows.jsonl") == len(closed.report.kernels)
+    recorded = compiled(replace(options, tuning=tmp_path / "rows.jsonl", require_tuning=True))
+    check(recorded)
+    for one, other in zip(closed.report.kernels, recorded.report.kernels, strict=True):
+        assert one.points == other.points

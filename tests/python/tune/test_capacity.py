@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import DOUBLING
 from mkwrap.stages import Guard, Variant
-from mkwrap.tune.capacity import within_capacity
+from mkwrap.tune.capacity import of_few_guards, within_capacity
 from mkwrap.tune.table import Stack, Table
 
 N, M = size_symbol("n"), size_symbol("m")
@@ -84,3 +84,13 @@ def test_of_guards_too_many_the_variants_that_win_at_most_points_stay(most: int)
             stacks[(number + 1,)] = ((block, 0), (LOOP, 0))
     fit = within_capacity(Table((N,), stacks), GUARDS, 1024, most)
     assert [variant for variant in fit.variants if GUARDS[variant]] == list(blocks[:most])
+
+
+def test_of_all_variants_those_stay_for_whose_guards_there_is_room() -> None:
+    for most in range(8):
+        kept = of_few_guards(GUARDS, most)
+        assert len({guard for own in kept.values() for guard in own}) == min(most, 7)
+        assert LOOP in kept
+        assert list(kept) == [variant for variant in GUARDS if variant in kept]
+        assert all(kept[variant] == GUARDS[variant] for variant in kept)
+    assert of_few_guards(GUARDS, 7) == GUARDS

@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mkwrap.artifact import Row as Chosen
+from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed
 from mkwrap.ir.nearest import DOUBLING, distance, elect, log2_fixed
 from mkwrap.toolchain.headers import include_dir
+from mkwrap.toolchain.parts import write_parts
 
 NO_ROW = 2**32 - 1
 GUARDS = 6
@@ -144,3 +147,36 @@ def test_c22_cpp_elects_the_same_row(tables: int, count: int, tmp_path: Path) ->
     assert np.array_equal(got, np.array(expected, np.uint32))
     assert len(set(expected)) > 3
     assert NO_ROW in expected
+
+
+@pytest.mark.toolchain
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_c22_a_table_that_is_a_part_elects_the_same_by_those_sizes_that_it_is_over(tmp_path: Path) -> None:
+    program = tmp_path / "elect_parts"
+    source = Path(__file__).parents[2] / "cpp" / "elect_parts.cpp"
+    subprocess.run(["g++", "-std=c++17", "-O1", "-I", str(include_dir()), str(source), "-o", str(program)], check=True)
+    rng = random.Random(7)
+    parts: list[bytes] = [b"manifest"]
+    words: list[int] = []
+    expected: list[int] = []
+    for number in range(1, 200):
+        rows = _table(rng)
+        arity = len(rows[0].point)
+        places = sorted(rng.sample(range(arity + 2), arity))
+        numbered = [TableRow(row.point, row.guards, row.handicap, number) for number, row in enumerate(rows)]
+        parts.append(packed(ordered(numbered, arity, "k"), places))
+        for holds, sizes in _queries(rng, rows, 40):
+            given = [rng.randrange(10**6) for _ in range(arity + 2)]
+            for place, size in zip(places, sizes, strict=True):
+                given[place] = size
+            words += [number, holds, len(given), *given]
+            expected.append(_elected(rows, holds, sizes))
+    # One binary for all sizes: a table over none of them.
+    parts.append(packed([TableRow((), 0, 0, 5)], []))
+    words += [len(parts) - 1, 0, 2, 30, 40]
+    expected.append(5)
+    with (tmp_path / "parts").open("wb") as file:
+        write_parts(file, [lambda blob=blob: blob for blob in parts], [Chosen(0, ())], 2**30)  # type: ignore[misc]
+    (tmp_path / "in").write_bytes(np.array(words, np.int64).tobytes())
+    subprocess.run([program, tmp_path / "parts", tmp_path / "in", tmp_path / "out"], check=True)
+    assert np.array_equal(np.fromfile(tmp_path / "out", np.uint32), np.array(expected, np.uint32))

@@ -7,31 +7,36 @@ import sympy
 
 from mkwrap.errors import LibraryFormatError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
-from mkwrap.sizes import read_size
+from mkwrap.sizes import read_over, read_size
 
 A, B = size_symbol("a"), size_symbol("b")
 
 
-@pytest.mark.parametrize(
-    "expr",
-    [
-        sympy.Integer(7),
-        A,
-        -A + 3,
-        A + 2 * B - 3,
-        A * B**3,
-        FloorDiv(A - 9, 4),
-        Mod(A - 9, 4),
-        FloorDiv(A * B + 1, B + 2) * 64,
-        sympy.Min(A, B, 5),
-        sympy.Max(A - B, 2, B),
-    ],
-    ids=str,
+EXPRESSIONS = (
+    sympy.Integer(7),
+    A,
+    -A + 3,
+    A + 2 * B - 3,
+    A * B**3,
+    FloorDiv(A - 9, 4),
+    Mod(A - 9, 4),
+    FloorDiv(A * B + 1, B + 2) * 64,
+    sympy.Min(A, B, 5),
+    sympy.Max(A - B, 2, B),
 )
+
+
+@pytest.mark.parametrize("expr", EXPRESSIONS, ids=str)
 def test_text_has_the_expressions_value(expr: sympy.Expr) -> None:
     size = read_size(str(expr))
     for a, b in ((1, 1), (5, 3), (100, 7)):
         assert size({"a": a, "b": b}) == int(expr.subs({A: a, B: b}))
+
+
+@pytest.mark.parametrize("expr", [*EXPRESSIONS, Mod(A * B, 16), FloorDiv(A, 8) * B + Mod(A, 8)], ids=str)
+def test_text_is_the_expression_again(expr: sympy.Expr) -> None:
+    meanings = {"FloorDiv": FloorDiv, "Mod": Mod, "Min": sympy.Min, "Max": sympy.Max}
+    assert sympy.sympify(read_over(str(expr), meanings)({"a": A, "b": B})) == expr
 
 
 def test_a_division_by_zero_gives_zero() -> None:
