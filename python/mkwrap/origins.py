@@ -52,7 +52,8 @@ def source_location(node: torch.fx.Node) -> str:
 
 def users_line(frame: FrameType | None) -> str:
     """Return the innermost line outside torch and mkwrap on a stack."""
-    while frame is not None and frame.f_code.co_filename.startswith(_INNER):
+    while frame is not None and (frame.f_code.co_filename.startswith(_INNER) or "__name__" not in frame.f_globals):
+        # Code of no module was made from text: torch makes what an exported program checks of its sizes so.
         frame = None if frame.f_code.co_filename == _OUTERMOST else frame.f_back
     if frame is None:
         return UNKNOWN
