@@ -52,13 +52,17 @@ def source_location(node: torch.fx.Node) -> str:
 
 def users_line(frame: FrameType | None) -> str:
     """Return the innermost line outside torch and mkwrap on a stack."""
-    while frame is not None and (frame.f_code.co_filename.startswith(_INNER) or "__name__" not in frame.f_globals):
-        # Code of no module was made from text: torch makes what an exported program checks of its sizes so.
+    while frame is not None and (frame.f_code.co_filename.startswith(_INNER) or _is_text(frame)):
         frame = None if frame.f_code.co_filename == _OUTERMOST else frame.f_back
     if frame is None:
         return UNKNOWN
     name, line = frame.f_code.co_filename, frame.f_lineno
     return f"{name}:{line}: {linecache.getline(name, line).strip()}"
+
+
+def _is_text(frame: FrameType) -> bool:
+    """Whether a frame's code was made from text and is of no module, as what an exported program checks of its sizes."""
+    return frame.f_code.co_filename == "<string>" and "__name__" not in frame.f_globals
 
 
 def raising_line(error: BaseException) -> str:
