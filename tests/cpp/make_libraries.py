@@ -199,7 +199,7 @@ def make_open(ptxas: Path, output: Path) -> None:
     for label in ("one", "two"):
         decided = {"add": closed_kernel(kernel, Decision(Variant("add", label), "measured"), "full")}
         here = Here(0, "cuda", H100.device)
-        publish(closed_library(library, here, decided), output / f"cuda_closed_{label}.so")
+        publish(closed_library(library, here, decided, {}), output / f"cuda_closed_{label}.so")
     older = Device("cuda", "sm_80", name="NVIDIA A100")
     further = replace(selection, choices={"add": Open(binaries["sm_90"], Race("{}", ()))})
     first = replace(selection, choices={"add": Open(binaries["sm_80"], Race("{}", ()))})
