@@ -198,7 +198,7 @@ class Course:
 
 def _elected(case: Opened, target: Target, options: Options, early: Early) -> tuple[Selection, float]:
     """Run the stages from the build to the choice; returns the seconds of the last one, too."""
-    sources = hopeful(case.written, case.candidates.schedule, target.device, {})
+    sources = hopeful(case.written, case.candidates, target.device, {})
     # Without a cache or a record nothing is recalled: every choice is made anew.
     recalled = recall(case.candidates, sources, target, options)
     binaries = case.built(target, options, sources, early.children)

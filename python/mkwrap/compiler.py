@@ -108,7 +108,7 @@ class _Choice:
         proposed = stage("variants", lambda: variants(schedule, target, settings.force, self.hints))
         written = stage("render", lambda: render(proposed, target))
         candidates, fit = fitting(proposed, written, settings.force)
-        sources = hopeful(fit, schedule, target.device, settings.force)
+        sources = hopeful(fit, candidates, target.device, settings.force)
         recalled = stage("recall", lambda: recall(candidates, sources, target, settings, self.record, cache))
         wanted = recalled.wanted(settings)
         binaries = stage("build", lambda: build_all(sources, wanted, compiler, self.means.advance, recalled.images))

@@ -161,21 +161,29 @@ def _in_forms(variant: Variant, forms: Sequence[Params]) -> tuple[Variant, ...]:
 def fitting(candidates: Candidates, written: Written, force: Mapping[str, str] = _NONE) -> tuple[Candidates, Written]:
     """Return the candidates at each point that are right there, told by the guards of what is written.
 
-    Equal texts of one kernel are one candidate, the forced or else the first. Every point has a variant that is right for all
-    sizes among its own: raises `NoVariantError` for a kernel that has none.
+    Equal texts of one kernel are one candidate, the forced or else the first. What is right at none of the points at which it
+    is worth trying is none, unless it is forced. Every point has a variant that is right for all sizes among its own: raises
+    `NoVariantError` for a kernel that has none.
     """
     ranges = limits_of(candidates.schedule.program.symbols)
     variants, points, sources = dict(candidates.variants), dict(candidates.points), dict(written)
     for name, worth in candidates.points.items():
         kernel = candidates.schedule.kernels[name]
         symbols = kernel_symbols(kernel)
-        sources[name] = _distinct(written[name], force.get(name, ""))
-        variants[name] = tuple(item.variant for item in sources[name])
-        by_variant = {item.variant: item for item in sources[name] if isinstance(item, Source)}
+        forced = force.get(name, "")
+        items = _distinct(written[name], forced)
+        by_variant = {item.variant: item for item in items if isinstance(item, Source)}
         free = [v for v, source in by_variant.items() if not open_guards(source, ranges)]
         if not free:
-            raise _nowhere(kernel, sources[name])
+            raise _nowhere(kernel, items)
         points[name] = {point: _legal(worth[point], by_variant, free, values_at(symbols, point)) for point in worth}
+        tried = {variant for legal in points[name].values() for variant in legal}
+        sources[name] = tuple(
+            item
+            for item in items
+            if item.variant in tried or item.variant.label == forced or isinstance(item, Rejected)
+        )
+        variants[name] = tuple(item.variant for item in sources[name])
     return replace(candidates, variants=variants, points=points), sources
 
 

@@ -108,7 +108,7 @@ def test_a_kernel_s_points_are_the_program_s_seen_by_its_own_symbols() -> None:
 
 
 def test_each_point_keeps_its_first_guess_in_every_form() -> None:
-    candidates, _ = offered(hints((512, 4), (30, 4), (2000, 4)))
+    candidates, _ = offered(hints((512, 4), (32, 4), (2000, 4)))
     labels = {variant.label for variant in candidates.variants["kernel0"]}
     for size in (512, 32, 2048):
         assert {f"block[block={size},divisible=True]", f"block[block={size}]"} <= labels
@@ -183,6 +183,20 @@ def test_templates_are_asked_for_no_trivial_axis_and_else_for_the_point_itself()
     assert [extent for (extent,) in asked if extent in (512, 1024, 4)] == [512, 4]
 
 
+def test_what_is_right_at_none_of_its_points_is_no_candidate_unless_it_is_forced() -> None:
+    on = target(BLOCK, LOOP)
+    proposed = variants(schedule(), on, hints=hints((30, 4), (100, 4)))
+    never = "block[block=32,divisible=True]"
+    assert never in [variant.label for variant in proposed.variants["kernel0"]]
+    candidates, written = fitting(proposed, render(proposed, on))
+    labels = [variant.label for variant in candidates.variants["kernel0"]]
+    assert never not in labels
+    assert labels == [item.variant.label for item in written["kernel0"]]
+    assert set(labels) == {v.label for worth in candidates.points["kernel0"].values() for v in worth}
+    forced, _ = fitting(proposed, render(proposed, on), {"kernel0": never})
+    assert never in [variant.label for variant in forced.variants["kernel0"]]
+
+
 def test_equal_texts_are_one_candidate() -> None:
     def write(_kernel: Kernel, variant: Variant, _device: Device) -> Source:
         return Source(variant, "cpp", "the same", ())
@@ -197,7 +211,7 @@ def test_equal_texts_are_one_candidate() -> None:
 
 
 def test_a_limit_that_no_size_in_range_exceeds_is_no_guard() -> None:
-    _, sources = offered(hints((30, 4)), high=32)
+    _, sources = offered(hints((32, 4)), high=32)
     ranges = {M: (1, 32), N: (1, 32)}
     assert open_guards(sources["block[block=32]"], ranges) == frozenset()
     assert open_guards(sources["block[block=32,divisible=True]"], ranges) == {Guard(M, multiple=16)}

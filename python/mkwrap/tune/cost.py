@@ -2,9 +2,13 @@
 
 Pure. Every number is a bound from below: a variant is pruned where even so it takes more than `HOPELESS` times what the best
 takes at the least. That is a heuristic, no proof: the best may take longer than its bound, by more than the factor. So
-never pruned are entry 0 (the default), each template's first variant, and any variant of a kernel whose sizes are dynamic
-or whose architecture is not in the table; and a variant pruned before the build returns where all that ruled it out fail to
-build.
+never pruned are entry 0 (the default), each template's first variant, and any variant whose architecture is not in the table;
+and a variant pruned before the build returns where all that ruled it out fail to build.
+
+A kernel of dynamic sizes is static at each of its points. A text of it is pruned where another one promises so much more at
+every point at which it is worth trying. Never pruned are what goes first at a point, each template's first text, and the
+first one that is right for all sizes. Texts that the model cannot tell apart, as the forms of one choice, stay or go
+together. What is pruned returns where all that ruled it out at one point (that with the fewest such texts) fail to build.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from mkwrap.ir.nodes import Expr, Load, Nest, Reduce, Store
-from mkwrap.stages import Binary, Device, Kernel, Pruned, Rejected, Schedule, Source, Variant
+from mkwrap.ir.relations import limits_of
+from mkwrap.points import kernel_at, kernel_symbols, source_at, values_at
+from mkwrap.spaces import open_guards
+from mkwrap.stages import Binary, Candidates, Device, Kernel, Point, Pruned, Rejected, Source, Variant
 
 HOPELESS = 2.0
 """Beside the best estimate: what the bounds leave out is taken to be alike for all variants, or to cost the best less."""
@@ -44,6 +51,7 @@ _HEAVY_SPILL_BYTES = 256
 _PRUNED = "pruned: "
 
 Entry = TypeVar("Entry", Source, Binary)
+_Looks: TypeAlias = tuple[str, tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -163,16 +171,21 @@ def is_pruned(entry: Rejected) -> bool:
 
 
 def hopeful(
-    sources: Mapping[str, Sequence[Source | Rejected]], schedule: Schedule, device: Device, force: Mapping[str, str]
+    sources: Mapping[str, Sequence[Source | Rejected]], candidates: Candidates, device: Device, force: Mapping[str, str]
 ) -> Mapping[str, tuple[Source | Rejected, ...]]:
     """Prune before anybody builds; kernels that are forced stay as they are.
 
     What is pruned knows its rivals: which of them build is not known yet.
     """
-    return {
-        name: tuple(written) if name in force else _hopeful(schedule.kernels[name], written, device)
-        for name, written in sources.items()
-    }
+
+    def kept(name: str, written: Sequence[Source | Rejected]) -> tuple[Source | Rejected, ...]:
+        if name in force or device.arch not in CHIPS:
+            return tuple(written)
+        if name in candidates.points:
+            return _hopeful_at_points(candidates, name, written, device)
+        return _hopeful(candidates.schedule.kernels[name], written, device)
+
+    return {name: kept(name, written) for name, written in sources.items()}
 
 
 def _hopeful(kernel: Kernel, written: Sequence[Source | Rejected], device: Device) -> tuple[Source | Rejected, ...]:
@@ -189,6 +202,67 @@ def _hopeful(kernel: Kernel, written: Sequence[Source | Rejected], device: Devic
     return tuple(
         ruled_out(entry) if isinstance(entry, Source) and entry.variant in reasons else entry for entry in written
     )
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Why a text is ruled out at a point, and what else it is beside: all that promises so much more there."""
+
+    reason: str
+    rivals: frozenset[_Looks]
+
+
+def _hopeful_at_points(
+    candidates: Candidates, name: str, written: Sequence[Source | Rejected], device: Device
+) -> tuple[Source | Rejected, ...]:
+    worth = candidates.points[name]
+    sources = {entry.variant: entry for entry in written if isinstance(entry, Source)}
+    looks = {variant: _looks(source) for variant, source in sources.items()}
+    ranges = limits_of(candidates.schedule.program.symbols)
+    free = next((variant for variant, source in sources.items() if not open_guards(source, ranges)), None)
+    first = dict(reversed([(variant.template, variant) for variant in sources]))
+    stays = {looks[variant] for variant in (*first.values(), *(tried[0] for tried in worth.values()), free) if variant}
+    ruled_out: dict[_Looks, _Verdict] = {}
+    for point, tried in worth.items():
+        shown = {looks[variant]: sources[variant] for variant in tried}
+        verdicts = _verdicts(candidates.schedule.kernels[name], point, shown, device)
+        stays |= shown.keys() - verdicts.keys()
+        for own, verdict in verdicts.items():
+            if own not in ruled_out or len(verdict.rivals) < len(ruled_out[own].rivals):
+                ruled_out[own] = verdict
+
+    def judged(entry: Source | Rejected) -> Source | Rejected:
+        if not isinstance(entry, Source) or looks[entry.variant] in stays or looks[entry.variant] not in ruled_out:
+            return entry
+        verdict = ruled_out[looks[entry.variant]]
+        rivals = tuple(variant for variant in sources if looks[variant] in verdict.rivals & stays)
+        return Pruned(entry.variant, verdict.reason, source=entry, rivals=rivals)
+
+    return tuple(map(judged, written))
+
+
+def _verdicts(
+    kernel: Kernel, point: Point, sources: Mapping[_Looks, Source], device: Device
+) -> Mapping[_Looks, _Verdict]:
+    """Return what is hopeless at a point beside others that are right there."""
+    values = values_at(kernel_symbols(kernel), point)
+    fixed = kernel_at(kernel, values)
+    estimates = {looks: estimate(fixed, source_at(source, values), device) for looks, source in sources.items()}
+    known = {looks: value for looks, value in estimates.items() if value is not None}
+    at = " ".join(f"{symbol.name}={size}" for symbol, size in values.items())
+    verdicts = {}
+    for looks, own in known.items():
+        rivals = frozenset(other for other, value in known.items() if own > HOPELESS * value)
+        if rivals:
+            best = min(known.values())
+            reason = f"{_PRUNED}takes at least {own:.1f} µs at {at}, another variant perhaps {best:.1f}"
+            verdicts[looks] = _Verdict(reason, rivals)
+    return verdicts
+
+
+def _looks(source: Source) -> _Looks:
+    """Return all that the model sees of a text: those that look the same, as the forms of one choice, stay or go together."""
+    return source.variant.template, tuple((launch.grid, *sorted(launch.options.items())) for launch in source.launches)
 
 
 def _shapes(entry: Source | Binary) -> list[Shape]:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import sympy
+from tests.python.nests import Size
 
 from mkwrap.codegen.template import Language
 from mkwrap.ir.build import BodyBuilder
@@ -46,18 +47,18 @@ LOOP = "for (long i = 0; i < {n}; ++i) y[i] = x[i] + 1.0f; return 0;"
 SLOW = "for (int k = 0; k < 40; ++k) for (long i = 0; i < {n}; ++i) ((volatile float*)y)[i] = x[i] + 1.0f; return 0;"
 
 
-def vector(name: str, extent: int, dtype: DType = DType.FLOAT32, role: Role = Role.TEMPORARY) -> Buffer:
+def vector(name: str, extent: Size, dtype: DType = DType.FLOAT32, role: Role = Role.TEMPORARY) -> Buffer:
     """Return a dense buffer of one dimension."""
-    return Buffer(name, dtype, (sympy.Integer(extent),), (sympy.Integer(1),), role)
+    return Buffer(name, dtype, (sympy.sympify(extent),), (sympy.Integer(1),), role)
 
 
-def plus_one(extent: int = 64, name: str = "kernel0") -> Kernel:
+def plus_one(extent: Size = 64, name: str = "kernel0") -> Kernel:
     """Return arg1[i] = arg0[i] + 1."""
     i, body = axis_symbol("i"), BodyBuilder()
     one = body.constant(1.0, DType.FLOAT32)
     body.store("arg1", (i,), body.compute("add", body.load("arg0", DType.FLOAT32, (i,)), one))
     origins = (Origin("aten.add", "model.py:3: x + 1"),)
-    nest = Nest(name, (Axis(i, sympy.Integer(extent)),), (), body.body(), origins)
+    nest = Nest(name, (Axis(i, sympy.sympify(extent)),), (), body.body(), origins)
     x, y = vector("arg0", extent), vector("arg1", extent)
     return Kernel(name, nest, (Parameter(x, Access.READ), Parameter(y, Access.WRITE)))
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 import sympy
 from tests.python.tune.kernels import plus_one, schedule_of
 
-from mkwrap.ir.index import size_symbol
-from mkwrap.stages import Binary, Image, Launch, Pruned, Rejected, Source, Variant
+from mkwrap.ir.index import FloorDiv, size_symbol
+from mkwrap.stages import (
+    Binary,
+    Candidates,
+    Guard,
+    Image,
+    Kernel,
+    Launch,
+    Point,
+    Pruned,
+    Rejected,
+    Source,
+    Variant,
+)
 from mkwrap.targets.cuda import DEVICES
 from mkwrap.toolchain.build import EVERY, FIRST, Want, build_all
 from mkwrap.toolchain.pool import Compiler, silent
@@ -29,6 +41,14 @@ def _binary(source: Source, registers: int = 32, shared: int = 0, spilled: int =
     threads = 32 * int(source.launches[0].options["num_warps"])
     image = Image("entry", b"", "", threads, shared_bytes=shared, registers=registers, spilled_bytes=spilled)
     return Binary(source, (image,))
+
+
+def _candidates(
+    kernel: Kernel, sources: Sequence[Source], points: Mapping[Point, Sequence[Source]] | None = None
+) -> Candidates:
+    worth = {point: tuple(source.variant for source in tried) for point, tried in (points or {}).items()}
+    variants = tuple(source.variant for source in sources)
+    return Candidates(schedule_of(kernel), {"kernel0": variants}, {"kernel0": worth} if points else {})
 
 
 def _labels(entries: Sequence[Binary | Source | Rejected]) -> list[str]:
@@ -113,9 +133,9 @@ def test_small_kernels_keep_all_their_variants() -> None:
 
 def test_a_forced_kernel_keeps_all_its_variants() -> None:
     sources = {"kernel0": (_source("a", 0, 8192), _source("a", 1, 1))}
-    schedule = schedule_of(LARGE)
-    assert isinstance(hopeful(sources, schedule, H100, {})["kernel0"][1], Rejected)
-    assert hopeful(sources, schedule, H100, {"kernel0": "a[n=1]"})["kernel0"] == sources["kernel0"]
+    candidates = _candidates(LARGE, sources["kernel0"])
+    assert isinstance(hopeful(sources, candidates, H100, {})["kernel0"][1], Rejected)
+    assert hopeful(sources, candidates, H100, {"kernel0": "a[n=1]"})["kernel0"] == sources["kernel0"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +177,7 @@ def test_what_only_a_failed_variant_ruled_out_is_built_after_all(
     sources = [
         replace(_source("a", n, blocks), language="cpp", text=str(n)) for n, blocks in enumerate((1, 8192, 16, 4))
     ]
-    hoped = hopeful({"kernel0": sources}, schedule_of(LARGE), H100, {})
+    hoped = hopeful({"kernel0": sources}, _candidates(LARGE, sources), H100, {})
     pruned = [entry for entry in hoped["kernel0"] if isinstance(entry, Pruned)]
     assert [[rival.label for rival in entry.rivals] for entry in pruned] == [["a[n=1]"]] * 2
     compiler, seen = _compiled_but(*broken)
@@ -166,3 +186,60 @@ def test_what_only_a_failed_variant_ruled_out_is_built_after_all(
     assert [type(entry) for entry in built] == results[: len(built)]
     assert any(isinstance(entry, Binary) for entry in built)
     assert len(built) == 4 or wanted == FIRST
+
+
+def _form(source: Source, *guards: Guard) -> Source:
+    """Return another text of the same choice."""
+    variant = replace(source.variant, params=(*source.variant.params, ("divisible", True)))
+    return replace(source, variant=variant, guards=guards)
+
+
+N = size_symbol("n")
+MANY = _source("a", 0, FloorDiv(N + 1023, sympy.Integer(1024)))
+FEW = _source("a", 1, 16)
+OTHER = _source("b", 0, 16, warps=8)
+SMALL_POINT, LARGE_POINT = (1024,), (1 << 26,)
+
+
+@pytest.mark.parametrize(
+    ("sources", "points", "pruned"),
+    [
+        ((MANY, FEW), {LARGE_POINT: (MANY, FEW)}, ["a[n=1]"]),
+        ((MANY, FEW), {LARGE_POINT: (MANY, FEW), (1 << 25,): (MANY, FEW)}, ["a[n=1]"]),
+        # It may win at another point.
+        ((MANY, FEW), {LARGE_POINT: (MANY, FEW), SMALL_POINT: (MANY, FEW)}, []),
+        ((MANY, FEW), {LARGE_POINT: (MANY, FEW), SMALL_POINT: (MANY,)}, ["a[n=1]"]),
+        # What goes first at a point is never pruned, nor is a template's first text, …
+        ((MANY, FEW), {LARGE_POINT: (FEW, MANY)}, []),
+        ((FEW, MANY), {LARGE_POINT: (MANY, FEW)}, []),
+        ((MANY, OTHER), {LARGE_POINT: (MANY, OTHER)}, []),
+        # … nor the only one that is right for all sizes.
+        ((replace(MANY, guards=(Guard(N, multiple=4),)), FEW), {LARGE_POINT: (MANY, FEW)}, []),
+        # The forms of a choice stay or go together.
+        ((MANY, _form(FEW), FEW), {LARGE_POINT: (MANY, _form(FEW), FEW)}, ["a[n=1,divisible=True]", "a[n=1]"]),
+        ((MANY, _form(FEW), FEW), {LARGE_POINT: (MANY, _form(FEW)), SMALL_POINT: (MANY, FEW)}, []),
+        # What is not rivalled where it is right stays.
+        ((MANY, FEW), {LARGE_POINT: (FEW,), SMALL_POINT: (MANY,)}, []),
+    ],
+)
+def test_of_dynamic_sizes_a_text_is_pruned_that_promises_little_at_all_its_points(
+    sources: Sequence[Source], points: Mapping[Point, Sequence[Source]], pruned: list[str]
+) -> None:
+    candidates = _candidates(plus_one(N), sources, points)
+    hoped = hopeful({"kernel0": sources}, candidates, H100, {})["kernel0"]
+    assert [entry.variant for entry in hoped] == [source.variant for source in sources]
+    out = [entry for entry in hoped if isinstance(entry, Pruned)]
+    assert _labels(out) == pruned
+    assert all(entry.rivals == (MANY.variant,) and "at n=" in entry.reason for entry in out)
+    for kept in ({"kernel0": "a[n=1]"}, {}):
+        arch = H100 if kept else replace(H100, arch="sm_999")
+        assert hopeful({"kernel0": sources}, candidates, arch, kept)["kernel0"] == tuple(sources)
+
+
+@pytest.mark.parametrize(("broken", "built"), [((), Pruned), (("a[n=0]",), Binary)])
+def test_of_dynamic_sizes_a_pruned_text_is_built_where_its_rivals_are_not(broken: tuple[str, ...], built: type) -> None:
+    sources = [replace(source, language="cpp", text=source.variant.label) for source in (MANY, FEW)]
+    candidates = _candidates(plus_one(N), sources, {LARGE_POINT: sources})
+    hoped = hopeful({"kernel0": sources}, candidates, H100, {})
+    compiler, _ = _compiled_but(*broken)
+    assert isinstance(build_all(hoped, lambda _: EVERY, compiler, silent)["kernel0"][1], built)
