@@ -83,7 +83,7 @@ class OpenPoints:
     worth: Mapping[Point, tuple[Variant, ...]]
     """At each point that was asked for, the example's first: the variants worth running there, best first."""
     races: Mapping[Point, PointRace]
-    """At these points, then beside them."""
+    """At these points, then between and beside them."""
     table: Dispatch
 
 

@@ -57,7 +57,7 @@ class OpenPointEntry(TypedDict):
 
     at: list[int]
     worth: list[int]
-    """Empty where the point was not asked for: beside one that was."""
+    """Empty where the point was not asked for: between or beside those that were."""
     racers: list[int]
     rejected: list[RejectedEntry]
     beside: list[int] | None

@@ -13,6 +13,7 @@ from mkwrap.errors import MeasureError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.ir.nodes import Expr
+from mkwrap.options import Options
 from mkwrap.sizes import read_over
 from mkwrap.stages import Guard, Point, PointChoice, Variant
 from mkwrap.toolchain.relink import (
@@ -35,7 +36,7 @@ from mkwrap.tune.closing_entries import (
 )
 from mkwrap.tune.field import Field
 from mkwrap.tune.match import Entrants, decide
-from mkwrap.tune.match_points import choices_at_points
+from mkwrap.tune.match_points import added_points, choices_at_points
 from mkwrap.tune.measure import Outcome
 from mkwrap.tune.points_record import spell_point, summary
 from mkwrap.tune.recall import Decision
@@ -54,12 +55,11 @@ _FUNCTIONS: Mapping[str, Callable[[Expr, Expr], Expr]] = {
 
 
 def closed_at_points(
-    kernel: KernelEntry, hold: Hold, mode: str, show: Callable[[str], None]
+    kernel: KernelEntry, hold: Hold, options: Options, show: Callable[[str], None]
 ) -> tuple[KernelEntry, bytes]:
     """Measure and decide; returns what the manifest then says of the kernel, and its table as a part.
 
-    The points between two that elect the same are left out, and none are added where winners change: races are there at the
-    points asked for, and beside them for odd sizes.
+    The points between two that elect the same are left out; where winners change such are added that have a race.
     Raises `NoVariantError` where no variant gives the right result, `MeasureError` where measuring itself failed.
     """
     field = _field(kernel)
@@ -74,9 +74,9 @@ def closed_at_points(
         found = entries[point]["beside"]
         return None if found is None else tuple(found)
 
-    plan = Walk(tuple(field.worth), field.legal, lambda _: False, extra=0, beside=beside)
+    plan = Walk(tuple(field.worth), field.legal, lambda p: p in entries, added_points(field, options), beside)
     choices = choices_at_points(entrants, field, walk(plan, field.guards, {}, measure))
-    return _closed(kernel, field, choices, mode)
+    return _closed(kernel, field, choices, options.tune)
 
 
 def _field(kernel: KernelEntry) -> Field:

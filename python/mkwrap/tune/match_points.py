@@ -23,7 +23,7 @@ from mkwrap.tune.points_record import RowChoices, choices_of, point_of, spell_po
 from mkwrap.tune.recall import Decision, PointsDecision, Recalled, images_of
 from mkwrap.tune.samples import Read, Samples
 from mkwrap.tune.table import with_guards
-from mkwrap.tune.walk import Walk, Walked, elected, walk
+from mkwrap.tune.walk import Walk, Walked, elected, halvings, walk
 
 EXTRA: Mapping[str, int] = {"full": 32, "quick": 24}
 """By tuning mode, how many points at most are added along a line to find where a kernel's winner changes.
@@ -31,6 +31,10 @@ EXTRA: Mapping[str, int] = {"full": 32, "quick": 24}
 Never more than `Options.max_points`. Over several symbols none are: a point beside the grid bounds nothing that it is not near
 to, and the table of a grid is small.
 """
+
+
+# Where a winner changes is not known where races are described: of each gap between two points of a line the quarters have one.
+_HALVINGS = 2
 
 
 class PointMatches:
@@ -81,7 +85,7 @@ class PointMatches:
             tuple(field.worth),
             field.legal,
             lambda point: self._possible(field, point),
-            min(EXTRA[self._options.tune], self._options.max_points) if len(field.symbols) == 1 else 0,
+            added_points(field, self._options),
             lambda point: self._beside(field, point),
         )
         lasting: list[bool] = []
@@ -124,19 +128,22 @@ class PointMatches:
         )
 
     def _races(self, entrants: Entrants, field: Field) -> dict[Point, PointRace]:
-        """Describe the races at the points asked for, then those beside them, of all that may be measured there."""
+        """Describe the races at the points asked for, then beside and between them, of all that may be measured there."""
         beside = {point: self._beside(field, point) for point in field.worth}
         odd = {
             below: tuple(variant for variant in field.runners(point) if field.legal(below, variant))
             for point, below in beside.items()
             if below is not None and below not in beside
         }
+        added = halvings(field.worth, _HALVINGS) if len(field.symbols) == 1 else ()
+        between = [point for point in added if point not in odd and self._possible(field, point)]
+        whole = {point: field.runners(point) for point in (*beside, *between)}
         races = {}
-        for point, runners in ({point: field.runners(point) for point in beside} | odd).items():
+        for point, runners in (whole | odd).items():
             fixed, schedule, samples = self._fixed(entrants, point, runners)
             # Beside a point the fastest at it race, whatever they promise.
-            racing, pruned = self._matches.pruned(fixed) if point in beside else (fixed.binaries, ())
-            race = self._matches.race(fixed.kernel, racing, schedule, samples, len(beside) + len(odd))
+            racing, pruned = self._matches.pruned(fixed) if point in whole else (fixed.binaries, ())
+            race = self._matches.race(fixed.kernel, racing, schedule, samples, len(whole) + len(odd))
             racers = tuple(binary.source.variant for binary in racing)
             races[point] = PointRace(racers, race, pruned, beside.get(point))
         return races
@@ -200,6 +207,11 @@ class PointMatches:
     @cached_property
     def _samples(self) -> Samples:
         return Samples(self._example, self._read)
+
+
+def added_points(field: Field, options: Options) -> int:
+    """Return how many points at most are added where winners change."""
+    return min(EXTRA[options.tune], options.max_points) if len(field.symbols) == 1 else 0
 
 
 def _symbols(*exprs: object) -> set[object]:

@@ -75,7 +75,8 @@ def race_of(
         expected = None
     kind: Literal["cpu", "cuda"] = "cpu" if binaries[0].source.language == "cpp" else "cuda"
     writer = _Writer({k: blob for k, blob in constants.items() if k in read})
-    text = json.dumps(writer.write(Contest(kind, described, candidates, limits, expected, cache_bytes)))
+    contest = Contest(kind, described, candidates, limits, expected, cache_bytes)
+    text = json.dumps(writer.write(contest), separators=(",", ":"))
     return Race(text, tuple(writer.blobs))
 
 

@@ -149,6 +149,22 @@ def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point
     return None
 
 
+def _middle(axis: int, below: Point, above: Point) -> Point | None:
+    """Return the point that is measured next between two along an axis, None where they are near enough."""
+    steep = below[axis] % _TILE == 0 and distance(below, above) <= _STEEP
+    size = below[axis] + 1 if steep else math.isqrt(below[axis] * above[axis])
+    middle = (*below[:axis], size, *below[axis + 1 :])
+    return None if distance(below, above) <= _CLOSE or middle in (below, above) else middle
+
+
+def halvings(points: Collection[Point], times: int) -> tuple[Point, ...]:
+    """Return the points that a walk may add to some, where it comes between two neighbours so many times at most."""
+    line = set(points)
+    for _ in range(times):
+        line.update([p for gap in _neighbours(line) if (p := _middle(*gap)) is not None])
+    return tuple(sorted(line - set(points)))
+
+
 def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]) -> Point | None:
     """Return a point between two neighbours along an axis that elect different variants; None: there are enough.
 
@@ -158,10 +174,8 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     winners = elected(measured, guards, plan.points)
     best: tuple[float, Point] | None = None
     for axis, below, above in _neighbours(measured):
-        steep = below[axis] % _TILE == 0 and distance(below, above) <= _STEEP
-        size = below[axis] + 1 if steep else math.isqrt(below[axis] * above[axis])
-        middle = (*below[:axis], size, *below[axis + 1 :])
-        if winners[below][0] == winners[above][0] or distance(below, above) <= _CLOSE or middle in (below, above):
+        middle = _middle(axis, below, above)
+        if winners[below][0] == winners[above][0] or middle is None:
             continue
         loss = _loss(measured[below].timings, measured[above].timings, winners[below][0], winners[above][0])
         weight = min(loss, 1.0) * distance(below, above)

@@ -313,6 +313,44 @@ def test_sizes_without_an_upper_end_have_guards(
         assert tuple(kernel.alternative for kernel in said) == closed.elected((x,))
 
 
+def test_a_change_of_the_winner_is_followed_to_a_quarter_of_a_gap(
+    later: Options, cold: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points are added as a compile on the machine adds them, as far as there are races."""
+    monkeypatch.setattr(spaces, "MOST", 4)
+
+    def of_rows(options: Options) -> Model:
+        args, dims = (torch.randn(64, 48),), ({0: ROWS},)
+        return mkwrap.compile(lambda x: torch.softmax(x, -1), args, dynamic_shapes=dims, target="cpu", options=options)
+
+    line = {"hints": {"rows": [16, 64, 1024]}}
+    opened = of_rows(replace(later, **line))  # type: ignore[arg-type]
+    (kernel,) = kernels(opened)
+    point = next(entry for entry in kernel["open"]["points"] if entry["at"] == [1024])
+    few, many = (kernel["open"]["alternatives"][number]["launches"][0]["entry"] for number in point["racers"])
+    offsets = {LinkedLibrary(opened.path).code_offset(entry): entry for entry in (few, many)}
+
+    def hold(_self: Referee, contest: Contest) -> Outcome:
+        """Let one win for few rows, another for many."""
+        calls = [candidate.calls[0] for candidate in contest.candidates]
+        names = [offsets.get(call.offset) if call.offset else call.entry for call in calls]
+        wins = few if contest.memories[0].elements // 48 < 200 else many
+        return Outcome({k: (1.0 if name == wins else 3.0,) * 20 for k, name in enumerate(names)}, {})
+
+    monkeypatch.setattr(Referee, "hold", hold)
+    closed = mkwrap.tune_library(opened.path, None, cold)
+    compiled_here = of_rows(replace(cold, cache_dir=tmp_path / "other", cxx="c++", **line))  # type: ignore[arg-type]
+    points, more = (
+        {point["at"]["rows"]: point["winner"] for point in kernels(model)[0]["points"]}
+        for model in (closed, compiled_here)
+    )
+    assert points.keys() == {16, 64, 128, 256, 1024}
+    assert points.items() < more.items()
+    assert len(set(points.values())) > 1
+    assert mkwrap.explain(closed, rows=170).kernels[0].variant == points[128]
+    assert mkwrap.explain(closed, rows=190).kernels[0].variant == points[256]
+
+
 def test_a_second_load_finds_the_tuned_library(opened: Model, cold: Options, contests: list[Contest]) -> None:
     first = mkwrap.load(opened.path, tune=True, options=cold)
     held = len(contests)

@@ -11,7 +11,7 @@ from mkwrap.ir.nearest import elect
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.table import table_of
-from mkwrap.tune.walk import INHERITED, MEASURED, SHARED, Walk, Walked, walk
+from mkwrap.tune.walk import INHERITED, MEASURED, SHARED, Walk, Walked, halvings, walk
 
 SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
 GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
@@ -176,3 +176,12 @@ def test_of_equals_the_one_that_wins_at_most_points_wins() -> None:
     judge = Judge(lambda point: times[point[0]])
     done = walked(judge, (1,), (8,), (64,))
     assert done.winners == {(1,): (LARGE, SHARED), (8,): (LARGE, MEASURED), (64,): (LARGE, SHARED)}
+
+
+def test_what_may_be_added_is_known_before() -> None:
+    assert halvings([(16,), (64,), (1024,)], 1) == ((32,), (256,))
+    assert halvings([(16,), (64,), (1024,)], 2) == ((22,), (32,), (45,), (128,), (256,), (512,))
+    # Just above whole tiles where two are near each other, and nothing where they are nearer.
+    assert halvings([(64,), (74,)], 1) == ((65,),)
+    assert halvings([(64,), (66,)], 3) == ()
+    assert halvings([(1,), (2,)], 3) == ()
