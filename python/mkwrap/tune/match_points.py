@@ -256,7 +256,7 @@ def choices_at_points(entrants: Entrants, field: Field, walked: Walked) -> tuple
         )
         for point, decision in walked.measured.items()
     }
-    winners = elected(measured, fit.guards, field.worth)
+    winners = elected(measured, fit.guards, field.worth, fit.legal, walked.odd)
     for point, (variant, reason) in walked.winners.items():
         if point not in winners:
             winners[point] = (variant if variant in fit.guards else fit.runners(point)[0], reason)

@@ -79,9 +79,9 @@ def stacked(
     for point in sorted(at):
         if point in odd.values() and point not in worth:
             continue
-        order, times = _order(point, at, odd, worth, guards)
-        legal = [v for v in order if _holds(symbols, point, guards.get(v))]
-        stacks[point] = _stack(at[point].winner, legal, times, guards, winners)
+        order = _order(point, at, odd, worth, guards)
+        legal = tuple(v for v in order.variants if _holds(symbols, point, guards.get(v)))
+        stacks[point] = _stack(at[point].winner, replace(order, variants=legal), guards, winners)
     return Table(tuple(symbols), stacks)
 
 
@@ -104,14 +104,23 @@ def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guard
     return found
 
 
+@dataclass(frozen=True)
+class _Order:
+    """The variants to run at a point, best first, their times as far as known, and the best for odd sizes, if measured."""
+
+    variants: tuple[Variant, ...]
+    times: Mapping[Variant, float]
+    odd: Variant | None
+
+
 def _order(
     point: Point,
     at: Mapping[Point, PointChoice],
     odd: Mapping[Point, Point],
     worth: Mapping[Point, Sequence[Variant]],
     guards: OpenGuards,
-) -> tuple[list[Variant], Mapping[Variant, float]]:
-    """Return the variants to run at a point, best first, and times: its own, else those of the nearest point like it.
+) -> _Order:
+    """Return the variants to run at a point by its own times, or else by those of the nearest point like it.
 
     What is right for odd sizes, too, goes by its times there, where it was measured at such.
     """
@@ -120,43 +129,46 @@ def _order(
     like = point if own.timings or not timed else min(timed, key=lambda p: (distance(p, point), p))
     times = _times(at[like])
     if like in odd:
-        multiples = {v for v in times if any(guard.multiple > 1 for guard in guards.get(v, ()))}
+        multiples = {v for v in times if _multiples(guards.get(v, ()))}
         times = {v: us for v, us in times.items() if v in multiples} | _times(at[odd[like]])
-    beside = [at[odd[like]].winner] if like in odd else []
+    beside = at[odd[like]].winner if like in odd else None
     measured = sorted(times, key=lambda variant: times[variant])
     out = {entry.variant for entry in (*own.rejected, *at[like].rejected)}
-    order = dict.fromkeys((own.winner, *beside, *measured, *worth.get(point, ()), *worth.get(like, ()), *guards))
-    legal = [variant for variant in order if variant not in out] + [v for v in order if v in out and not guards.get(v)]
-    return legal, times if own.timings else {}
+    order = dict.fromkeys((own.winner, *measured, *worth.get(point, ()), *worth.get(like, ()), *guards))
+    kept = [variant for variant in order if variant not in out]
+    return _Order((*kept, *(v for v in order if v in out and not guards.get(v))), times, beside)
 
 
 def _times(choice: PointChoice) -> dict[Variant, float]:
     return {timing.variant: timing.median_us for timing in choice.timings}
 
 
-def _stack(
-    winner: Variant,
-    order: Sequence[Variant],
-    times: Mapping[Variant, float],
-    guards: OpenGuards,
-    winners: Collection[Variant],
-) -> Stack:
+def _stack(winner: Variant, order: _Order, guards: OpenGuards, winners: Collection[Variant]) -> Stack:
     """Return a winner and, the faster first, what runs where its guards fail: variants that ask for less, down to nothing.
 
-    Of those that noise cannot tell from the fastest, one that asks for least is taken, or one that wins elsewhere.
+    First comes what is the best for odd sizes: they are mostly within the limits, so that it bears no handicap. Then, of those
+    that noise cannot tell from the fastest, one that asks for least is taken, or one that wins elsewhere.
     """
-    asks = guards[winner]
-    place = {variant: number for number, variant in enumerate(order)}
-    stack = [winner]
+    asks, times = guards[winner], order.times
+    place = {variant: number for number, variant in enumerate(order.variants)}
+    odd = order.odd if order.odd in place and _multiples(asks) and not _multiples(guards[order.odd]) else None
+    stack = [winner] if odd is None else [winner, odd]
     while pool := [
-        v for v in order if _wider(guards[v], asks) and not any(_covers(guards[w], guards[v]) for w in stack[1:])
+        v
+        for v in order.variants
+        if _wider(guards[v], asks) and not any(_covers(guards[w], guards[v]) for w in stack[1:])
     ]:
         least = min(times.get(v, math.inf) for v in pool)
         near = [v for v in pool if times.get(v, math.inf) <= least * (1 + FLOOR)] if least < math.inf else pool[:1]
         stack.append(min(near, key=lambda v: (len(guards[v]), v not in winners, place[v])))
-    rows = tuple((variant, _handicap(asks, guards[variant])) for variant in stack)
+    rows = tuple((v, 0 if v == odd else _handicap(asks, guards[v])) for v in stack)
     # What wins at another point within its limits is nearer there than it would be here.
     return tuple((v, h) for v, h in rows if not h or v not in winners or all(g.most is None for g in guards[v]))
+
+
+def _multiples(guards: Collection[Guard]) -> bool:
+    """Whether guards ask for multiples."""
+    return any(guard.multiple > 1 for guard in guards)
 
 
 def _handicap(asked: Collection[Guard], still: Collection[Guard]) -> int:

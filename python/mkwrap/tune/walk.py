@@ -16,6 +16,7 @@ from mkwrap.tune.select import FLOOR
 
 MEASURED = "measured"
 SHARED = "within noise of the fastest"
+AROUND = "least loss at and around the point"
 INHERITED = "not measured: both neighbours elect it"
 
 # Within so little a change of the winner is likelier a step than a slope where the lower size is whole tiles: one tile more may
@@ -27,9 +28,17 @@ _CLOSE = DOUBLING // 16
 # … or neither variant loses more than this part at the other's point.
 _WORTH = 0.05
 
+# A winner runs for all sizes nearer to its point than to others. Halfway to a neighbour its loss is taken to be midway between
+# those at the two points, so that on the way there it is a quarter of the neighbour's; of that no more than a half counts.
+_QUARTER = 0.25
+_MOST_LOSS = 0.5
+# Variants whose expected losses differ by less may share points.
+_ALIKE = 0.01
 # So many variants are measured beside a point, the fastest at it.
 _MOST_BESIDE = 8
 
+Legal: TypeAlias = Callable[[Point, Variant], bool]
+"""Whether a variant is right at a point."""
 Measure: TypeAlias = Callable[[Point, Sequence[Variant]], Decision]
 """Measures some variants at a point; none stand for all that are worth running there."""
 
@@ -40,8 +49,7 @@ class Walk:
 
     points: Sequence[Point]
     """The example's first."""
-    legal: Callable[[Point, Variant], bool]
-    """Whether a variant is right at a point."""
+    legal: Legal
     possible: Callable[[Point], bool]
     """Whether the program has such sizes, for a point nobody asked for."""
     extra: int
@@ -56,6 +64,8 @@ class Walked:
 
     measured: Mapping[Point, Decision]
     winners: Mapping[Point, tuple[Variant, str]]
+    odd: frozenset[Point] = frozenset()
+    """Those measured beside a point, for what is right at odd sizes."""
 
 
 def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measure: Measure) -> Walked:
@@ -86,28 +96,32 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
         if added is None:
             break
         measured[added] = measure(added, ())
-    for point, (winner, _) in elected(measured, guards, plan.points).items():
+    for point, (winner, _) in elected(measured, guards, plan.points, plan.legal).items():
         odd = plan.beside(point)
         if odd is not None and odd not in measured and not plan.legal(odd, winner):
             measured[odd] = measure(odd, _contenders(plan, measured[point].timings, odd))
-    winners = elected(measured, guards, plan.points)
+    odds = frozenset(odd for odd in map(plan.beside, plan.points) if odd in measured)
+    winners = elected(measured, guards, plan.points, plan.legal, odds)
     for point, variant in inherited.items():
         winners[point] = variant, INHERITED
-    return Walked(measured, winners)
+    return Walked(measured, winners, odds)
 
 
 def elected(
-    measured: Mapping[Point, Decision], guards: OpenGuards, asked: Collection[Point]
+    measured: Mapping[Point, Decision],
+    guards: OpenGuards,
+    asked: Collection[Point],
+    legal: Legal,
+    odd: Collection[Point] = frozenset(),
 ) -> dict[Point, tuple[Variant, str]]:
-    """Return each point's winner: of those that noise cannot tell from the fastest, one that wins at as many points as can be.
+    """Return each point's winner: of those of the least expected loss around it, one that wins at as many points as can be.
 
-    Only points asked for count, so that an added one changes nothing at them. Of those that win at as many, one with fewer
-    guards, then the earlier in `guards`.
+    Only points asked for count, so that an added one changes nothing at them; points of `odd` are neighbours of each other only.
+    Of those that win at as many, one with fewer guards, then the earlier in `guards`.
     """
     order = {variant: number for number, variant in enumerate(guards)}
-    good = {point: _acceptable(decision) for point, decision in measured.items()}
+    left = _acceptable(measured, legal, odd)
     winners: dict[Point, tuple[Variant, str]] = {}
-    left = dict(good)
     while left:
         counts: dict[Variant, int] = {}
         for point, variants in left.items():
@@ -124,23 +138,65 @@ def _reason(decision: Decision, winner: Variant) -> str:
     if not decision.timings:
         return decision.reason
     fastest = min(decision.timings, key=lambda timing: timing.median_us)
-    return MEASURED if fastest.variant == winner else SHARED
+    if fastest.variant == winner:
+        return MEASURED
+    return SHARED if winner in _near_fastest(decision) else AROUND
 
 
-def _acceptable(decision: Decision) -> tuple[Variant, ...]:
-    """Return the variants that may win at a point: those that runs of one binary may differ by from the fastest.
+def _acceptable(
+    measured: Mapping[Point, Decision], legal: Legal, odd: Collection[Point]
+) -> dict[Point, tuple[Variant, ...]]:
+    """Return the variants that may win at each point: those whose losses there and on the way to its neighbours are the least."""
+    losses = {point: _losses(decision.timings) for point, decision in measured.items()}
+    around: dict[Point, list[Point]] = {point: [] for point in measured}
+    for points in ([p for p in measured if p not in odd], list(odd)):
+        for _, below, above in _neighbours(points) if points else ():
+            around[below].append(above)
+            around[above].append(below)
 
-    What a few samples cannot tell apart is no reason to share: a winner runs for all sizes around its point.
+    def there(variant: Variant, point: Point, own: float) -> float:
+        known = losses[point]
+        if variant in known:
+            return min(known[variant], _MOST_LOSS)
+        # What nobody thought worth timing is slower than what was timed.
+        return min(max(known.values(), default=own), _MOST_LOSS) if legal(point, variant) else own
+
+    found = {}
+    for point, decision in measured.items():
+        expected = {
+            variant: _expected(own, [(distance(point, p), there(variant, p, own)) for p in around[point]])
+            for variant, own in losses[point].items()
+        }
+        limit = min(expected.values(), default=0.0) + _ALIKE
+        found[point] = tuple(v for v, loss in expected.items() if loss <= limit) or (decision.winner,)
+    return found
+
+
+def _losses(timings: Sequence[Timing]) -> dict[Variant, float]:
+    """Return the part by which each variant is slower than the fastest."""
+    best = min((timing.median_us for timing in timings), default=0.0)
+    return {timing.variant: timing.median_us / best - 1 for timing in timings}
+
+
+def _expected(own: float, around: Sequence[tuple[int, float]]) -> float:
+    """Return a variant's mean loss over the sizes around a point, of its loss there and at neighbours, with how far they are.
+
+    Where it is not right it is taken to lose what it loses at the point: nobody runs it there.
     """
+    whole = sum(far for far, _ in around)
+    return own if not whole else (1 - _QUARTER) * own + _QUARTER * sum(far * loss for far, loss in around) / whole
+
+
+def _near_fastest(decision: Decision) -> tuple[Variant, ...]:
+    """Return the variants that may be the fastest at a point: those that runs of one binary may differ by from the fastest."""
     if not decision.timings:
         return (decision.winner,)
-    best = min(timing.median_us for timing in decision.timings)
-    return tuple(timing.variant for timing in decision.timings if timing.median_us <= best * (1 + FLOOR))
+    return tuple(variant for variant, loss in _losses(decision.timings).items() if loss <= FLOOR)
 
 
 def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:
     """Return the variant that both neighbours of a point along an axis elect beyond doubt."""
-    at = {place[p]: _acceptable(decision) for p, decision in measured.items() if p in place}
+    at = {place[p]: _near_fastest(decision) for p, decision in measured.items() if p in place}
     own = place[point]
     for axis in range(len(own)):
         below, above = (at.get((*own[:axis], own[axis] + step, *own[axis + 1 :]), ()) for step in (-1, 1))
@@ -171,7 +227,7 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     Those that are far apart, and may lose much, come first. It is halfway, or, where they are near each other and the lower is
     whole tiles, just above the lower.
     """
-    winners = elected(measured, guards, plan.points)
+    winners = elected(measured, guards, plan.points, plan.legal)
     best: tuple[float, Point] | None = None
     for axis, below, above in _neighbours(measured):
         middle = _middle(axis, below, above)

@@ -11,7 +11,7 @@ from mkwrap.ir.nearest import elect
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.table import table_of
-from mkwrap.tune.walk import INHERITED, MEASURED, SHARED, Walk, Walked, halvings, walk
+from mkwrap.tune.walk import AROUND, INHERITED, MEASURED, SHARED, Walk, Walked, halvings, walk
 
 SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
 GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
@@ -148,6 +148,27 @@ def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples()
     plan = Walk(((64,), (256,)), lambda _p, _v: True, lambda _: True, 0, lambda point: (point[0] - 1,))
     walk(plan, MULTIPLES, {}, judge)
     assert judge.seen == [(64,), (256,)]
+
+
+def test_what_loses_least_around_a_point_wins_there() -> None:
+    # At 64 OTHER is the fastest by 3 %, at the points around it is half as fast as LARGE.
+    times = {8: {LARGE: 1.0, OTHER: 2.0}, 64: {LARGE: 1.03, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 2.0}}
+    judge = Judge(lambda point: times[point[0]])
+    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
+    times[64] = {LARGE: 1.3, OTHER: 1.0}
+    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_the_best_of_odd_sizes_stands_in_even_with_a_tighter_limit() -> None:
+    wide = frozenset({Guard(S, multiple=16), Guard(S, most=2048)})
+    guards = {SMALL: wide, OTHER: frozenset({Guard(S, most=1024)}), LARGE: frozenset()}
+    at = {1024: {SMALL: 1.0, OTHER: 1.1, LARGE: 3.0}, 1023: {OTHER: 1.1, LARGE: 1.5}}
+    choices = [
+        PointChoice({"s": s}, winner, MEASURED, tuple(Timing(v, us, 0.001, 20) for v, us in at[s].items()))
+        for s, winner in ((1023, OTHER), (1024, SMALL))
+    ]
+    table = table_of((S,), choices, {(1024,): ()}, guards)
+    assert list(table.stacks.values()) == [((SMALL, 0), (OTHER, 0), (LARGE, 1 << 16))]
 
 
 def test_no_point_is_added_where_little_is_at_stake() -> None:
