@@ -17,13 +17,14 @@ from mkwrap.spaces import completed, spell_guard
 from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned, Variant
 from mkwrap.toolchain.rejection import settled
 from mkwrap.tune.capacity import of_few_guards, within_capacity
+from mkwrap.tune.election import elected
 from mkwrap.tune.field import Field, field_of
 from mkwrap.tune.match import Entrants, Matches, no_variant, now
 from mkwrap.tune.points_record import RowChoices, choices_of, point_of, spell_point
 from mkwrap.tune.recall import Decision, PointsDecision, Recalled, images_of
 from mkwrap.tune.samples import Read, Samples
 from mkwrap.tune.table import with_guards
-from mkwrap.tune.walk import Walk, Walked, elected, halvings, walk
+from mkwrap.tune.walk import Walk, Walked, halvings, walk
 
 EXTRA: Mapping[str, int] = {"full": 32, "quick": 24}
 """By tuning mode, how many points at most are added along a line to find where a kernel's winner changes.

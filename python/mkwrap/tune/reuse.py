@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import TypeAlias
 
-from mkwrap.ir.nodes import Buffer
+from mkwrap.ir.nodes import Buffer, Role
 from mkwrap.stages import Schedule
 
 Place: TypeAlias = str | int
@@ -18,6 +18,7 @@ def cold_parameters(schedule: Schedule, kernel: str, cache_bytes: int) -> frozen
 
     A model is called again and again. Between two uses of an element of a buffer the steps between them touch all their
     buffers, and the two steps that use it half of theirs on average; if that is more than the cache, the element is gone.
+    What the first use of an input in a call finds was written by others, who knows when: it is cold.
     Buffers of dynamic size count nothing.
     """
     steps = schedule.steps
@@ -32,6 +33,9 @@ def cold_parameters(schedule: Schedule, kernel: str, cache_bytes: int) -> frozen
     for position, name in enumerate(steps[here].buffers):
         place = _place(schedule, name)
         last = next(k for k in earlier if place in touched[k])
+        if last >= here and name in buffers and buffers[name].role is Role.INPUT:
+            cold.add(position)
+            continue
         between = earlier[: earlier.index(last)]
         distinct = dict(chain.from_iterable(touched[k].items() for k in between))
         if sum(distinct.values()) + (traffic[last] + traffic[here]) / 2 > cache_bytes:

@@ -91,7 +91,7 @@ def _holds(symbols: Sequence[sympy.Symbol], point: Point, guards: Collection[Gua
 
 
 def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guards: OpenGuards) -> Mapping[Point, Point]:
-    """Return, for points whose winner asks for multiples, the point just below where it is not right: measured for odd sizes.
+    """Return, for points where variants were timed that ask for multiples, the point just below that was measured for odd sizes.
 
     Such a point has no row of its own: what wins there stands in at the point above.
     """
@@ -99,8 +99,10 @@ def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guard
     for point, choice in at.items():
         for steps in itertools.product((0, 1), repeat=len(point)):
             below = tuple(size - step for size, step in zip(point, steps, strict=True))
-            if below in at and below != point and not _holds(symbols, below, guards.get(choice.winner)):
-                found[point] = below
+            if below in at and below != point:
+                timed = (timing.variant for timing in choice.timings)
+                if any(not _holds(symbols, below, guards[v]) for v in timed if v in guards):
+                    found[point] = below
     return found
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeAlias
 
 from mkwrap.ir.nearest import DOUBLING, distance
 from mkwrap.spaces import OpenGuards
 from mkwrap.stages import Point, Timing, Variant
+from mkwrap.tune.election import Legal, elected, near_fastest, neighbours
 from mkwrap.tune.recall import Decision
-from mkwrap.tune.select import FLOOR
 
-MEASURED = "measured"
-SHARED = "within noise of the fastest"
-AROUND = "least loss at and around the point"
 INHERITED = "not measured: both neighbours elect it"
 
 # Within so little a change of the winner is likelier a step than a slope where the lower size is whole tiles: one tile more may
@@ -28,17 +24,9 @@ _CLOSE = DOUBLING // 16
 # … or neither variant loses more than this part at the other's point.
 _WORTH = 0.05
 
-# A winner runs for all sizes nearer to its point than to others. Halfway to a neighbour its loss is taken to be midway between
-# those at the two points, so that on the way there it is a quarter of the neighbour's; of that no more than a half counts.
-_QUARTER = 0.25
-_MOST_LOSS = 0.5
-# Variants whose expected losses differ by less may share points.
-_ALIKE = 0.01
 # So many variants are measured beside a point, the fastest at it.
 _MOST_BESIDE = 8
 
-Legal: TypeAlias = Callable[[Point, Variant], bool]
-"""Whether a variant is right at a point."""
 Measure: TypeAlias = Callable[[Point, Sequence[Variant]], Decision]
 """Measures some variants at a point; none stand for all that are worth running there."""
 
@@ -100,103 +88,34 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
         odd = plan.beside(point)
         if odd is not None and odd not in measured and not plan.legal(odd, winner):
             measured[odd] = measure(odd, _contenders(plan, measured[point].timings, odd))
-    odds = frozenset(odd for odd in map(plan.beside, plan.points) if odd in measured)
+    odds = frozenset(_odd(plan, measured))
     winners = elected(measured, guards, plan.points, plan.legal, odds)
+    win = {winner for winner, _ in winners.values()}
     for point, variant in inherited.items():
-        winners[point] = variant, INHERITED
+        # What was given up at the neighbours does not come back between them.
+        near = (winners[p][0] for p in sorted(measured, key=lambda p: (distance(p, point), p)))
+        winners[point] = (
+            variant if variant in win else next((v for v in near if plan.legal(point, v)), variant),
+            INHERITED,
+        )
     return Walked(measured, winners, odds)
 
 
-def elected(
-    measured: Mapping[Point, Decision],
-    guards: OpenGuards,
-    asked: Collection[Point],
-    legal: Legal,
-    odd: Collection[Point] = frozenset(),
-) -> dict[Point, tuple[Variant, str]]:
-    """Return each point's winner: of those of the least expected loss around it, one that wins at as many points as can be.
-
-    Only points asked for count, so that an added one changes nothing at them; points of `odd` are neighbours of each other only.
-    Of those that win at as many, one with fewer guards, then the earlier in `guards`.
-    """
-    order = {variant: number for number, variant in enumerate(guards)}
-    left = _acceptable(measured, legal, odd)
-    winners: dict[Point, tuple[Variant, str]] = {}
-    while left:
-        counts: dict[Variant, int] = {}
-        for point, variants in left.items():
-            for variant in variants:
-                counts[variant] = counts.get(variant, 0) + (point in asked)
-        best = min(counts, key=lambda v: (-counts[v], len(guards[v]), order[v]))
-        for point in [p for p, variants in left.items() if best in variants]:
-            winners[point] = best, _reason(measured[point], best)
-            del left[point]
-    return winners
-
-
-def _reason(decision: Decision, winner: Variant) -> str:
-    if not decision.timings:
-        return decision.reason
-    fastest = min(decision.timings, key=lambda timing: timing.median_us)
-    if fastest.variant == winner:
-        return MEASURED
-    return SHARED if winner in _near_fastest(decision) else AROUND
-
-
-def _acceptable(
-    measured: Mapping[Point, Decision], legal: Legal, odd: Collection[Point]
-) -> dict[Point, tuple[Variant, ...]]:
-    """Return the variants that may win at each point: those whose losses there and on the way to its neighbours are the least."""
-    losses = {point: _losses(decision.timings) for point, decision in measured.items()}
-    around: dict[Point, list[Point]] = {point: [] for point in measured}
-    for points in ([p for p in measured if p not in odd], list(odd)):
-        for _, below, above in _neighbours(points) if points else ():
-            around[below].append(above)
-            around[above].append(below)
-
-    def there(variant: Variant, point: Point, own: float) -> float:
-        known = losses[point]
-        if variant in known:
-            return min(known[variant], _MOST_LOSS)
-        # What nobody thought worth timing is slower than what was timed.
-        return min(max(known.values(), default=own), _MOST_LOSS) if legal(point, variant) else own
-
-    found = {}
+def _odd(plan: Walk, measured: Mapping[Point, Decision]) -> Iterator[Point]:
+    """Yield the points beside others at which variants were timed that are not right there: those for odd sizes."""
     for point, decision in measured.items():
-        expected = {
-            variant: _expected(own, [(distance(point, p), there(variant, p, own)) for p in around[point]])
-            for variant, own in losses[point].items()
-        }
-        limit = min(expected.values(), default=0.0) + _ALIKE
-        found[point] = tuple(v for v, loss in expected.items() if loss <= limit) or (decision.winner,)
-    return found
-
-
-def _losses(timings: Sequence[Timing]) -> dict[Variant, float]:
-    """Return the part by which each variant is slower than the fastest."""
-    best = min((timing.median_us for timing in timings), default=0.0)
-    return {timing.variant: timing.median_us / best - 1 for timing in timings}
-
-
-def _expected(own: float, around: Sequence[tuple[int, float]]) -> float:
-    """Return a variant's mean loss over the sizes around a point, of its loss there and at neighbours, with how far they are.
-
-    Where it is not right it is taken to lose what it loses at the point: nobody runs it there.
-    """
-    whole = sum(far for far, _ in around)
-    return own if not whole else (1 - _QUARTER) * own + _QUARTER * sum(far * loss for far, loss in around) / whole
-
-
-def _near_fastest(decision: Decision) -> tuple[Variant, ...]:
-    """Return the variants that may be the fastest at a point: those that runs of one binary may differ by from the fastest."""
-    if not decision.timings:
-        return (decision.winner,)
-    return tuple(variant for variant, loss in _losses(decision.timings).items() if loss <= FLOOR)
+        odd = plan.beside(point)
+        if (
+            odd is not None
+            and odd in measured
+            and any(not plan.legal(odd, timing.variant) for timing in decision.timings)
+        ):
+            yield odd
 
 
 def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:
     """Return the variant that both neighbours of a point along an axis elect beyond doubt."""
-    at = {place[p]: _near_fastest(decision) for p, decision in measured.items() if p in place}
+    at = {place[p]: near_fastest(decision) for p, decision in measured.items() if p in place}
     own = place[point]
     for axis in range(len(own)):
         below, above = (at.get((*own[:axis], own[axis] + step, *own[axis + 1 :]), ()) for step in (-1, 1))
@@ -217,7 +136,7 @@ def halvings(points: Collection[Point], times: int) -> tuple[Point, ...]:
     """Return the points that a walk may add to some, where it comes between two neighbours so many times at most."""
     line = set(points)
     for _ in range(times):
-        line.update([p for gap in _neighbours(line) if (p := _middle(*gap)) is not None])
+        line.update([p for gap in neighbours(line) if (p := _middle(*gap)) is not None])
     return tuple(sorted(line - set(points)))
 
 
@@ -229,7 +148,7 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     """
     winners = elected(measured, guards, plan.points, plan.legal)
     best: tuple[float, Point] | None = None
-    for axis, below, above in _neighbours(measured):
+    for axis, below, above in neighbours(measured):
         middle = _middle(axis, below, above)
         if winners[below][0] == winners[above][0] or middle is None:
             continue
@@ -244,16 +163,6 @@ def _contenders(plan: Walk, timings: Sequence[Timing], odd: Point) -> tuple[Vari
     """Return the fastest at a point of those that are right beside it."""
     order = sorted(timings, key=lambda timing: timing.median_us)
     return tuple(timing.variant for timing in order if plan.legal(odd, timing.variant))[:_MOST_BESIDE]
-
-
-def _neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]:
-    """Yield an axis and two points that differ along it alone, with none between."""
-    for axis in range(len(next(iter(points)))):
-        lines: dict[Point, list[Point]] = {}
-        for point in sorted(points):
-            lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
-        for line in lines.values():
-            yield from ((axis, *pair) for pair in pairwise(line))
 
 
 def _loss(below: Sequence[Timing], above: Sequence[Timing], low: Variant, high: Variant) -> float:

@@ -9,9 +9,10 @@ import pytest
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
+from mkwrap.tune.election import AROUND, MEASURED, SHARED
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.table import table_of
-from mkwrap.tune.walk import AROUND, INHERITED, MEASURED, SHARED, Walk, Walked, halvings, walk
+from mkwrap.tune.walk import INHERITED, Walk, Walked, halvings, walk
 
 SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
 GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
@@ -156,6 +157,14 @@ def test_what_loses_least_around_a_point_wins_there() -> None:
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
     times[64] = {LARGE: 1.3, OTHER: 1.0}
+    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_a_winner_that_gains_little_at_few_points_does_not_pay() -> None:
+    times = {8: {LARGE: 1.0, OTHER: 1.2}, 64: {LARGE: 1.1, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.2}}
+    judge = Judge(lambda point: times[point[0]])
+    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
+    times[64] = {LARGE: 1.25, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
 
 

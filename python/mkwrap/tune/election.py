@@ -1,0 +1,159 @@
+"""What wins at each measured point of a kernel of dynamic sizes: what loses least around it, as few variants as pay. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+from mkwrap.ir.nearest import distance
+from mkwrap.spaces import OpenGuards
+from mkwrap.stages import Point, Timing, Variant
+from mkwrap.tune.recall import Decision
+from mkwrap.tune.select import FLOOR
+
+MEASURED = "measured"
+SHARED = "within noise of the fastest"
+AROUND = "least loss at and around the point"
+
+# A winner runs for all sizes nearer to its point than to others. Halfway to a neighbour its loss is taken to be midway between
+# those at the two points, so that on the way there it is a quarter of the neighbour's; of that no more than a half counts.
+_QUARTER = 0.25
+_MOST_LOSS = 0.5
+# Variants whose expected losses differ by less may share points.
+_ALIKE = 0.01
+# A variant whose points would together lose less with other winners does not pay for its bytes.
+_PAYS = 0.08
+
+Legal: TypeAlias = Callable[[Point, Variant], bool]
+"""Whether a variant is right at a point."""
+_Expected: TypeAlias = Mapping[Point, Mapping[Variant, float]]
+"""Of each variant timed at a point, the part by which it is expected to be slower than what is the fastest around it."""
+
+
+def elected(
+    measured: Mapping[Point, Decision],
+    guards: OpenGuards,
+    asked: Collection[Point],
+    legal: Legal,
+    odd: Collection[Point] = frozenset(),
+) -> dict[Point, tuple[Variant, str]]:
+    """Return each point's winner: of those of the least expected loss around it, one that wins at as many points as can be.
+
+    Points asked for count first; those of `odd` are neighbours of each other only. Of those that win at as many, one with fewer
+    guards, then the earlier in `guards`. Winners that do not pay are then given up for others.
+    """
+    order = {variant: number for number, variant in enumerate(guards)}
+    expected = _expectations(measured, legal, odd)
+    left = {point: _acceptable(expected[point]) or (decision.winner,) for point, decision in measured.items()}
+    winners: dict[Point, Variant] = {}
+    while left:
+        counts: dict[Variant, tuple[int, int]] = {}
+        for point, variants in left.items():
+            for variant in variants:
+                wanted, others = counts.get(variant, (0, 0))
+                counts[variant] = (wanted + 1, others) if point in asked else (wanted, others + 1)
+        best = max(counts, key=lambda v: (counts[v], -len(guards[v]), -order[v]))
+        for point in [p for p, variants in left.items() if best in variants]:
+            winners[point] = best
+            del left[point]
+    return {point: (winner, _reason(measured[point], winner)) for point, winner in _paying(winners, expected).items()}
+
+
+def near_fastest(decision: Decision) -> tuple[Variant, ...]:
+    """Return the variants that may be the fastest at a point: those that runs of one binary may differ by from the fastest."""
+    if not decision.timings:
+        return (decision.winner,)
+    return tuple(variant for variant, loss in _losses(decision.timings).items() if loss <= FLOOR)
+
+
+def neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]:
+    """Yield an axis and two points that differ along it alone, with none between."""
+    for axis in range(len(next(iter(points), ()))):
+        lines: dict[Point, list[Point]] = {}
+        for point in sorted(points):
+            lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
+        for line in lines.values():
+            yield from ((axis, *pair) for pair in pairwise(line))
+
+
+def _reason(decision: Decision, winner: Variant) -> str:
+    if not decision.timings:
+        return decision.reason
+    fastest = min(decision.timings, key=lambda timing: timing.median_us)
+    if fastest.variant == winner:
+        return MEASURED
+    return SHARED if winner in near_fastest(decision) else AROUND
+
+
+def _acceptable(expected: Mapping[Variant, float]) -> tuple[Variant, ...]:
+    limit = min(expected.values(), default=0.0) + _ALIKE
+    return tuple(variant for variant, loss in expected.items() if loss <= limit)
+
+
+def _paying(winners: Mapping[Point, Variant], expected: _Expected) -> dict[Point, Variant]:
+    """Give up, one after another, the winner whose points lose least by others that win, while that is little."""
+    kept = dict(winners)
+    while True:
+        cheapest: tuple[float, dict[Point, Variant]] | None = None
+        for variant in dict.fromkeys(kept.values()):
+            moved = _without(variant, kept, expected)
+            if moved is None:
+                continue
+            price = sum(expected[point][other] - expected[point][variant] for point, other in moved.items())
+            if price < _PAYS and (cheapest is None or price < cheapest[0]):
+                cheapest = price, moved
+        if cheapest is None:
+            return kept
+        kept |= cheapest[1]
+
+
+def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Expected) -> dict[Point, Variant] | None:
+    """Return what would win at a winner's points without it; None where no other winner was timed."""
+    others = set(winners.values()) - {variant}
+    moved = {}
+    for point in [p for p, winner in winners.items() if winner == variant]:
+        known = {other: loss for other, loss in expected[point].items() if other in others}
+        if not known or variant not in expected[point]:
+            return None
+        moved[point] = min(known, key=lambda other: known[other])
+    return moved
+
+
+def _expectations(measured: Mapping[Point, Decision], legal: Legal, odd: Collection[Point]) -> _Expected:
+    losses = {point: _losses(decision.timings) for point, decision in measured.items()}
+    around: dict[Point, list[Point]] = {point: [] for point in measured}
+    for points in ([p for p in measured if p not in odd], list(odd)):
+        for _, below, above in neighbours(points):
+            around[below].append(above)
+            around[above].append(below)
+
+    def there(variant: Variant, point: Point, own: float) -> float:
+        known = losses[point]
+        if variant in known:
+            return min(known[variant], _MOST_LOSS)
+        # What nobody thought worth timing is slower than what was timed.
+        return min(max(known.values(), default=own), _MOST_LOSS) if legal(point, variant) else own
+
+    return {
+        point: {
+            variant: _mean(own, [(distance(point, p), there(variant, p, own)) for p in around[point]])
+            for variant, own in losses[point].items()
+        }
+        for point in measured
+    }
+
+
+def _losses(timings: Sequence[Timing]) -> dict[Variant, float]:
+    """Return the part by which each variant is slower than the fastest."""
+    best = min((timing.median_us for timing in timings), default=0.0)
+    return {timing.variant: timing.median_us / best - 1 for timing in timings}
+
+
+def _mean(own: float, around: Sequence[tuple[int, float]]) -> float:
+    """Return the mean loss over the sizes around a point, of the loss there and at neighbours, with how far they are.
+
+    Where a variant is not right it is taken to lose what it loses at the point: nobody runs it there.
+    """
+    whole = sum(far for far, _ in around)
+    return own if not whole else (1 - _QUARTER) * own + _QUARTER * sum(far * loss for far, loss in around) / whole
