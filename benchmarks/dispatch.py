@@ -169,10 +169,15 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
 
 
 def _table(kernel: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the result keeps of a kernel: its dispatch table."""
+    """Return what the result keeps of a kernel: its dispatch table, a line for each row."""
     dispatch = kernel.get("dispatch", {"symbols": [], "rows": []})
-    rows = [{key: row[key] for key in ("point", "variant", "handicap")} for row in dispatch["rows"]]
-    return {"name": kernel["name"], "winner": kernel["winner"], "symbols": dispatch["symbols"], "rows": rows}
+    rows = [
+        f"{'×'.join(map(str, row['point']))}: {row['variant']}" + (" with handicap" if row["handicap"] else "")
+        for row in dispatch["rows"]
+    ]
+    variants = list(dict.fromkeys(row["variant"] for row in dispatch["rows"]))
+    named = {"name": kernel["name"], "winner": kernel["winner"], "symbols": dispatch["symbols"]}
+    return named | {"variants": variants, "rows": rows}
 
 
 def _shape_row(shape: Shape, taken: Mapping[str, Sample]) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def _embedded(job: Job, kernels: Sequence[Mapping[str, Any]]) -> dict[str, Job]:
     if len(kernels) != 1:
         return {}
     (kernel,) = kernels
-    labels = dict.fromkeys(row["variant"] for row in kernel["rows"])
+    labels = kernel["variants"]
     if len(labels) < 2:
         return {}
     return {f"={label}": replace(job, options=replace(job.options, force={kernel["name"]: label})) for label in labels}

@@ -13,7 +13,7 @@ from mkwrap.errors import OptionError
 
 TuneMode = Literal["full", "quick", "off", "later"]
 _TUNE_MODES = ("full", "quick", "off", "later")
-MOST_POINTS = 128
+MOST_POINTS = 256
 HintSet: TypeAlias = 'Literal["auto"] | Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]]'
 
 

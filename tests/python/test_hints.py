@@ -171,5 +171,5 @@ def test_one_point_is_the_example_s() -> None:
 
 
 def test_more_points_than_a_table_holds_are_refused() -> None:
-    with pytest.raises(OptionError, match="max_points is 129"):
-        Options(max_points=129)
+    with pytest.raises(OptionError, match="max_points is 257"):
+        Options(max_points=257)

@@ -23,7 +23,7 @@ _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
 _ALIKE = 0.01
 # A variant whose points would together lose less with other winners does not pay for its bytes.
-_PAYS = 0.08
+_PAYS = 0.1
 
 Legal: TypeAlias = Callable[[Point, Variant], bool]
 """Whether a variant is right at a point."""

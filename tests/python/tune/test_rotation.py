@@ -10,6 +10,7 @@ import sympy
 from tests.python.tune.kernels import plus_one, schedule_of, vector
 
 from mkwrap.ir.dtypes import DType
+from mkwrap.ir.nodes import Role
 from mkwrap.stages import Schedule, Step
 from mkwrap.tune.contest import Fill, Memory
 from mkwrap.tune.reuse import cold_parameters
@@ -33,6 +34,15 @@ def test_a_kernel_alone_finds_in_cache_what_fits() -> None:
     schedule = _chain(("x", "y"), x=40, y=40)
     assert cold_parameters(schedule, "k0", 100 * KIB) == frozenset()
     assert cold_parameters(schedule, "k0", 60 * KIB) == {0, 1}
+
+
+def test_an_input_is_cold_at_its_first_use_in_a_call() -> None:
+    schedule = _chain(("x", "a"), ("a", "x", "y"), x=4, a=4, y=4)
+    buffers = dict(schedule.program.buffers)
+    buffers["x"] = replace(buffers["x"], role=Role.INPUT)
+    schedule = replace(schedule, program=replace(schedule.program, buffers=buffers))
+    assert cold_parameters(schedule, "k0", 100 * KIB) == {0}
+    assert cold_parameters(schedule, "k1", 100 * KIB) == frozenset()
 
 
 def test_what_the_kernel_before_wrote_is_warm_and_weights_are_cold() -> None:
