@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mkwrap.codegen.wrapper.cpp_names import GLOBALS, KEYWORDS, MACROS
 from mkwrap.codegen.wrapper.manifest_kernel import Json
-from mkwrap.codegen.wrapper.text import spell_comment, spell_dtype, spell_string
+from mkwrap.codegen.wrapper.text import spell_comment, spell_dtype, spell_shape, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import LibraryFormatError
 from mkwrap.ir.dtypes import DType
@@ -109,8 +109,8 @@ def _write_struct(writer: Writer, name: str, what: str, tensors: Sequence[_Tenso
     writer.line(spell_comment(what))
     with writer.block(f"struct {name}", "};"):
         for tensor in tensors:
-            shape = "×".join(str(size) for size in tensor.shape) or "scalar"
-            writer.line(f"{tensor.element}* {tensor.name} = nullptr;  {spell_comment(f'{tensor.dtype} {shape}')}")
+            said = spell_comment(f"{tensor.dtype} {spell_shape(tensor.shape)}")
+            writer.line(f"{tensor.element}* {tensor.name} = nullptr;  {said}")
     writer.line()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mkwrap.ir.dtypes import DType
 
 _CODES = {"float": "MKW_FLOAT", "bfloat": "MKW_BFLOAT", "int": "MKW_INT", "uint": "MKW_UINT"}
@@ -13,6 +15,12 @@ def spell_dtype(dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "{MKW_BOOL, 8, 1}"
     return f"{{{_CODES[dtype.value.rstrip('0123456789')]}, {8 * dtype.itemsize}, 1}}"
+
+
+def spell_shape(shape: Iterable[object]) -> str:
+    """Spell a shape of the manifest for people: `rows×1024`, `(rows - 2)×1024`; without dimensions `scalar`."""
+    sizes = (str(size) for size in shape)
+    return "×".join(size if size.isidentifier() or size.isdecimal() else f"({size})" for size in sizes) or "scalar"
 
 
 def spell_string(value: str) -> str:

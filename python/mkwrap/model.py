@@ -45,16 +45,15 @@ class Signature(NamedTuple):
 
     inputs: tuple[_C.TensorInfo, ...]
     outputs: tuple[_C.TensorInfo, ...]
+    shapes: tuple[tuple[str, ...], ...]
+    """Of inputs, then outputs; dynamic sizes are expressions over the names of `Model.symbols`."""
 
     def __str__(self) -> str:
-        """Spell like `(args[0]: float32[8]) → float32[8]`."""
-        taken = ", ".join(f"{i.path}: {i.dtype}{_sizes(i)}{' (written)' if i.mutated else ''}" for i in self.inputs)
-        given = ", ".join(f"{o.dtype}{_sizes(o)}" for o in self.outputs)
+        """Spell like `(args[0]: float32[rows, 8]) → float32[rows, 8]`."""
+        shapes = iter(f"[{', '.join(shape)}]" for shape in self.shapes)
+        taken = ", ".join(f"{i.path}: {i.dtype}{next(shapes)}{' (written)' if i.mutated else ''}" for i in self.inputs)
+        given = ", ".join(f"{o.dtype}{next(shapes)}" for o in self.outputs)
         return f"({taken}) → {given or 'nothing new'}"
-
-
-def _sizes(info: _C.TensorInfo) -> str:
-    return "[" + ", ".join("?" if size < 0 else str(size) for size in info.shape) + "]"
 
 
 class Model(_C.Model):
@@ -168,7 +167,10 @@ class Model(_C.Model):
     @cached_property
     def signature(self) -> Signature:
         """Return what the model takes and gives."""
-        return Signature(self.inputs, self.outputs)
+        taken, given = (map(mapping, sequence(self.manifest[key])) for key in ("inputs", "outputs"))
+        made = sorted((t for t in given if t["kind"] == "buffer"), key=lambda tensor: int(str(tensor["index"])))
+        shapes = tuple(tuple(map(str, sequence(tensor["shape"]))) for tensor in (*taken, *made))
+        return Signature(self.inputs, self.outputs, shapes)
 
     @cached_property
     def report(self) -> Report:

@@ -225,11 +225,11 @@ def spell_sizes(sizes: Mapping[str, int]) -> str:
 
 def spell_bytes(size: float) -> str:
     """Spell a number of bytes with a unit: `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB"):
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if size < 1024:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
-    return f"{size:.1f} GiB"
+    return f"{size:.1f} EiB"
 
 
 def _spell_most(size: int | None) -> str:

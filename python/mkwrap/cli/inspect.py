@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mkwrap.cli.output import AsJson, print_json, print_lines, show
+from mkwrap.codegen.wrapper.text import spell_shape
 from mkwrap.errors import CacheError, LibraryFormatError, OptionError
 from mkwrap.report import KernelRow, make_report, spell_bytes
 from mkwrap.toolchain.library_file import LibraryFile, read_library
@@ -101,8 +102,7 @@ def _table(entry: Mapping[str, object]) -> Iterator[Text]:
 def _tensor(tensor: Mapping[str, object]) -> str:
     if "dtype" not in tensor:
         return f"{tensor['kind']} {tensor.get('value', '')}".strip()
-    shape = "×".join(str(size) for size in _list(tensor["shape"])) or "scalar"
-    said = [f"{tensor['dtype']} {shape}", f"strides {list(_list(tensor['strides']))}"]
+    said = [f"{tensor['dtype']} {spell_shape(_list(tensor['shape']))}", f"strides {list(_list(tensor['strides']))}"]
     said += [f"aligned to {tensor['alignment']} bytes"] if "alignment" in tensor else []
     said += ["written"] if tensor.get("mutated") else []
     said += ["a view of an input"] if tensor.get("kind") == "input_view" else []

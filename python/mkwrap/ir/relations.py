@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -88,7 +88,8 @@ def narrowed(
     hold stays: it says why every call is refused.
     """
     specs = {spec.symbol: spec for spec in symbols}
-    left = list(dict.fromkeys(_at_most(relation) for relation in relations))
+    asked = list(dict.fromkeys(_at_most(_plain(relation, limits_of(symbols))) for relation in relations))
+    left = [relation for place, relation in enumerate(asked) if _mirrored(relation) not in asked[:place]]
     why: dict[sympy.Symbol, list[str]] = {}
     changed = True
     while changed:
@@ -110,10 +111,61 @@ def narrowed(
     return tuple(specs.values()), tuple(left), notes
 
 
+def _plain(relation: Relation, limits: Limits) -> Relation:
+    """Write a relation that says the same of all sizes in their ranges so that it shows what it asks for.
+
+    x − min(a, x) is max(0, x − a), as slices write it; what cannot be the largest (least) that a bound needs is left out of
+    max (min); and a multiple that both parts of a Mod have is divided away: Mod(8·n, 32) = 0 is Mod(n, 4) = 0.
+    """
+    left, right = (side.replace(lambda e: e.is_Add, _without_least) for side in (relation.left, relation.right))
+    if relation.op in {"<", "<="}:
+        if isinstance(right, sympy.Max):
+            right = sympy.Max(*_possible(right.args, lambda part: Relation(left, relation.op, part), limits))
+        if isinstance(left, sympy.Min):
+            left = sympy.Min(*_possible(left.args, lambda part: Relation(part, relation.op, right), limits))
+    elif right == 0:
+        left = _reduced(left)
+    elif left == 0:
+        right = _reduced(right)
+    return replace(relation, left=left, right=right)
+
+
+def _mirrored(relation: Relation) -> Relation | None:
+    """Return an equality (or its opposite) the other way round: the same once more; None for what is no such relation."""
+    if relation.op not in {"==", "!="}:
+        return None
+    return replace(relation, left=relation.right, right=relation.left)
+
+
+def _without_least(total: Expr) -> Expr:
+    for term in total.args:
+        if not isinstance(-term, sympy.Min) or len((-term).args) != 2 or total - term not in (-term).args:
+            continue
+        other = next(arg for arg in (-term).args if arg != total - term)
+        larger = sympy.Max(0, total - term - other)
+        # Sympy takes sizes for positive, and so n − 1 for no less than 0, which it is where n is 0.
+        return larger if isinstance(larger, sympy.Max) else total
+    return total
+
+
+def _possible(parts: Sequence[Expr], alone: Callable[[Expr], Relation], limits: Limits) -> Sequence[Expr]:
+    """Return the parts of a max or min of which one has to fulfil a relation, and which may; all where none does."""
+    return [part for part in parts if decided(alone(part), limits) is not False] or parts
+
+
+def _reduced(rest: Expr) -> Expr:
+    """Divide a Mod by what divides both its parts, which says the same of whether it is 0."""
+    if not isinstance(rest, Mod) or not rest.args[1].is_Integer:
+        return rest
+    common = sympy.gcd(sympy.expand(rest.args[0]).as_content_primitive()[0], rest.args[1])
+    return Mod(sympy.expand(rest.args[0] / common), rest.args[1] / common) if common.is_Integer else rest
+
+
 def _at_most(relation: Relation) -> Relation:
-    """Write x = min(x, y) as x ≤ y, x = max(x, y) as y ≤ x, and n ≤ ⌊x / m⌋ as n·m ≤ x."""
-    if relation.op == "<=" and relation.left.is_Integer and isinstance(relation.right, FloorDiv):
-        return Relation(relation.left * relation.right.args[1], "<=", relation.right.args[0], relation.origin)
+    """Write x = min(x, y) as x ≤ y, x = max(x, y) as y ≤ x, n ≤ ⌊x / m⌋ as n·m ≤ x, n < ⌊x / m⌋ as (n + 1)·m ≤ x."""
+    if relation.op in {"<", "<="} and relation.left.is_Integer and isinstance(relation.right, FloorDiv):
+        least = relation.left + (relation.op == "<")
+        return Relation(least * relation.right.args[1], "<=", relation.right.args[0], relation.origin)
     if relation.op != "==":
         return relation
     for one, other in ((relation.left, relation.right), (relation.right, relation.left)):

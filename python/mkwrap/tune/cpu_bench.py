@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import itertools
 import mmap
+import os
 import time
 from collections.abc import Sequence
 
@@ -31,10 +32,11 @@ _STAGGER = 17 * 64
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PROT_READ = 1
 _TRIALS = 2
+_GIB = 1 << 30
 
 
 class Block:
-    """Memory aligned to 64 bytes between two guards that no kernel may write.
+    """Memory aligned to 64 bytes between two guards that no kernel may write; `MemoryError` where the system has none.
 
     Blocks start at different places in their pages, as buffers in a model do: were they equal, loads and stores
     would collide.
@@ -43,7 +45,11 @@ class Block:
     def __init__(self, nbytes: int, number: int = 0) -> None:
         start = _GUARD_BYTES + number * _STAGGER % mmap.PAGESIZE
         pages = -(-(start + nbytes + _GUARD_BYTES) // mmap.PAGESIZE)
-        self._whole = np.frombuffer(mmap.mmap(-1, pages * mmap.PAGESIZE), np.uint8)
+        try:
+            whole = mmap.mmap(-1, pages * mmap.PAGESIZE)
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"the system does not give {nbytes} bytes") from error
+        self._whole = np.frombuffer(whole, np.uint8)
         self._before, self.data, self._after = np.split(self._whole, (start, start + nbytes))
         self.guard()
         self.address = self._whole.ctypes.data + start
@@ -63,6 +69,10 @@ class Block:
             raise OSError(ctypes.get_errno(), "mprotect")
 
 
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 class CpuBench:
     """The contest's memories and candidates on the CPU.
 
@@ -73,9 +83,15 @@ class CpuBench:
     def __init__(self, contest: Contest) -> None:
         self._contest = contest
         self._numbers = itertools.count()
+        workspace = max(candidate.workspace_bytes for candidate in contest.candidates)
+        needed, there = workspace + sum(memory.nbytes for memory in contest.memories), _machine_bytes()
+        if needed > there:
+            # A system that promises more than it has ends processes when it is asked to keep its word.
+            raise MemoryError(
+                f"the buffers hold {needed / _GIB:.1f} GiB, all of this machine's memory {there / _GIB:.1f}"
+            )
         self._starts = [pattern(memory, number) for number, memory in enumerate(contest.memories)]
         self._blocks = [self._block(place) for place in range(len(contest.memories))]
-        workspace = max(candidate.workspace_bytes for candidate in contest.candidates)
         self._scratch = Block(workspace, next(self._numbers))
         self._kernels: dict[int, _C.CpuKernel] = {}
         self._rotated: list[list[Block]] = []
@@ -152,7 +168,7 @@ class CpuBench:
             count = copies(self._contest.memories, self._contest.cache_bytes, most)
             self._rotated = [self._blocks]
             # Where memory is short fewer copies must do.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(MemoryError):
                 self._rotated.extend(self._copy() for _ in range(count - 1))
         if number not in self._racers:
             self._racers[number] = self._load(self._contest.candidates[number], self._rotated)

@@ -29,6 +29,8 @@ from mkwrap.tune.values import Bytes, Standard, judged, pattern
 # A graph replay holds as many runs as fill a batch, so that the events around it are exact enough, up to this many.
 _MOST_RUNS = 64
 _FAULT_BYTES = 4
+# How the driver calls it in the message of its error.
+_SHORT = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 class CudaBench:
@@ -117,7 +119,7 @@ class CudaBench:
             count = copies(memories, self._contest.cache_bytes, unroll)
             self._rotated = [self._addresses]
             # Where memory is short fewer copies must do.
-            with contextlib.suppress(DriverError):
+            with contextlib.suppress(MemoryError):
                 self._rotated.extend(self._copy() for _ in range(count - 1))
         if number not in self._replays:
             candidate = self._contest.candidates[number]
@@ -162,7 +164,12 @@ class CudaBench:
         return bool(word.any())
 
     def _allocate(self, nbytes: int) -> int:
-        return self._context.allocate(max(nbytes, 1))
+        try:
+            return self._context.allocate(max(nbytes, 1))
+        except DriverError as error:
+            if _SHORT not in str(error):
+                raise
+            raise MemoryError(f"the device does not give {nbytes} bytes") from error
 
     def _run(self, candidate: Candidate, addresses: Sequence[int]) -> _C.CudaRun:
         launches: list[_C.CudaLaunch | _C.CudaFill] = [self._launch(call, addresses) for call in candidate.calls]

@@ -58,7 +58,7 @@ class Referee:
             faults |= {numbers[i]: reason for i, reason in attempt.outcome.faults.items()}
             if attempt.death is None:
                 samples = {numbers[i]: values for i, values in attempt.outcome.samples.items()}
-                return Outcome(samples, faults)
+                return Outcome(samples, faults, attempt.outcome.remark)
             place = None if attempt.culprit is None else numbers[attempt.culprit]
             if (place is None or attempt.death.outside) and place not in forgiven:
                 forgiven.add(place)
@@ -89,8 +89,8 @@ class Referee:
                     samples[number] = values
                 case Fault(number=number, reason=reason):
                     faults[number] = reason
-                case Done():
-                    return _Attempt(Outcome(samples, faults))
+                case Done(remark=remark):
+                    return _Attempt(Outcome(samples, faults, remark))
                 case Death() as death:
                     self._dismiss()
                     return _Attempt(Outcome({}, faults), death, at if at >= 0 else None)

@@ -197,10 +197,12 @@ def main() -> None:
             # Held to the end: to make a device's context takes a third of a second, and the last holder's end destroys it.
             context = _opened(isinstance(message, Prepare))
         if isinstance(message, Contest):
-            bench: Bench = CpuBench(message) if message.kind == "cpu" else CudaBench(message)
-            hold(message, bench, channel.send)
+            try:
+                # Its memories go with it, before the next contest's come.
+                hold(message, CpuBench(message) if message.kind == "cpu" else CudaBench(message), channel.send)
+            except MemoryError as error:
+                channel.send(Done(f"memory is short: {error}"))
             signal.setitimer(signal.ITIMER_REAL, 0)
-            del bench
 
 
 def _opened(early: bool) -> _C.CudaContext | None:

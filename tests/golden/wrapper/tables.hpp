@@ -21,7 +21,7 @@ struct Sizes {
 
 // What a run reads; mutable memory is written to as well.
 struct Inputs {
-  const float* x = nullptr;  // float32 2*rows + 1×cols
+  const float* x = nullptr;  // float32 (2*rows + 1)×cols
   const float* b = nullptr;  // float32 cols
 };
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import sympy
 
+from mkwrap.hints import holds
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, interval, limits_of, narrowed
+from mkwrap.ir.relations import decided, interval, limits_of, narrowed, relation_text
 from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
 
 N, M = size_symbol("n"), size_symbol("m")
@@ -69,3 +70,58 @@ def test_bounds_become_ranges_and_the_rest_stays() -> None:
 def test_what_can_never_hold_stays() -> None:
     impossible = Relation(N, "==", sympy.Integer(100))
     assert narrowed(SPECS, [impossible])[1] == (impossible,)
+
+
+@pytest.mark.parametrize(
+    ("relation", "low"),
+    [
+        (Relation(sympy.Integer(0), "<", sympy.Max(0, N - sympy.Min(3, N))), 4),
+        (Relation(sympy.Integer(1), "<=", sympy.Max(0, N - sympy.Min(3, N))), 4),
+        (Relation(sympy.Integer(0), "<", FloorDiv(N, 3)), 3),
+        (Relation(sympy.Min(9, 12 - N), "<=", sympy.Integer(5)), 7),
+    ],
+    ids=lambda value: f"{value.left} {value.op} {value.right}" if isinstance(value, Relation) else str(value),
+)
+def test_a_bound_within_max_min_or_a_division_becomes_a_range(relation: Relation, low: int) -> None:
+    specs, left, _ = narrowed(SPECS, [relation])
+    assert (specs[0].low, left) == (low, ())
+
+
+def test_a_relation_of_slices_that_always_holds_goes() -> None:
+    assert narrowed(SPECS, [Relation(sympy.Max(0, N - 2), "==", sympy.Max(0, N - sympy.Min(2, N)))])[1] == ()
+
+
+@pytest.mark.parametrize("op", ["<", "<=", "==", "!="])
+@pytest.mark.parametrize("a", [1, 2, 5])
+@pytest.mark.parametrize("b", [M, 3])
+@pytest.mark.parametrize("turned", [False, True])
+def test_relations_that_are_left_and_ranges_ask_for_the_same_sizes(
+    op: Comparison, a: int, b: Expr | int, turned: bool
+) -> None:
+    for one, other in (
+        (sympy.Max(a, N - 3), sympy.Max(0, N - sympy.Min(a + 1, N))),
+        (sympy.Integer(a), sympy.Max(0, N - sympy.Min(b, N))),
+        (sympy.Integer(0), Mod(4 * N + 2 * a, 8)),
+        (sympy.Integer(a), FloorDiv(N + a, 3)),
+        (sympy.Min(N, M + a), sympy.sympify(b)),
+    ):
+        asked = Relation(other, op, one) if turned else Relation(one, op, other)
+        specs, left, _ = narrowed(SPECS, [asked])
+        for n in (*range(12), 64):
+            for m in (2, 3, 9):
+                values = {N: sympy.Integer(n), M: sympy.Integer(m)}
+                in_range = specs[0].low <= n <= specs[0].high and specs[1].low <= m <= specs[1].high
+                assert (in_range and all(holds(each, values) for each in left)) == holds(asked, values)
+
+
+def test_a_mod_that_must_be_0_is_spelt_by_the_least_numbers() -> None:
+    left = narrowed(
+        SPECS, [Relation(Mod(8 * N, 32), "==", sympy.Integer(0)), Relation(Mod(N, 4), "==", sympy.Integer(0))]
+    )
+    assert [relation_text(each) for each in left[1]] == ["Mod(n, 4) == 0"]
+
+
+@pytest.mark.parametrize("op", ["==", "!="])
+def test_what_is_asked_both_ways_round_is_listed_once(op: Comparison) -> None:
+    once = Relation(N, op, 2 * M)
+    assert narrowed(SPECS, [once, Relation(2 * M, op, N), once])[1] == (once,)

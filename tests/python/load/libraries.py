@@ -57,8 +57,8 @@ def sealed(
     _, out_spec = torch_pytree.tree_flatten(result)
     manifest = {
         **MANIFEST,
-        "inputs": [{} for _ in library.inputs],
-        "outputs": list(outputs),
+        "inputs": [{"shape": list(tensor.shape)} for tensor in library.inputs],
+        "outputs": [_shaped(output, library) for output in outputs],
         "call": encode_call(in_spec, out_spec, constants or {}),
     }
     build(replace(library, manifest=manifest), path)
@@ -69,3 +69,9 @@ def sealed(
 def buffer(index: int) -> dict[str, object]:
     """Describe a result leaf that is output number index."""
     return {"kind": "buffer", "index": index}
+
+
+def _shaped(output: Mapping[str, object], library: HandLibrary) -> Mapping[str, object]:
+    if output["kind"] != "buffer":
+        return output
+    return {**output, "shape": list(library.outputs[int(str(output["index"]))].shape)}

@@ -17,6 +17,7 @@ import torch
 
 import mkwrap
 from mkwrap import errors
+from mkwrap.report import spell_bytes
 from tests.python.binding.hand_library import ADD_ONE, HandLibrary, Tensor
 from tests.python.load.libraries import buffer, sealed
 
@@ -187,6 +188,14 @@ def test_signature_and_repr(tmp_path: Path) -> None:
     assert (model.device_type, model.workspace_bytes) == ("cpu", 0)
     model.create(0)
     assert model.workspace_bytes == 64
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1536, "1.5 KiB"), (1 << 33, "8.0 GiB"), (1 << 49, "512.0 TiB"), (1 << 62, "4.0 EiB")],
+)
+def test_bytes_have_a_unit_that_fits(size: int, text: str) -> None:
+    assert spell_bytes(size) == text
 
 
 def test_report(tmp_path: Path) -> None:

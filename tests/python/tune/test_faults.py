@@ -24,6 +24,7 @@ from mkwrap.stages import Image, Provenance, Selection
 from mkwrap.toolchain.cache import Cache
 from mkwrap.toolchain.child import Child
 from mkwrap.tune import match, measure
+from mkwrap.tune.cpu_bench import Block
 from mkwrap.tune.match import LIMITS
 
 pytestmark = pytest.mark.toolchain
@@ -103,6 +104,22 @@ def test_a_process_that_is_always_killed_decides_nothing_for_good(tmp_path: Path
         except NoVariantError as error:
             assert "SIGKILL" in str(error)  # noqa: PT017
     assert _winner(_chosen(tmp_path, cache)) == "fast", "nothing was kept"
+
+
+@pytest.mark.parametrize("elements", [1 << 40, 1 << 61])
+def test_a_point_too_large_for_the_machine_says_so_in_a_line(tmp_path: Path, pids: list[int], elements: int) -> None:
+    candidates, binaries = built(plus_one(elements), {"slow": SLOW, "fast": LOOP})
+    selection = choose(candidates, binaries, target_of(), options_in(tmp_path))
+    reason = selection.reasons["kernel0"]
+    assert reason.startswith("not measured: memory is short: the buffers hold ")
+    assert "\n" not in reason
+    assert not selection.rejected["kernel0"]
+    assert len(pids) == 1, "the process lives on"
+
+
+def test_memory_that_the_system_refuses_is_told_from_a_defect() -> None:
+    with pytest.raises(MemoryError, match="the system does not give 4611686018427387904 bytes"):
+        Block(1 << 62)
 
 
 def test_one_kill_from_outside_costs_no_candidate_the_race(tmp_path: Path, pids: list[int]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mkwrap import _C
+from mkwrap.errors import DriverError
 from mkwrap.ir.dtypes import DType
 from mkwrap.tune import cuda_bench
 from mkwrap.tune.contest import (
@@ -299,3 +300,21 @@ def test_c14_every_timed_run_zeroes_its_workspace(gpu: _Gpu) -> None:
         address, value, nbytes = run[0]  # type: ignore[index]
         assert (value, nbytes) == (0, 16)
         assert list(run[1][3])[2] == ("ptr", address)  # type: ignore[index]
+
+
+def test_a_gpu_whose_memory_is_short_says_so(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(nbytes: int) -> int:
+        raise DriverError(f"cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (2): {nbytes}")
+
+    monkeypatch.setattr(gpu, "allocate", short)
+    with pytest.raises(MemoryError, match="the device does not give 16 bytes"):
+        CudaBench(_cuda_contest(1, (b"", 1, False)))
+
+
+def test_another_failure_of_the_driver_stays_one(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(nbytes: int) -> int:
+        raise DriverError(f"cuMemAlloc failed with CUDA_ERROR_ILLEGAL_ADDRESS (700): {nbytes}")
+
+    monkeypatch.setattr(gpu, "allocate", failed)
+    with pytest.raises(DriverError, match="ILLEGAL_ADDRESS"):
+        CudaBench(_cuda_contest(1, (b"", 1, False)))
