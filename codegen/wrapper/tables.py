@@ -11,11 +11,10 @@ import sympy
 
 from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.errors import InternalError
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, TIE, log2_fixed
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, MOST_SYMBOLS, TIE, log2_fixed
 from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point
 
 _MOST_HANDICAP = 2**30
-_MOST_SYMBOLS = 8  # mkwrap/dispatch.h
 _HEAD = struct.Struct("<IIIIII")  # mkwrap/open_table.h
 _ROW = struct.Struct("<QII")
 
@@ -63,7 +62,7 @@ def rows_of(contents: Contents, kernel: str, target: int) -> list[TableRow]:
     rows = [
         TableRow(
             row.point,
-            sum(bits[guard] for guard in row.binary.source.guards),
+            sum(bits[guard] for guard in dict.fromkeys(row.binary.source.guards)),
             row.handicap,
             next(n for n, binary in binaries.items() if binary == row.binary),
         )
@@ -111,7 +110,7 @@ def points_of(rows: Sequence[TableRow]) -> TablePoints:
 def _axes(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
     """Return the hints of each symbol where points in order are a grid whose hints the rule can tell apart; else ()."""
     axes = tuple(tuple(sorted(set(axis))) for axis in zip(*points, strict=True))
-    if not 0 < len(axes) <= _MOST_SYMBOLS or list(itertools.product(*axes)) != list(points):
+    if not 0 < len(axes) <= MOST_SYMBOLS or list(itertools.product(*axes)) != list(points):
         return ()
     apart = 2 * TIE * len(axes)
     near = any(log2_fixed(high) - log2_fixed(low) <= apart for axis in axes for low, high in itertools.pairwise(axis))

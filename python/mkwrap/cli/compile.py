@@ -39,7 +39,7 @@ _INPUT = (
 )
 _DIM = "The range of a size that --input names: NAME=LOW..HIGH, as batch=1..64 or batch=1..; default: any size."
 _SHAPES = "module:function or file.py:function that returns dynamic_shapes, as torch.export takes them."
-_MAX_POINTS = "Dynamic sizes: points to tune at, at most; default: 16."
+_MAX_POINTS = f"Dynamic sizes: points to tune at, at most; default: {Options.max_points}."
 _HINT = "Sizes to tune at, NAME=1,8,64; once per dynamic size: every combination; default: spread over the ranges."
 _INPUTS = "module:function or file.py:function that returns the arguments: a tuple, or a pair of a tuple and a dict."
 

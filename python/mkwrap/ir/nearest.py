@@ -22,6 +22,8 @@ MOST_ROWS = 1024
 """The most rows that a library's table has room for."""
 MOST_GUARDS = 64
 """The most different guards that a table may have: each is one bit of a row."""
+MOST_SYMBOLS = 8
+"""The most symbols of a table that is searched along its axes."""
 _MANTISSA_BITS = 31
 
 

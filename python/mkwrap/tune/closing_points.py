@@ -170,6 +170,6 @@ def _packed(kernel: KernelEntry, field: Field, table: Table) -> bytes:
     for point, stack in table.stacks.items():
         for variant, handicap in stack:
             entry = entries[variant.label]
-            rows.append(TableRow(point, sum(1 << bit for bit in entry["guards"]), handicap, entry["alternative"]))
+            rows.append(TableRow(point, sum(1 << bit for bit in set(entry["guards"])), handicap, entry["alternative"]))
     places = [field.symbols.index(symbol) for symbol in table.symbols]
     return packed(ordered(rows, len(places), kernel["name"]), places)

@@ -123,7 +123,7 @@ class PointMatches:
         return decision, OpenPoints(
             tuple(built),
             field.symbols,
-            {point: tuple(v for v in worth if v in field.guards) for point, worth in field.worth.items()},
+            {p: tuple(v for v in worth if v in field.guards) or field.runners(p) for p, worth in field.worth.items()},
             self._races(entrants, field),
             table.dispatch(built, field.guards),
         )
@@ -222,6 +222,8 @@ def _symbols(*exprs: object) -> set[object]:
 def _answer(row: RowChoices, entrants: Entrants, field: Field) -> PointsDecision | None:
     """Return the decision that a row stands for, where it has all points and is of these binaries."""
     if row.missing or not row.agrees(images_of(entrants.binaries)):
+        return None
+    if any(choice.winner not in field.guards for choice in row.choices):
         return None
     built = {binary.source.variant for binary in entrants.binaries}
     if not built.issuperset(field.table(row.choices).variants):

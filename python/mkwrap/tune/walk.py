@@ -86,30 +86,30 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
         measured[added] = measure(added, ())
     for point, (winner, _) in elected(measured, guards, plan.points, plan.legal).items():
         odd = plan.beside(point)
-        if odd is not None and odd not in measured and not plan.legal(odd, winner):
+        if odd is not None and odd not in plan.points and odd not in measured and not plan.legal(odd, winner):
             measured[odd] = measure(odd, _contenders(plan, measured[point].timings, odd))
     odds = frozenset(_odd(plan, measured))
     winners = elected(measured, guards, plan.points, plan.legal, odds)
     win = {winner for winner, _ in winners.values()}
+    even = [p for p in measured if p not in odds]
     for point, variant in inherited.items():
         # What was given up at the neighbours does not come back between them.
-        near = (winners[p][0] for p in sorted(measured, key=lambda p: (distance(p, point), p)))
-        winners[point] = (
-            variant if variant in win else next((v for v in near if plan.legal(point, v)), variant),
-            INHERITED,
-        )
+        near = (winners[p][0] for p in sorted(even, key=lambda p: (distance(p, point), p)))
+        stays = variant in win
+        winners[point] = variant if stays else next((v for v in near if plan.legal(point, v)), variant), INHERITED
     return Walked(measured, winners, odds)
 
 
 def _odd(plan: Walk, measured: Mapping[Point, Decision]) -> Iterator[Point]:
-    """Yield the points beside others at which variants were timed that are not right there: those for odd sizes."""
+    """Yield the points beside others at which variants were timed that are not right there: those for odd sizes.
+
+    What was asked for is none of them.
+    """
     for point, decision in measured.items():
         odd = plan.beside(point)
-        if (
-            odd is not None
-            and odd in measured
-            and any(not plan.legal(odd, timing.variant) for timing in decision.timings)
-        ):
+        if odd is None or odd not in measured or odd in plan.points:
+            continue
+        if any(not plan.legal(odd, timing.variant) for timing in decision.timings):
             yield odd
 
 
@@ -146,9 +146,10 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     Those that are far apart, and may lose much, come first. It is halfway, or, where they are near each other and the lower is
     whole tiles, just above the lower.
     """
-    winners = elected(measured, guards, plan.points, plan.legal)
+    odds = frozenset(_odd(plan, measured))
+    winners = elected(measured, guards, plan.points, plan.legal, odds)
     best: tuple[float, Point] | None = None
-    for axis, below, above in neighbours(measured):
+    for axis, below, above in neighbours([p for p in measured if p not in odds]):
         middle = _middle(axis, below, above)
         if winners[below][0] == winners[above][0] or middle is None:
             continue

@@ -72,6 +72,7 @@ class _Race:
         self._samples: dict[int, list[float]] = {}
         self._seconds: dict[int, float] = {}
         self._given_up: set[int] = set()
+        self._failed: set[int] = set()
 
     def check(self) -> list[int]:
         """Run every candidate; returns the numbers of those whose result is right."""
@@ -106,6 +107,8 @@ class _Race:
             late = place > 1 and time.monotonic() > self._deadline
             if not late and self._hopeless(number, max(_HOPELESS * fastest, _TRUSTED_S)):
                 self._given_up.add(number)
+            if number in self._failed:
+                continue
             if late or number in self._given_up:
                 self._samples[number] = [1e6 * self._seconds[number]]
                 continue
@@ -130,8 +133,11 @@ class _Race:
         if limit < self._seconds[number] <= _SLOW_S:
             self._announce(number)
             again = self._bench.run(number)
-            if not isinstance(again, str):
-                self._seconds[number] = min(self._seconds[number], again)
+            if isinstance(again, str):
+                self._send(Fault(number, again))
+                self._failed.add(number)
+                return True
+            self._seconds[number] = min(self._seconds[number], again)
         return self._seconds[number] > limit
 
     def _racing(self) -> list[int]:

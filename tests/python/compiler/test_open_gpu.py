@@ -86,7 +86,7 @@ def test_c41_the_fitting_architecture_of_several_runs(
             mkwrap.tune_library(tmp_path / "foreign.so", tmp_path / "tuned.so", options)
 
 
-def test_choices_of_dynamic_sizes_left_open_are_made_on_the_gpu(shared_cache: Path, tmp_path: Path) -> None:
+def test_c22_choices_of_dynamic_sizes_left_open_are_made_on_the_gpu(shared_cache: Path, tmp_path: Path) -> None:
     rows, cols = Dim("rows", min=1, max=100_000), Dim("cols", min=1, max=8192)
 
     def program(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -105,6 +105,25 @@ def test_each_size_gets_the_variant_that_is_fastest_there_and_the_boundary_is_fo
     assert (rows(again), again.points) == (found, selection.points)
 
 
+def test_a_recorded_winner_that_does_not_build_this_time_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, sources = options_in(tmp_path), [source("few", FEW), source("many", MANY)]
+    tuned(sources, options)
+
+    real = build
+
+    def killed(sources: Sequence[Source], compiler: Compiler) -> tuple[Binary | Rejected, ...]:
+        whole = real(sources, compiler)
+        return tuple(
+            Rejected(s.variant, "the compiler was killed") if s.variant.template == "few" else b
+            for s, b in zip(sources, whole, strict=True)
+        )
+
+    monkeypatch.setitem(globals(), "build", killed)
+    assert tuned(sources, options).winners["kernel0"].only.source.variant.template == "many"
+
+
 def test_c35_a_variant_that_is_wrong_at_one_point_runs_at_none(tmp_path: Path) -> None:
     selection = tuned([source("slow", SLOW), source("wrong", WRONG)], options_in(tmp_path))
     dispatch = selection.winners["kernel0"]

@@ -144,6 +144,43 @@ def test_what_stands_in_for_odd_sizes_is_measured_at_odd_sizes() -> None:
     assert list(table.stacks.values()) == [((SMALL, 0), (OTHER, 0))]
 
 
+def test_what_is_odd_of_one_point_and_asked_for_is_a_point_like_others() -> None:
+    judge, done = uneven((64,), (63,), (1024,))
+    assert not {(63,), (62,)} & done.odd
+    assert done.winners[63,] == (OTHER, MEASURED)
+    assert (1023,) in judge.seen
+
+
+def test_what_wins_at_odd_sizes_is_not_inherited() -> None:
+    # SMALL, which both neighbours of 256 elect, gains too little to stay; what stands in for odd sizes is slow at 256.
+    def times(point: Point) -> Mapping[Variant, float]:
+        return {LARGE: 1.0} if point[0] % 16 else {SMALL: 1.0, LARGE: 3.0, OTHER: 1.03}
+
+    judge = Judge(times)
+
+    def beside(point: Point) -> Point | None:
+        return (point[0] - 1,)
+
+    plan = Walk(((64,), (256,), (1024,)), lambda p, v: v != SMALL or p[0] % 16 == 0, lambda _: True, 0, beside)
+    done = walk(plan, MULTIPLES, {}, judge)
+    assert done.winners[256,][1] == INHERITED
+    assert done.winners[256,][0] in {done.winners[64,][0], done.winners[1024,][0]}
+
+
+def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
+    judge, done = uneven((64,), (256,), (1024,))
+    judge.seen.clear()
+    plan = Walk(
+        ((64,), (256,), (1024,)),
+        lambda p, v: v != SMALL or p[0] % 16 == 0,
+        lambda _: True,
+        8,
+        lambda p: (p[0] - 1,),
+    )
+    assert walk(plan, MULTIPLES, done.measured, judge).winners == done.winners
+    assert judge.seen == []
+
+
 def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples() -> None:
     judge = Judge(lambda _: {SMALL: 2.0, LARGE: 1.0})
     plan = Walk(((64,), (256,)), lambda _p, _v: True, lambda _: True, 0, lambda point: (point[0] - 1,))

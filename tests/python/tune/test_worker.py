@@ -161,6 +161,19 @@ def test_a_candidate_that_is_slow_twice_is_not_raced(again: float) -> None:
     assert set(samples[1]) == {900.0 if again > 100e-6 else 9.0}
 
 
+def test_a_candidate_that_fails_when_run_again_is_out() -> None:
+    script = Script([[10.0], [9.0], [8.0]], [5, 5, 5])
+    runs: dict[int, Iterator[float | str]] = {
+        0: iter([10e-6]),
+        1: iter([900e-6, "an index was out of range"]),
+        2: iter([9e-6]),
+    }
+    script.run = lambda number: next(runs[number])  # type: ignore[method-assign]
+    answers = _held(_contest(3), script)
+    assert [a for a in answers if isinstance(a, Fault)] == [Fault(1, "an index was out of range")]
+    assert set(_samples(answers)) == {0, 2}
+
+
 def test_c35_wrong_and_failing_candidates_are_not_raced() -> None:
     answers = _held(_contest(4), Script([[1.0]] * 4, [5, "cannot be loaded", 6, 5]))
     faults = {a.number: a.reason for a in answers if isinstance(a, Fault)}

@@ -107,7 +107,7 @@ def check_launches(model: Model, runner: Path, target: int, arch: str) -> None:
 
 
 @pytest.mark.parametrize(("target", "arch"), [(0, "80"), (1, "90")])
-def test_an_open_library_runs_its_guesses(opened: Model, runner: Path, target: int, arch: str) -> None:
+def test_c21_c22_an_open_library_runs_its_guesses(opened: Model, runner: Path, target: int, arch: str) -> None:
     kernel = kernel_of(opened.path, target)
     assert kernel["reason"].startswith("open: ")
     assert any(guard["most"] is not None for guard in kernel["open"]["guards"])

@@ -12,7 +12,7 @@ from tests.python.wrapper.selections import Hand
 
 from mkwrap.codegen.wrapper import Description, wrap
 from mkwrap.ir.index import size_symbol
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, MOST_SYMBOLS, TIE
 from mkwrap.stages import (
     Access,
     Binary,
@@ -37,6 +37,8 @@ BOTH = Description(Device("cuda", "sm_80"), (), "0.0.test", {}, (Device("cuda", 
 def test_a_table_has_room_for_what_the_header_says() -> None:
     text = (include_dir() / "mkwrap" / "dispatch.h").read_text()
     assert re.search(r"kMostRows = (\d+);", text)[1] == str(MOST_ROWS)  # type: ignore[index]
+    assert re.search(r"kMostSymbols = (\d+);", text)[1] == str(MOST_SYMBOLS)  # type: ignore[index]
+    assert re.search(r"kTie = (\d+);", text)[1] == str(TIE)  # type: ignore[index]
     assert re.search(r"uint(\d+)_t guards;", text)[1] == str(MOST_GUARDS)  # type: ignore[index]
 
 
