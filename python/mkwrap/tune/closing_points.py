@@ -36,7 +36,7 @@ from mkwrap.tune.closing_entries import (
 )
 from mkwrap.tune.field import Field
 from mkwrap.tune.match import Entrants, decide
-from mkwrap.tune.match_points import added_points, choices_at_points
+from mkwrap.tune.match_points import choices_at_points
 from mkwrap.tune.measure import Outcome
 from mkwrap.tune.points_record import spell_point, summary
 from mkwrap.tune.recall import Decision
@@ -74,7 +74,9 @@ def closed_at_points(
         found = entries[point]["beside"]
         return None if found is None else tuple(found)
 
-    plan = Walk(tuple(field.worth), field.legal, lambda p: p in entries, added_points(field, options), beside)
+    # Every race made ahead may be held: what a compile is bounded by, `Options.max_points`, bounded them.
+    extra = len(entries) if len(field.symbols) == 1 else 0
+    plan = Walk(tuple(field.worth), field.legal, lambda p: p in entries, extra, beside)
     choices = choices_at_points(entrants, field, walk(plan, field.guards, {}, measure))
     return _closed(kernel, field, choices, options.tune)
 

@@ -86,7 +86,7 @@ class PointMatches:
             tuple(field.worth),
             field.legal,
             lambda point: self._possible(field, point),
-            added_points(field, self._options),
+            min(EXTRA[self._options.tune], self._options.max_points) if len(field.symbols) == 1 else 0,
             lambda point: self._beside(field, point),
         )
         lasting: list[bool] = []
@@ -208,11 +208,6 @@ class PointMatches:
     @cached_property
     def _samples(self) -> Samples:
         return Samples(self._example, self._read)
-
-
-def added_points(field: Field, options: Options) -> int:
-    """Return how many points at most are added where winners change."""
-    return min(EXTRA[options.tune], options.max_points) if len(field.symbols) == 1 else 0
 
 
 def _symbols(*exprs: object) -> set[object]:
