@@ -1,7 +1,7 @@
 // The tables from sizes to binaries that are parts of a library: those of kernels whose choice is
 // open, or was where the library was compiled, so that a tuned library can be written without a
-// compiler. Part of the runtime that emitted models include. Nothing is checked: whoever loads a library
-// checks its seal, which vouches for its parts.
+// compiler. Part of the runtime that emitted models include. Nothing is checked: whoever loads a
+// library checks its seal, which vouches for its parts.
 #ifndef MKWRAP_OPEN_TABLE_H_
 #define MKWRAP_OPEN_TABLE_H_
 
