@@ -59,16 +59,21 @@ def closed_at_points(
 ) -> tuple[KernelEntry, bytes]:
     """Measure and decide; returns what the manifest then says of the kernel, and its table as a part.
 
-    The points between two that elect the same are left out; where winners change such are added that have a race.
+    The points between two that elect the same are left out; where winners change such are added that have a race. A point
+    for which this machine has not the memory stays unmeasured, unless that is so of all, and the choice is no row of a record.
     Raises `NoVariantError` where no variant gives the right result, `MeasureError` where measuring itself failed.
     """
     field = _field(kernel)
     entrants = entrants_of(kernel, rejections(kernel["name"], kernel["points"][0]["rejected"]))
     entries = {tuple(entry["at"]): entry for entry in kernel["open"]["points"]}
 
+    short: set[Point] = set()
+
     def measure(point: Point, some: Sequence[Variant]) -> Decision:
         show(f"{kernel['name']} at {spell_point(field.at(point))}")
-        return _decided(entrants, tuple(some) or field.runners(point), entries[point], hold)
+        decision, lasting = _decided(entrants, tuple(some) or field.runners(point), entries[point], hold)
+        short.update(() if lasting else (point,))
+        return decision
 
     def beside(point: Point) -> Point | None:
         found = entries[point]["beside"]
@@ -77,8 +82,11 @@ def closed_at_points(
     # Every race made ahead may be held: what a compile is bounded by, `Options.max_points`, bounded them.
     extra = len(entries) if len(field.symbols) == 1 else 0
     plan = Walk(tuple(field.worth), field.legal, lambda p: p in entries, extra, beside)
-    choices = choices_at_points(entrants, field, walk(plan, field.guards, {}, measure))
-    return _closed(kernel, field, choices, options.tune)
+    walked = walk(plan, field.guards, {}, measure)
+    if short.issuperset(walked.measured):
+        raise MeasureError(f"the kernel {kernel['name']} was {walked.measured[min(short)].reason}")
+    closed, table = _closed(kernel, field, choices_at_points(entrants, field, walked), options.tune)
+    return ({**closed, "tuned": None} if short else closed), table
 
 
 def _field(kernel: KernelEntry) -> Field:
@@ -99,8 +107,10 @@ def _guard(entry: GuardEntry, symbols: Sequence[sympy.Symbol]) -> Guard:
     return Guard(sympy.sympify(expr), entry["most"], entry["multiple"])
 
 
-def _decided(entrants: Entrants, runners: tuple[Variant, ...], entry: OpenPointEntry, hold: Hold) -> Decision:
-    """Hold the race of a point between some of its racers."""
+def _decided(
+    entrants: Entrants, runners: tuple[Variant, ...], entry: OpenPointEntry, hold: Hold
+) -> tuple[Decision, bool]:
+    """Hold the race of a point between some of its racers; also returns whether memory was not short for it."""
     racing = [entrants.variants[number] for number in entry["racers"]]
     chosen = [racing.index(variant) for variant in runners if variant in racing] or range(len(racing))
     outcome = hold(entry, chosen)
@@ -108,9 +118,9 @@ def _decided(entrants: Entrants, runners: tuple[Variant, ...], entry: OpenPointE
     pruned = rejections(entrants.kernel.name, entry["rejected"])
     out = [rejected for rejected in pruned if rejected.variant in runners]
     decision, lasting = decide(replace(entrants, binaries=tuple(map(stand_in, runners))), racers, outcome, out)
-    if not lasting:
+    if not lasting and not outcome.short:
         raise MeasureError(f"the kernel {entrants.kernel.name} was {decision.reason}")
-    return decision
+    return decision, lasting
 
 
 def _closed(kernel: KernelEntry, field: Field, choices: Sequence[PointChoice], mode: str) -> tuple[KernelEntry, bytes]:

@@ -187,7 +187,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Done:
-    """The contest is over; `remark` says why nothing was measured, if so."""
+    """The contest is over; `remark` says what memory was short for, where that is why nothing was measured."""
 
     remark: str = ""
 

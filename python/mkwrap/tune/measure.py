@@ -21,6 +21,8 @@ class Outcome:
     samples: dict[int, tuple[float, ...]]
     faults: dict[int, str]
     remark: str = ""
+    short: bool = False
+    """What `remark` says is that the contest takes more memory than there is: contests of smaller sizes may be held."""
 
 
 class Referee:
@@ -58,7 +60,7 @@ class Referee:
             faults |= {numbers[i]: reason for i, reason in attempt.outcome.faults.items()}
             if attempt.death is None:
                 samples = {numbers[i]: values for i, values in attempt.outcome.samples.items()}
-                return Outcome(samples, faults, attempt.outcome.remark)
+                return replace(attempt.outcome, samples=samples, faults=faults)
             place = None if attempt.culprit is None else numbers[attempt.culprit]
             if (place is None or attempt.death.outside) and place not in forgiven:
                 forgiven.add(place)
@@ -90,7 +92,7 @@ class Referee:
                 case Fault(number=number, reason=reason):
                     faults[number] = reason
                 case Done(remark=remark):
-                    return _Attempt(Outcome(samples, faults, remark))
+                    return _Attempt(Outcome(samples, faults, remark, short=bool(remark)))
                 case Death() as death:
                     self._dismiss()
                     return _Attempt(Outcome({}, faults), death, at if at >= 0 else None)

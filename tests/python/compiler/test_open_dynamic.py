@@ -283,10 +283,36 @@ def test_all_rejected_names_the_kernel(opened: Model, cold: Options, monkeypatch
         mkwrap.tune_library(opened.path, None, cold)
 
 
-def test_a_failed_measurement_leaves_nothing(opened: Model, cold: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Referee, "hold", lambda *_: Outcome({}, {}, "the measuring process was killed"))
+@pytest.mark.parametrize("short", [False, True])
+def test_a_failed_measurement_leaves_nothing(
+    opened: Model, cold: Options, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    """Nor does memory that is short at every point."""
+    monkeypatch.setattr(Referee, "hold", lambda *_: Outcome({}, {}, "the measuring process was killed", short))
     with pytest.raises(errors.MeasureError, match="the measuring process was killed"):
         mkwrap.tune_library(opened.path, None, cold)
+
+
+def test_points_for_which_memory_is_short_stay_unmeasured(
+    opened: Model, cold: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smaller machine than the hints were written for tunes what it can, and keeps nothing of it for later."""
+    held: list[int] = []
+
+    def hold(_self: Referee, contest: Contest) -> Outcome:
+        held.append(len(contest.candidates))
+        if len(held) == 2:
+            return Outcome({}, {}, "memory is short: the device does not give 9 bytes", short=True)
+        return Outcome({k: (1.0 + k,) * 20 for k in range(len(contest.candidates))}, {})
+
+    monkeypatch.setattr(Referee, "hold", hold)
+    closed = mkwrap.tune_library(opened.path, None, cold)
+    kernel = kernels(closed)[0]
+    (unmeasured,) = (point for point in kernel["points"] if "memory is short" in point["reason"])
+    assert not unmeasured["timings"]
+    assert any(point["timings"] for point in kernel["points"])
+    assert kernel["tuned"] is None
+    check(closed, SIZES[::7])
 
 
 def test_sizes_without_an_upper_end_have_guards(
