@@ -24,12 +24,14 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
 
     A library with none open is itself the answer. Else it is measured once per library, device and mode (again where a variant
     was rejected for lack of memory, disk or time) and kept in the cache; with an `output` it is written there first, and a
-    cache that cannot be written only warns. Raises
-    `ArchitectureError` and `DriverError` where this machine cannot run the library, `LibraryFormatError` for a damaged file,
-    `CacheError` where the result cannot be written.
+    cache that cannot be written only warns. What cannot be written to `output` is kept all the same: the next call finds it.
+    Raises `ArchitectureError` and `DriverError` where this machine cannot run the library, `LibraryFormatError` for a damaged
+    file, `CacheError` where the result cannot be written, before anything is measured where that shows.
     """
     if options.tune not in ("full", "quick"):
         raise OptionError(f"Options.tune is {options.tune!r}; tuning a library takes 'full' or 'quick'")
+    if output is not None:
+        _expect_a_place(output)
     library = LinkedLibrary(path)
     place = here(library.manifest["targets"], str(path), options.threads)
     if not open_kernels(library.manifest, place.number):
@@ -62,13 +64,14 @@ def _written(measure: Callable[[], Closed], key: str, options: Options, output: 
         cache.touch(kept)
         return _copied(kept, output)
     closed = measure()
-    _publish(closed.image, output)
     try:
-        if closed.lasting:
-            _keep(closed, kept, cache, options)
-    except CacheError as error:
-        _warn(error)
-    return output
+        return _publish(closed.image, output)
+    finally:
+        try:
+            if closed.lasting:
+                _keep(closed, kept, cache, options)
+        except CacheError as error:
+            _warn(error)
 
 
 def _keep(closed: Closed, path: Path, cache: Cache, options: Options) -> Path:
@@ -76,6 +79,14 @@ def _keep(closed: Closed, path: Path, cache: Cache, options: Options) -> Path:
     kept = _publish(closed.image, path if closed.lasting else cache.library(digest(path.name, closed.image)))
     cache.trim(options.cache_bytes)
     return kept
+
+
+def _expect_a_place(output: Path) -> None:
+    """Refuse a path that no file can be written to whatever is measured."""
+    if output.is_dir():
+        raise CacheError(f"cannot write the library to {output}: it is a folder; name a file in it")
+    if not output.parent.is_dir():
+        raise CacheError(f"cannot write the library to {output}: there is no folder {output.parent}")
 
 
 def _warn(error: CacheError) -> None:

@@ -40,7 +40,7 @@ def show_record(files: Files, as_json: AsJson = False) -> None:
             label = Text(wrap_label(point.winner, _LABEL_WIDTH))
             table.add_row(row.kernel, label, *_times(point), f"{row.measured_at[:10]} {row.mode}")
         show(Text.assemble((f"{device.kind}:{device.arch}", "bold"), f" {device.name}, {device.units} units"), table)
-    show(f"{len(rows)} rows")
+    show("1 row" if len(rows) == 1 else f"{len(rows)} rows")
 
 
 @record_app.command("merge")

@@ -87,7 +87,8 @@ class Cache:
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CacheError(f"cannot make the cache directory {root}: {error}; set Options.cache_dir") from error
+            said = error.strerror or error
+            raise CacheError(f"cannot make the cache directory {root}: {said}; set Options.cache_dir") from error
         self._sweep()
 
     @property

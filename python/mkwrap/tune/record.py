@@ -135,6 +135,8 @@ def decode(line: str | bytes) -> Row:
     points = tuple(_point(_object(point, "a point")) for point in _list(row, "points"))
     if not points:
         raise ValueError("points is empty")
+    if any(point.at == points[place].at for number, point in enumerate(points) for place in range(number)):
+        raise ValueError("a point is listed twice")
     return Row(
         key=_digest(row, "key"),
         kernel=_text(kernel, "name"),

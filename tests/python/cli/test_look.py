@@ -114,7 +114,7 @@ def test_bench_of_a_gpu_s_library_without_one_ends_with_3(run: Run, tmp_path: Pa
 
 def test_records_are_shown_and_merged(run: Run, made: Made, tmp_path: Path) -> None:
     code, out, _ = run("record", "show", made.record)
-    assert (code, "reduction_0" in out, "1 rows" in out) == (0, True, True)
+    assert (code, "reduction_0" in out, "1 row\n" in out) == (0, True, True)
     assert run("record", "show", made.record, "--json")[1] == made.record.read_text()
     older = tmp_path / "older.jsonl"
     text = made.record.read_text()

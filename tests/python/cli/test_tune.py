@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import pytest
 import torch
 
 import mkwrap
+from mkwrap import retune
+from mkwrap.toolchain.seal import publish
+from mkwrap.tune.measure import Referee
 from tests.python.cli.conftest import Made
 
 pytestmark = pytest.mark.toolchain
@@ -55,3 +60,34 @@ def test_tune_says_what_is_wrong(run: Run, opened: Path, tmp_path: Path) -> None
     ):
         code, _, errors = run("tune", *words)
         assert (code, message in errors) == (2, True)
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(
+    run: Run, opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Referee, "hold", lambda *_: pytest.fail("measured"))
+    words = ("--cache-dir", tmp_path / "cache")
+    code, _, errors = run("tune", opened, "-o", tmp_path / "no" / "tuned.so", *words)
+    assert (code, "there is no folder" in errors, (tmp_path / "no").exists()) == (3, True, False)
+    code, _, errors = run("tune", opened, "-o", tmp_path, *words)
+    assert (code, "it is a folder; name a file in it" in errors) == (3, True)
+
+
+def test_what_could_not_be_written_is_not_measured_again(
+    run: Run, opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--tune", "quick", "--threads", 2, "--cache-dir", tmp_path / "cache")
+    output = tmp_path / "tuned.so"
+
+    def full(image: bytes, path: Path) -> None:
+        if path == output:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        publish(image, path)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(retune, "publish", full)
+        code, _, errors = run("tune", opened, "-o", output, *words)
+    assert (code, "No space left on device" in errors, output.exists()) == (3, True, False)
+    monkeypatch.setattr(Referee, "hold", lambda *_: pytest.fail("measured"))
+    assert run("tune", opened, "-o", output, *words)[0] == 0
+    assert mkwrap.load(output).report.kernels

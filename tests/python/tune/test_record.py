@@ -81,6 +81,7 @@ GARBAGE = {
     "no kernel": (_with(kernel=None), "kernel is not an object"),
     "mode": (_with(mode="off"), "mode is 'off'"),
     "no points": (_with(points=[]), "points is empty"),
+    "point twice": (_with(points=json.loads(encode(ROW))["points"] * 2), "a point is listed twice"),
     "device": (_with(device={"kind": "cuda"}), "is not a"),
     "units": (_with(device={**json.loads(encode(ROW))["device"], "units": "132"}), "units is not a whole number"),
     "versions": (_with(versions={}), "mkwrap is not a string"),
