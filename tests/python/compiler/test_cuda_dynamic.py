@@ -100,3 +100,50 @@ def test_c29_rows_beyond_the_limit_of_a_grid_s_second_axis(quick: Options) -> No
         model = tuned(CASES[name], [torch.randn(64, 8, device="cuda")], [{0: ROWS}], options)
         x = torch.randn(99_999, 8, device="cuda")
         same(model(x), CASES[name](x), name, 1e-3, 1e-3)
+
+
+def test_c23_sizes_that_are_expressions_equal_eager(quick: Options) -> None:
+    def derived(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # 64 rows, rows + 1, and rows × columns elements.
+        return x.reshape(-1) * 2, F.pad(x[:, 0], (0, 1)) + 1, (x[:, :1] * y).reshape(-1)
+
+    args = (torch.randn(6, 64, device="cuda"), torch.randn(9, device="cuda"))
+    hints = [{"rows": 3, "cols": 5}, {"rows": 1000, "cols": 70}]
+    model = mkwrap.compile(
+        derived, args, dynamic_shapes=({0: ROWS}, {0: COLS}), options=replace(quick, tune="quick", hints=hints)
+    )
+    for rows, cols in ((1, 1), (3, 5), (6, 9), (999, 70), (1000, 71), (4097, 129)):
+        pair = torch.randn(rows, 64, device="cuda"), torch.randn(cols, device="cuda")
+        for number, both in enumerate(zip(model(*pair), derived(*pair), strict=True)):
+            same(*both, f"result {number} at {rows}, {cols}", 1e-5, 1e-5)
+
+
+def test_c24_products_with_surroundings_equal_eager_and_are_chosen_by_their_own_size(quick: Options) -> None:
+    x, w = (torch.randn(*shape, device="cuda", dtype=torch.bfloat16) for shape in ((96, 256), (256, 512)))
+    bias = torch.randn(512, device="cuda", dtype=torch.bfloat16)
+    square = torch.randn(96, 96, device="cuda", dtype=torch.bfloat16)
+    options = replace(quick, tune="quick", hints={"rows": [8, 512]})
+    cases: list[tuple[Callable[..., torch.Tensor], list[torch.Tensor], list[object]]] = [
+        (lambda x, w: x @ w, [x, w], [{0: ROWS}, None]),
+        (lambda x, w, b: torch.relu(x @ w + b), [x, w, bias], [{0: ROWS}, None, None]),
+        (lambda x, w: x.t() @ w, [x.t().contiguous(), w], [{1: ROWS}, None]),
+        (lambda x: x @ x, [square], [{0: ROWS, 1: ROWS}]),
+    ]
+    for fn, args, dims in cases:
+        model = tuned(fn, args, dims, options)
+        for row in mkwrap.explain(model, rows=5).kernels:
+            assert set(row.symbols) <= {"rows"}
+        for rows in (1, 7, 8, 9, 64, 511, 512, 513):
+            first = torch.randn(*(rows if s == 96 else s for s in args[0].shape), device="cuda").bfloat16()
+            given = [first, *args[1:]]
+            same(model(*given).float(), fn(*given).float(), f"{rows} rows", 2e-2, 2e-1)
+
+
+def test_c26_the_cap_bounds_what_is_measured(quick: Options) -> None:
+    hints = {"rows": [1, 64, 4096], "cols": [16, 100, 1000]}
+    options = replace(quick, tune="quick", hints=hints, max_points=4)
+    model = tuned(CASES["softmax"], [torch.randn(64, 100, device="cuda")], [{0: ROWS, 1: COLS}], options)
+    assert (len(model.report.points), len(model.report.left_out)) == (4, 5)
+    for rows, cols in ((1, 16), (64, 100), (65, 101), (4096, 1000)):
+        x = torch.randn(rows, cols, device="cuda")
+        same(model(x), torch.softmax(x, -1), f"{rows}×{cols}", 1e-4, 1e-4)
