@@ -13,6 +13,7 @@ from mkwrap.codegen.wrapper.tables import guards_of, points_of, rows_of, symbols
 from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
+from mkwrap.ir.nearest import MOST_SYMBOLS
 from mkwrap.ir.relations import relation_text
 from mkwrap.stages import Guard, Program, Relation
 
@@ -115,7 +116,9 @@ def _write_elections(writer: Writer, contents: Contents, values: Values, tables:
         with writer.block(f"if (model.target == {target})" if len(targets) > 1 else ""):
             logs = ", ".join(f"log{order.index(symbol)}" for symbol in symbols_of(contents, name, target))
             is_open = (name, target) in contents.open_tables
-            writer.line(f"{'' if is_open else 'const '}uint32_t logs[] = {{{logs or 0}}};")
+            # A grid's search takes it that there may be as many.
+            room = max(len(symbols), MOST_SYMBOLS)
+            writer.line(f"{'' if is_open else 'const '}uint32_t logs[{room}] = {{{logs or 0}}};")
             writer.line("uint64_t holds = 0;")
             for bit, guard in enumerate(guards_of(contents, name, target)):
                 writer.line(f"if ({_condition(guard, values)}) holds |= UINT64_C(1) << {bit};")
