@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mkwrap.hints import spread
+from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.spaces import OpenGuards
-from mkwrap.stages import Guard, Point, Variant
+from mkwrap.stages import Guard, Point, PointChoice, Variant
+from mkwrap.tune.field import Field
 from mkwrap.tune.table import Stack, Table
+
+
+def fitted_table(field: Field, choices: Sequence[PointChoice]) -> Table:
+    """Return the dispatch table of choices as a library has room for it."""
+    return within_capacity(field.table(choices), field.guards, MOST_ROWS, MOST_GUARDS)
 
 
 def within_capacity(table: Table, guards: OpenGuards, most_rows: int, most_guards: int) -> Table:

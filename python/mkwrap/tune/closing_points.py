@@ -11,7 +11,6 @@ import sympy
 from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed
 from mkwrap.errors import MeasureError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.ir.nodes import Expr
 from mkwrap.options import Options
 from mkwrap.sizes import read_over
@@ -25,7 +24,7 @@ from mkwrap.toolchain.relink import (
     PointEntry,
     RowEntry,
 )
-from mkwrap.tune.capacity import within_capacity
+from mkwrap.tune.capacity import fitted_table
 from mkwrap.tune.closing_entries import (
     closed_entry,
     entrants_of,
@@ -124,7 +123,7 @@ def _decided(
 
 
 def _closed(kernel: KernelEntry, field: Field, choices: Sequence[PointChoice], mode: str) -> tuple[KernelEntry, bytes]:
-    table = within_capacity(field.table(choices), field.guards, MOST_ROWS, MOST_GUARDS)
+    table = fitted_table(field, choices)
     entries = {alternative["variant"]: alternative for alternative in kernel["open"]["alternatives"]}
     used = [_plain(entries[variant.label]) for variant in table.variants]
     rejected = [entry for choice in choices for entry in choice.rejected]

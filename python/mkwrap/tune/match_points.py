@@ -9,14 +9,14 @@ from functools import cached_property
 from mkwrap.artifact import OpenPoints, PointRace
 from mkwrap.errors import OptionError
 from mkwrap.hints import holds
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
+from mkwrap.ir.nearest import MOST_GUARDS
 from mkwrap.ir.relations import limits_of
 from mkwrap.options import Options
 from mkwrap.points import binary_at, kernel_at, schedule_at, values_at
 from mkwrap.spaces import completed, spell_guard
 from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned, Variant
 from mkwrap.toolchain.rejection import settled
-from mkwrap.tune.capacity import of_few_guards, within_capacity
+from mkwrap.tune.capacity import fitted_table, of_few_guards
 from mkwrap.tune.election import elected
 from mkwrap.tune.field import Field, field_of
 from mkwrap.tune.match import Entrants, Matches, no_variant, now
@@ -119,7 +119,7 @@ class PointMatches:
         field = replace(field, guards=of_few_guards(field.guards, MOST_GUARDS))
         decision = self._defaults(entrants, field, reason)
         built = [with_guards(b, field.guards) for b in entrants.binaries if b.source.variant in field.guards]
-        table = within_capacity(field.table(decision.choices), field.guards, MOST_ROWS, MOST_GUARDS)
+        table = fitted_table(field, decision.choices)
         return decision, OpenPoints(
             tuple(built),
             field.symbols,

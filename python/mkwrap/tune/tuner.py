@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from mkwrap.artifact import Open, OpenPoints, OpenSelection
-from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS
 from mkwrap.options import Options
 from mkwrap.stages import Binary, Candidates, Dispatch, DispatchRow, Kernel, Rejected, Selection, Variant
 from mkwrap.targets.target import Target
 from mkwrap.toolchain.pool import Advance
-from mkwrap.tune.capacity import within_capacity
+from mkwrap.tune.capacity import fitted_table
 from mkwrap.tune.early import Means
 from mkwrap.tune.field import field_of
 from mkwrap.tune.match import LIMITS, Entrants, Matches, no_variant
@@ -172,7 +171,7 @@ def _selection(
 def _dispatch(candidates: Candidates, entrants: Entrants, decision: Decision | PointsDecision) -> Dispatch:
     if isinstance(decision, PointsDecision):
         field = field_of(candidates, entrants.kernel.name, entrants.binaries)
-        table = within_capacity(field.table(decision.choices), field.guards, MOST_ROWS, MOST_GUARDS)
+        table = fitted_table(field, decision.choices)
         return table.dispatch(entrants.binaries, field.guards)
     winner = next(b for b in entrants.binaries if b.source.variant == decision.winner)
     return Dispatch((DispatchRow((), winner),))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ import mkwrap
 from mkwrap import Model, Options, spaces
 from mkwrap.errors import MissingTuningError, OptionError
 from mkwrap.stages import Provenance
-from mkwrap.tune import tuner
+from mkwrap.tune import capacity
 from mkwrap.tune.contest import Contest
 from mkwrap.tune.measure import Outcome, Referee
 
@@ -32,21 +31,6 @@ COLS = Dim("cols", min=1, max=4096)
 def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build little more than each point's first guess."""
     monkeypatch.setattr(spaces, "MOST", 4)
-
-
-@pytest.fixture
-def contests(monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
-    """Replace measuring by times that the sizes decide; the contests that were asked for."""
-    seen: list[Contest] = []
-
-    def hold(_self: Referee, contest: Contest) -> Outcome:
-        seen.append(contest)
-        sizes = repr([memory.elements for memory in contest.memories])
-        best = int(hashlib.sha256(sizes.encode()).hexdigest(), 16) % len(contest.candidates)
-        return Outcome({k: (1.0 if k == best else 3.0,) * 20 for k in range(len(contest.candidates))}, {})
-
-    monkeypatch.setattr(Referee, "hold", hold)
-    return seen
 
 
 @pytest.fixture
@@ -339,7 +323,7 @@ def test_a_table_too_large_for_a_library_is_cut_and_the_report_says_so(
     whole = compiled(softmax, args, [{0: ROWS, 1: COLS}], replace(options, hints=hints))
     rows = kernels_of(whole)[0]["dispatch"]["rows"]  # type: ignore[index]
     assert len(rows) > 4
-    monkeypatch.setattr(tuner, "MOST_ROWS", 4)
+    monkeypatch.setattr(capacity, "MOST_ROWS", 4)
     model = compiled(softmax, args, [{0: ROWS, 1: COLS}], replace(options, hints=hints))
     assert len(kernels_of(model)[0]["dispatch"]["rows"]) <= 4  # type: ignore[index]
     gone = len(rows) - len(kernels_of(model)[0]["dispatch"]["rows"])  # type: ignore[index]

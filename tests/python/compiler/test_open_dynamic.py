@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -83,21 +82,6 @@ def opened(later: Options) -> Model:
 def cold(later: Options, tmp_path: Path) -> Options:
     """Measure, with an empty cache and neither compiler nor linker."""
     return replace(later, tune="quick", cache_dir=tmp_path / "cache", cxx="no-such-compiler")
-
-
-@pytest.fixture
-def contests(monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
-    """Let the sizes of a contest decide who wins it; returns the contests that were held."""
-    seen: list[Contest] = []
-
-    def hold(_self: Referee, contest: Contest) -> Outcome:
-        seen.append(contest)
-        sizes = repr([memory.elements for memory in contest.memories])
-        best = int(hashlib.sha256(sizes.encode()).hexdigest(), 16) % len(contest.candidates)
-        return Outcome({k: (1.0 if k == best else 3.0,) * 20 for k in range(len(contest.candidates))}, {})
-
-    monkeypatch.setattr(Referee, "hold", hold)
-    return seen
 
 
 def test_until_the_choice_is_made_the_best_guess_of_each_point_runs(opened: Model, later: Options) -> None:
