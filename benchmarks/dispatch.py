@@ -145,12 +145,12 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
     begin = time.monotonic()
     models = compilers.models({"dispatched": job})
     row: dict[str, Any] = {"compile_s": round(time.monotonic() - begin, 2), "shapes": []}
-    manifest = json.loads(json.dumps(models["dispatched"].manifest["kernels"]))
-    row["kernels"] = [_table(kernel) for kernel in manifest]
+    row["kernels"] = [_table(kernel) for kernel in _kernels(models["dispatched"])]
     static = replace(job.options, hints="auto")
     exact = {f"@{k}": replace(job, at=tuple(shape.items()), options=static) for k, shape in enumerate(shapes)}
     embedded = {} if asked.no_embedded else _embedded(job, row["kernels"])
     models |= compilers.models({**_single(job), **embedded, **exact})
+    row["single"] = {name: _winners(models[name]) for name in SINGLE if name in models}
     callees: dict[str, Callee] = {name: each.run_into for name, each in models.items() if not name.startswith("@")}
     if not asked.no_peers:
         callees |= _peers(case, fn)
@@ -166,6 +166,16 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
         print(f"  {' '.join(f'{name}={size}' for name, size in shape.items()):<28}{times}", flush=True)
     row["summary"] = _summary(row["shapes"])
     return row
+
+
+def _kernels(model: mkwrap.Model) -> list[Mapping[str, Any]]:
+    kernels: list[Mapping[str, Any]] = json.loads(json.dumps(model.manifest["kernels"]))
+    return kernels
+
+
+def _winners(model: mkwrap.Model) -> list[str]:
+    """Return what wins of each kernel at a library's only hint."""
+    return [str(kernel["winner"]) for kernel in _kernels(model)]
 
 
 def _table(kernel: Mapping[str, Any]) -> dict[str, Any]:

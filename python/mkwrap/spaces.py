@@ -20,6 +20,8 @@ from mkwrap.toolchain.records import source_digest
 
 MOST = 24
 """Params of one kernel, more than for a static shape; beyond it go only each point's first guess and each template's."""
+# At many points a kernel has as many params as it has points, but no more than so many.
+_MOST_AT_MANY = 128
 # Between two sizes of an axis templates are asked at so many, at most once per doubling.
 _MOST_BETWEEN = 4
 # Templates are asked for axes that are worth having.
@@ -33,6 +35,8 @@ Proposed: TypeAlias = Callable[[Kernel], tuple[Variant, ...]]
 Written: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
 OpenGuards: TypeAlias = Mapping[Variant, frozenset[Guard]]
 """Of each variant the guards that may fail for sizes within their ranges."""
+Ends: TypeAlias = Sequence[tuple[int, int]]
+"""Of each of a kernel's symbols the least and the greatest size; a greatest of 0 where nobody bounded it."""
 
 
 def upper_ends(program: Program) -> Mapping[sympy.Symbol, int]:
@@ -83,7 +87,7 @@ def propose(
     texts: dict[Variant, tuple[Variant, ...]] = {v: _in_forms(v, forms) for v in ranked if v in guesses}
     between = [(asked(middle)[0], axis, around) for middle, axis, around in _gaps(points)]
     common = forms[:_COMMON_FORMS]
-    room = MOST * len(common) - sum(map(len, texts.values()))
+    room = max(MOST, min(len(points), _MOST_AT_MANY)) * len(common) - sum(map(len, texts.values()))
     order = tuple(dict.fromkeys((*ranked, *(variant for variant, _, _ in between))))
     for variant in dict.fromkeys((*(variant for variant, _, _ in between), *ranked)):
         fewer = _in_forms(variant, common)

@@ -192,6 +192,16 @@ class MemoryEntry(TypedDict):
     traffic: int
 
 
+class SymbolEntry(TypedDict):
+    """A dynamic size, as `SymbolSpec`."""
+
+    name: str
+    low: int
+    high: int
+    input: int
+    dim: int
+
+
 class Manifest(TypedDict):
     """The manifest, as far as it is read and written here; other keys stay as they are."""
 
@@ -199,7 +209,7 @@ class Manifest(TypedDict):
     targets: list[TargetEntry]
     kernels: list[KernelEntry]
     memory: MemoryEntry
-    symbols: list[object]
+    symbols: list[SymbolEntry]
     """Dynamic sizes; empty where all are static."""
     code: list[str]
     texts: int

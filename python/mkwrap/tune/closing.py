@@ -111,7 +111,7 @@ def _closed_kernel(
         return referee.hold(replace(contest, candidates=tuple(contest.candidates[number] for number in numbers)))
 
     if "points" in kernel["open"]:
-        return closed_at_points(kernel, hold, options, show)
+        return closed_at_points(kernel, library.manifest["symbols"], hold, options, show)
     show(kernel["name"])
     entrants = entrants_of(kernel)
     outcome = hold(kernel["open"], range(len(entrants.variants)))

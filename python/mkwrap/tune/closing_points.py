@@ -12,6 +12,7 @@ from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed
 from mkwrap.errors import MeasureError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.signature import SymbolSpec
 from mkwrap.options import Options
 from mkwrap.sizes import read_over
 from mkwrap.stages import Guard, Point, PointChoice, Variant
@@ -23,6 +24,7 @@ from mkwrap.toolchain.relink import (
     OpenPointEntry,
     PointEntry,
     RowEntry,
+    SymbolEntry,
 )
 from mkwrap.tune.capacity import fitted_table
 from mkwrap.tune.closing_entries import (
@@ -33,7 +35,7 @@ from mkwrap.tune.closing_entries import (
     stand_in,
     timing_entries,
 )
-from mkwrap.tune.field import Field
+from mkwrap.tune.field import Field, ends_of
 from mkwrap.tune.match import Entrants, decide
 from mkwrap.tune.match_points import choices_at_points
 from mkwrap.tune.measure import Outcome
@@ -54,7 +56,7 @@ _FUNCTIONS: Mapping[str, Callable[[Expr, Expr], Expr]] = {
 
 
 def closed_at_points(
-    kernel: KernelEntry, hold: Hold, options: Options, show: Callable[[str], None]
+    kernel: KernelEntry, sizes: Sequence[SymbolEntry], hold: Hold, options: Options, show: Callable[[str], None]
 ) -> tuple[KernelEntry, bytes]:
     """Measure and decide; returns what the manifest then says of the kernel, and its table as a part.
 
@@ -62,7 +64,7 @@ def closed_at_points(
     for which this machine has not the memory stays unmeasured, unless that is so of all, and the choice is no row of a record.
     Raises `NoVariantError` where no variant gives the right result, `MeasureError` where measuring itself failed.
     """
-    field = _field(kernel)
+    field = _field(kernel, sizes)
     entrants = entrants_of(kernel, rejections(kernel["name"], kernel["points"][0]["rejected"]))
     entries = {tuple(entry["at"]): entry for entry in kernel["open"]["points"]}
 
@@ -80,7 +82,7 @@ def closed_at_points(
 
     # Every race made ahead may be held: what a compile is bounded by, `Options.max_points`, bounded them.
     extra = len(entries) if len(field.symbols) == 1 else 0
-    plan = Walk(tuple(field.worth), field.legal, lambda p: p in entries, extra, beside)
+    plan = Walk(tuple(field.worth), field.legal, field.ends, lambda p: p in entries, extra, beside)
     walked = walk(plan, field.guards, {}, measure)
     if short.issuperset(walked.measured):
         raise MeasureError(f"the kernel {kernel['name']} was {walked.measured[min(short)].reason}")
@@ -88,7 +90,7 @@ def closed_at_points(
     return ({**closed, "tuned": None} if short else closed), table
 
 
-def _field(kernel: KernelEntry) -> Field:
+def _field(kernel: KernelEntry, sizes: Sequence[SymbolEntry]) -> Field:
     """Return the field of a kernel as the manifest has it."""
     opened = kernel["open"]
     symbols = tuple(size_symbol(name) for name in opened["symbols"])
@@ -98,7 +100,8 @@ def _field(kernel: KernelEntry) -> Field:
     asked_for = [entry for entry in opened["points"] if entry["worth"]]
     worth = {tuple(entry["at"]): tuple(variants[number] for number in entry["worth"]) for entry in asked_for}
     own = entrants_of(kernel).kernel
-    return Field(own, symbols, worth, dict(zip(variants, asked, strict=True)))
+    specs = [SymbolSpec(size_symbol(e["name"]), e["low"], e["high"], str(e["input"]), e["dim"]) for e in sizes]
+    return Field(own, symbols, worth, dict(zip(variants, asked, strict=True)), ends_of(symbols, specs))
 
 
 def _guard(entry: GuardEntry, symbols: Sequence[sympy.Symbol]) -> Guard:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from mkwrap.ir.nearest import distance
-from mkwrap.spaces import OpenGuards
+from mkwrap.spaces import Ends, OpenGuards
 from mkwrap.stages import Point, Timing, Variant
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.select import FLOOR
@@ -22,13 +22,14 @@ _QUARTER = 0.25
 _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
 _ALIKE = 0.01
-# A variant whose points would together lose less with other winners does not pay for its bytes.
+# A variant whose points would together lose less with other winners, and none of them so much, does not pay for its bytes.
 _PAYS = 0.1
+_PAYS_AT_ONE = 0.03
 
 Legal: TypeAlias = Callable[[Point, Variant], bool]
 """Whether a variant is right at a point."""
-_Expected: TypeAlias = Mapping[Point, Mapping[Variant, float]]
-"""Of each variant timed at a point, the part by which it is expected to be slower than what is the fastest around it."""
+_Losses: TypeAlias = Mapping[Point, Mapping[Variant, float]]
+"""Of each variant timed at a point, the part by which it is slower than the fastest there, or expected to be around it."""
 
 
 def elected(
@@ -36,6 +37,7 @@ def elected(
     guards: OpenGuards,
     asked: Collection[Point],
     legal: Legal,
+    ends: Ends,
     odd: Collection[Point] = frozenset(),
 ) -> dict[Point, tuple[Variant, str]]:
     """Return each point's winner: of those of the least expected loss around it, one that wins at as many points as can be.
@@ -44,7 +46,8 @@ def elected(
     guards, then the earlier in `guards`. Winners that do not pay are then given up for others.
     """
     order = {variant: number for number, variant in enumerate(guards)}
-    expected = _expectations(measured, legal, odd)
+    losses = {point: _losses(decision.timings) for point, decision in measured.items()}
+    expected = _expectations(losses, legal, _surroundings(measured, ends, odd))
     left = {point: _acceptable(expected[point]) or (decision.winner,) for point, decision in measured.items()}
     winners: dict[Point, Variant] = {}
     while left:
@@ -57,7 +60,8 @@ def elected(
         for point in [p for p, variants in left.items() if best in variants]:
             winners[point] = best
             del left[point]
-    return {point: (winner, _reason(measured[point], winner)) for point, winner in _paying(winners, expected).items()}
+    paying = _paying(winners, losses, expected)
+    return {point: (winner, _reason(measured[point], winner)) for point, winner in paying.items()}
 
 
 def near_fastest(decision: Decision) -> tuple[Variant, ...]:
@@ -69,12 +73,17 @@ def near_fastest(decision: Decision) -> tuple[Variant, ...]:
 
 def neighbours(points: Collection[Point]) -> Iterator[tuple[int, Point, Point]]:
     """Yield an axis and two points that differ along it alone, with none between."""
+    for axis, line in _lines(points):
+        yield from ((axis, *pair) for pair in pairwise(line))
+
+
+def _lines(points: Collection[Point]) -> Iterator[tuple[int, Sequence[Point]]]:
+    """Yield an axis and the points that differ along it alone, in order."""
     for axis in range(len(next(iter(points), ()))):
         lines: dict[Point, list[Point]] = {}
         for point in sorted(points):
             lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
-        for line in lines.values():
-            yield from ((axis, *pair) for pair in pairwise(line))
+        yield from ((axis, line) for line in lines.values())
 
 
 def _reason(decision: Decision, winner: Variant) -> str:
@@ -91,14 +100,14 @@ def _acceptable(expected: Mapping[Variant, float]) -> tuple[Variant, ...]:
     return tuple(variant for variant, loss in expected.items() if loss <= limit)
 
 
-def _paying(winners: Mapping[Point, Variant], expected: _Expected) -> dict[Point, Variant]:
+def _paying(winners: Mapping[Point, Variant], losses: _Losses, expected: _Losses) -> dict[Point, Variant]:
     """Give up, one after another, the winner whose points lose least by others that win, while that is little."""
     kept = dict(winners)
     while True:
         cheapest: tuple[float, dict[Point, Variant]] | None = None
         for variant in dict.fromkeys(kept.values()):
             moved = _without(variant, kept, expected)
-            if moved is None:
+            if moved is None or any(_lost(losses[p], winners[p], other) > _PAYS_AT_ONE for p, other in moved.items()):
                 continue
             price = sum(expected[point][other] - expected[point][variant] for point, other in moved.items())
             if price < _PAYS and (cheapest is None or price < cheapest[0]):
@@ -108,7 +117,12 @@ def _paying(winners: Mapping[Point, Variant], expected: _Expected) -> dict[Point
         kept |= cheapest[1]
 
 
-def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Expected) -> dict[Point, Variant] | None:
+def _lost(losses: Mapping[Variant, float], winner: Variant, other: Variant) -> float:
+    """Return the part by which a variant is slower at a point than the winner, by their times there."""
+    return (1 + losses[other]) / (1 + losses[winner]) - 1
+
+
+def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Losses) -> dict[Point, Variant] | None:
     """Return what would win at a winner's points without it; None where no other winner was timed."""
     others = set(winners.values()) - {variant}
     moved = {}
@@ -120,14 +134,24 @@ def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Expe
     return moved
 
 
-def _expectations(measured: Mapping[Point, Decision], legal: Legal, odd: Collection[Point]) -> _Expected:
-    losses = {point: _losses(decision.timings) for point, decision in measured.items()}
-    around: dict[Point, list[Point]] = {point: [] for point in measured}
+def _surroundings(
+    measured: Collection[Point], ends: Ends, odd: Collection[Point]
+) -> Mapping[Point, Sequence[tuple[int, Point]]]:
+    """Return of each point how far it is to its neighbours, and which they are; the outermost stand for all up to the ends."""
+    around: dict[Point, list[tuple[int, Point]]] = {point: [] for point in measured}
     for points in ([p for p in measured if p not in odd], list(odd)):
         for _, below, above in neighbours(points):
-            around[below].append(above)
-            around[above].append(below)
+            far = distance(below, above)
+            around[below].append((far, above))
+            around[above].append((far, below))
+        for axis, line in _lines(points):
+            least, greatest = ends[axis]
+            around[line[0]].append((distance([min(least, line[0][axis])], [line[0][axis]]), line[0]))
+            around[line[-1]].append((distance([max(greatest, line[-1][axis])], [line[-1][axis]]), line[-1]))
+    return around
 
+
+def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence[tuple[int, Point]]]) -> _Losses:
     def there(variant: Variant, point: Point, own: float) -> float:
         known = losses[point]
         if variant in known:
@@ -137,10 +161,10 @@ def _expectations(measured: Mapping[Point, Decision], legal: Legal, odd: Collect
 
     return {
         point: {
-            variant: _mean(own, [(distance(point, p), there(variant, p, own)) for p in around[point]])
+            variant: _mean(own, [(far, there(variant, p, own)) for far, p in around[point]])
             for variant, own in losses[point].items()
         }
-        for point in measured
+        for point in losses
     }
 
 
@@ -152,6 +176,8 @@ def _losses(timings: Sequence[Timing]) -> dict[Variant, float]:
 
 def _mean(own: float, around: Sequence[tuple[int, float]]) -> float:
     """Return the mean loss over the sizes around a point, of the loss there and at neighbours, with how far they are.
+
+    Beyond the outermost point of an axis the loss is that of the point.
 
     Where a variant is not right it is taken to lose what it loses at the point: nobody runs it there.
     """

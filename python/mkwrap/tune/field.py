@@ -9,8 +9,9 @@ import sympy
 
 from mkwrap.ir.nearest import distance
 from mkwrap.ir.relations import limits_of
+from mkwrap.ir.signature import SymbolSpec
 from mkwrap.points import kernel_symbols, values_at
-from mkwrap.spaces import OpenGuards, open_guards
+from mkwrap.spaces import Ends, OpenGuards, open_guards
 from mkwrap.stages import Binary, Candidates, Kernel, Point, PointChoice, Rejected, Source, Variant
 from mkwrap.tune.cost import is_pruned
 from mkwrap.tune.table import Table, table_of
@@ -26,6 +27,8 @@ class Field:
     """The points asked for, the example's first, and the variants worth running there, best first."""
     guards: OpenGuards
     """Of every variant that can run, in order: the guards that may fail."""
+    ends: Ends
+    """Of each symbol the least and the greatest size."""
 
     @property
     def free(self) -> tuple[Variant, ...]:
@@ -71,7 +74,14 @@ class Field:
 def field_of(candidates: Candidates, name: str, items: Sequence[Source | Binary | Rejected]) -> Field:
     """Return the field of a kernel of which these variants are written, or built; no variant may be `free` there."""
     kernel = candidates.schedule.kernels[name]
-    ranges = limits_of(candidates.schedule.program.symbols)
+    specs, symbols = candidates.schedule.program.symbols, kernel_symbols(kernel)
+    ranges = limits_of(specs)
     sources = [item.source if isinstance(item, Binary) else item for item in items if not isinstance(item, Rejected)]
     guards = {source.variant: open_guards(source, ranges) for source in sources}
-    return Field(kernel, kernel_symbols(kernel), candidates.points[name], guards)
+    return Field(kernel, symbols, candidates.points[name], guards, ends_of(symbols, specs))
+
+
+def ends_of(symbols: Iterable[sympy.Symbol], specs: Iterable[SymbolSpec]) -> Ends:
+    """Return the ends of a kernel's symbols, of those of its program."""
+    known = {spec.symbol: (spec.low, spec.high if spec.bounded else 0) for spec in specs}
+    return tuple(known[symbol] for symbol in symbols)

@@ -85,6 +85,7 @@ class PointMatches:
         plan = Walk(
             tuple(field.worth),
             field.legal,
+            field.ends,
             lambda point: self._possible(field, point),
             min(EXTRA[self._options.tune], self._options.max_points) if len(field.symbols) == 1 else 0,
             lambda point: self._beside(field, point),
@@ -254,7 +255,7 @@ def choices_at_points(entrants: Entrants, field: Field, walked: Walked) -> tuple
         )
         for point, decision in walked.measured.items()
     }
-    winners = elected(measured, fit.guards, field.worth, fit.legal, walked.odd)
+    winners = elected(measured, fit.guards, field.worth, fit.legal, fit.ends, walked.odd)
     for point, (variant, reason) in walked.winners.items():
         if point not in winners:
             winners[point] = (variant if variant in fit.guards else fit.runners(point)[0], reason)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mkwrap.ir.nearest import DOUBLING, distance
-from mkwrap.spaces import OpenGuards
+from mkwrap.spaces import Ends, OpenGuards
 from mkwrap.stages import Point, Timing, Variant
 from mkwrap.tune.election import Legal, elected, near_fastest, neighbours
 from mkwrap.tune.recall import Decision
@@ -38,6 +38,7 @@ class Walk:
     points: Sequence[Point]
     """The example's first."""
     legal: Legal
+    ends: Ends
     possible: Callable[[Point], bool]
     """Whether the program has such sizes, for a point nobody asked for."""
     extra: int
@@ -84,12 +85,12 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
         if added is None:
             break
         measured[added] = measure(added, ())
-    for point, (winner, _) in elected(measured, guards, plan.points, plan.legal).items():
+    for point, (winner, _) in elected(measured, guards, plan.points, plan.legal, plan.ends).items():
         odd = plan.beside(point)
         if odd is not None and odd not in plan.points and odd not in measured and not plan.legal(odd, winner):
             measured[odd] = measure(odd, _contenders(plan, measured[point].timings, odd))
     odds = frozenset(_odd(plan, measured))
-    winners = elected(measured, guards, plan.points, plan.legal, odds)
+    winners = elected(measured, guards, plan.points, plan.legal, plan.ends, odds)
     win = {winner for winner, _ in winners.values()}
     even = [p for p in measured if p not in odds]
     for point, variant in inherited.items():
@@ -147,7 +148,7 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     whole tiles, just above the lower.
     """
     odds = frozenset(_odd(plan, measured))
-    winners = elected(measured, guards, plan.points, plan.legal, odds)
+    winners = elected(measured, guards, plan.points, plan.legal, plan.ends, odds)
     best: tuple[float, Point] | None = None
     for axis, below, above in neighbours([p for p in measured if p not in odds]):
         middle = _middle(axis, below, above)

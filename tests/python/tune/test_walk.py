@@ -8,6 +8,7 @@ import pytest
 
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
+from mkwrap.spaces import Ends
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune.election import AROUND, MEASURED, SHARED
 from mkwrap.tune.recall import Decision
@@ -17,6 +18,7 @@ from mkwrap.tune.walk import INHERITED, Walk, Walked, halvings, walk
 SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
 GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
 S = size_symbol("s")
+ENDS = ((1, 4096), (1, 4096))
 
 
 class Judge:
@@ -39,7 +41,7 @@ def crossing(at: float) -> Judge:
 
 
 def walked(judge: Judge, *points: Point, extra: int = 0, possible: Callable[[Point], bool] = lambda _: True) -> Walked:
-    return walk(Walk(points, lambda _p, _v: True, possible, extra), GUARDS, {}, judge)
+    return walk(Walk(points, lambda _p, _v: True, ENDS, possible, extra), GUARDS, {}, judge)
 
 
 def test_a_point_between_two_that_surely_agree_is_not_measured() -> None:
@@ -76,7 +78,9 @@ def test_in_a_grid_neighbours_along_either_axis_decide() -> None:
 
 def test_a_variant_that_is_not_right_there_is_not_inherited() -> None:
     judge = Judge(lambda point: {SMALL: 1.0, LARGE: 1.5} if point != (2,) else {LARGE: 1.5})
-    done = walk(Walk([(1,), (2,), (4,)], lambda p, v: p != (2,) or v is LARGE, lambda _: True, 0), GUARDS, {}, judge)
+    done = walk(
+        Walk([(1,), (2,), (4,)], lambda p, v: p != (2,) or v is LARGE, ENDS, lambda _: True, 0), GUARDS, {}, judge
+    )
     assert done.winners[2,] == (LARGE, MEASURED)
 
 
@@ -128,7 +132,7 @@ def uneven(*points: Point) -> tuple[Judge, Walked]:
     def beside(point: Point) -> Point | None:
         return (point[0] - 1,) if point[0] > 1 else None
 
-    plan = Walk(points, lambda p, v: legal.get(v, lambda _: True)(p), lambda _: True, 0, beside)
+    plan = Walk(points, lambda p, v: legal.get(v, lambda _: True)(p), ENDS, lambda _: True, 0, beside)
     return judge, walk(plan, MULTIPLES, {}, judge)
 
 
@@ -161,7 +165,7 @@ def test_what_wins_at_odd_sizes_is_not_inherited() -> None:
     def beside(point: Point) -> Point | None:
         return (point[0] - 1,)
 
-    plan = Walk(((64,), (256,), (1024,)), lambda p, v: v != SMALL or p[0] % 16 == 0, lambda _: True, 0, beside)
+    plan = Walk(((64,), (256,), (1024,)), lambda p, v: v != SMALL or p[0] % 16 == 0, ENDS, lambda _: True, 0, beside)
     done = walk(plan, MULTIPLES, {}, judge)
     assert done.winners[256,][1] == INHERITED
     assert done.winners[256,][0] in {done.winners[64,][0], done.winners[1024,][0]}
@@ -173,6 +177,7 @@ def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
     plan = Walk(
         ((64,), (256,), (1024,)),
         lambda p, v: v != SMALL or p[0] % 16 == 0,
+        ENDS,
         lambda _: True,
         8,
         lambda p: (p[0] - 1,),
@@ -183,7 +188,7 @@ def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
 
 def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples() -> None:
     judge = Judge(lambda _: {SMALL: 2.0, LARGE: 1.0})
-    plan = Walk(((64,), (256,)), lambda _p, _v: True, lambda _: True, 0, lambda point: (point[0] - 1,))
+    plan = Walk(((64,), (256,)), lambda _p, _v: True, ENDS, lambda _: True, 0, lambda point: (point[0] - 1,))
     walk(plan, MULTIPLES, {}, judge)
     assert judge.seen == [(64,), (256,)]
 
@@ -198,11 +203,24 @@ def test_what_loses_least_around_a_point_wins_there() -> None:
 
 
 def test_a_winner_that_gains_little_at_few_points_does_not_pay() -> None:
-    times = {8: {LARGE: 1.0, OTHER: 1.2}, 64: {LARGE: 1.1, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.2}}
+    times = {8: {LARGE: 1.0, OTHER: 1.04}, 64: {LARGE: 1.029, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.04}}
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.25, OTHER: 1.0}
+    # No point pays more than a little.
+    times[64] = {LARGE: 1.04, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_the_outermost_point_stands_for_all_sizes_beyond_it() -> None:
+    # At 64 OTHER is faster by 12 %; just above, where a size was measured beside a step, it is slow.
+    times = {64: {LARGE: 1.12, OTHER: 1.0}, 65: {LARGE: 1.0, OTHER: 1.5}, 4096: {LARGE: 1.0, OTHER: 2.0}}
+
+    def winner(ends: Ends) -> Variant:
+        plan = Walk(((64,), (65,), (4096,)), lambda _p, _v: True, ends, lambda _: True, 0)
+        return walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
+
+    assert winner([(1, 4096)]) is OTHER
+    assert winner([(64, 4096)]) is LARGE
 
 
 def test_the_best_of_odd_sizes_stands_in_even_with_a_tighter_limit() -> None:
@@ -233,7 +251,7 @@ def test_what_is_known_is_not_measured_again() -> None:
     judge = crossing(6)
     known = {(64,): judge((64,))}
     judge.seen.clear()
-    done = walk(Walk([(1,), (64,)], lambda _p, _v: True, lambda _: True, 0), GUARDS, known, judge)
+    done = walk(Walk([(1,), (64,)], lambda _p, _v: True, ENDS, lambda _: True, 0), GUARDS, known, judge)
     assert judge.seen == [(1,)]
     assert done.winners[64,] == (LARGE, MEASURED)
 
