@@ -22,9 +22,9 @@ _QUARTER = 0.25
 _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
 _ALIKE = 0.01
-# A variant whose points would together lose less with other winners, and none of them so much, does not pay for its bytes.
-_PAYS = 0.1
-_PAYS_AT_ONE = 0.03
+# A variant whose points would together lose less with other winners does not pay for its bytes, at up to so many points; of more
+# points each stands for fewer sizes and tells more surely what is fast there, so that less is given up.
+_PAYS, _PAYS_UP_TO = 0.1, 16
 
 Legal: TypeAlias = Callable[[Point, Variant], bool]
 """Whether a variant is right at a point."""
@@ -60,7 +60,7 @@ def elected(
         for point in [p for p, variants in left.items() if best in variants]:
             winners[point] = best
             del left[point]
-    paying = _paying(winners, losses, expected)
+    paying = _paying(winners, expected, _PAYS * min(1.0, _PAYS_UP_TO / max(len(asked), 1)))
     return {point: (winner, _reason(measured[point], winner)) for point, winner in paying.items()}
 
 
@@ -100,26 +100,21 @@ def _acceptable(expected: Mapping[Variant, float]) -> tuple[Variant, ...]:
     return tuple(variant for variant, loss in expected.items() if loss <= limit)
 
 
-def _paying(winners: Mapping[Point, Variant], losses: _Losses, expected: _Losses) -> dict[Point, Variant]:
-    """Give up, one after another, the winner whose points lose least by others that win, while that is little."""
+def _paying(winners: Mapping[Point, Variant], expected: _Losses, pays: float) -> dict[Point, Variant]:
+    """Give up, one after another, the winner whose points lose least by others that win, while that is less than what pays."""
     kept = dict(winners)
     while True:
         cheapest: tuple[float, dict[Point, Variant]] | None = None
         for variant in dict.fromkeys(kept.values()):
             moved = _without(variant, kept, expected)
-            if moved is None or any(_lost(losses[p], winners[p], other) > _PAYS_AT_ONE for p, other in moved.items()):
+            if moved is None:
                 continue
             price = sum(expected[point][other] - expected[point][variant] for point, other in moved.items())
-            if price < _PAYS and (cheapest is None or price < cheapest[0]):
+            if price < pays and (cheapest is None or price < cheapest[0]):
                 cheapest = price, moved
         if cheapest is None:
             return kept
         kept |= cheapest[1]
-
-
-def _lost(losses: Mapping[Variant, float], winner: Variant, other: Variant) -> float:
-    """Return the part by which a variant is slower at a point than the winner, by their times there."""
-    return (1 + losses[other]) / (1 + losses[winner]) - 1
 
 
 def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Losses) -> dict[Point, Variant] | None:

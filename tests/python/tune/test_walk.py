@@ -203,12 +203,19 @@ def test_what_loses_least_around_a_point_wins_there() -> None:
 
 
 def test_a_winner_that_gains_little_at_few_points_does_not_pay() -> None:
-    times = {8: {LARGE: 1.0, OTHER: 1.04}, 64: {LARGE: 1.029, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.04}}
+    times = {8: {LARGE: 1.0, OTHER: 1.2}, 64: {LARGE: 1.1, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.2}}
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    # No point pays more than a little.
-    times[64] = {LARGE: 1.04, OTHER: 1.0}
+    times[64] = {LARGE: 1.25, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_at_many_points_a_winner_at_one_that_gains_ten_percent_pays() -> None:
+    line = [(2 * number,) for number in range(1, 65)]
+    judge = Judge(lambda p: {LARGE: 1.1, OTHER: 1.0} if p == (64,) else {LARGE: 1.0, OTHER: 1.2})
+    done = walked(judge, (64,), *(p for p in line if p != (64,)))
+    assert done.winners[64,] == (OTHER, MEASURED)
+    assert {done.winners[p][0] for p in line if p != (64,)} == {LARGE}
 
 
 def test_the_outermost_point_stands_for_all_sizes_beyond_it() -> None:
