@@ -54,6 +54,14 @@ def values_at(symbols: Collection[sympy.Symbol], point: Point) -> Values:
     return dict(zip(symbols, point, strict=True))
 
 
+def odd_size(size: int) -> int:
+    """Return the odd size that stands for those that a point is run for and no vector divides: three quarters of the point's.
+
+    What is made for rows of up to 128 runs those of 65 to 128.
+    """
+    return size * 3 // 4 | 1
+
+
 def projected(values: Values, symbols: Collection[sympy.Symbol]) -> Point:
     """Return the point of some symbols."""
     return tuple(values[symbol] for symbol in symbols)

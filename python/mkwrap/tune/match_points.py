@@ -12,7 +12,7 @@ from mkwrap.hints import holds
 from mkwrap.ir.nearest import MOST_GUARDS
 from mkwrap.ir.relations import limits_of
 from mkwrap.options import Options
-from mkwrap.points import binary_at, kernel_at, schedule_at, values_at
+from mkwrap.points import binary_at, kernel_at, odd_size, schedule_at, values_at
 from mkwrap.spaces import completed, spell_guard
 from mkwrap.stages import Candidates, Point, PointChoice, Provenance, Rejected, Schedule, Tuned, Variant
 from mkwrap.toolchain.rejection import settled
@@ -167,12 +167,13 @@ class PointMatches:
         return PointsDecision((replace(first, rejected=entrants.rejected), *others))
 
     def _beside(self, field: Field, point: Point) -> Point | None:
-        """Return the point one below along the symbols that variants ask multiples of; None: the program has no such sizes."""
+        """Return the point below that is odd along the symbols that variants ask multiples of; None: there are no such sizes."""
         asked = {s for guards in field.guards.values() for g in guards if g.multiple > 1 for s in g.expr.free_symbols}
-        odd = tuple(size - (symbol in asked) for symbol, size in zip(field.symbols, point, strict=True))
+        odd = tuple(odd_size(n) if symbol in asked else n for symbol, n in zip(field.symbols, point, strict=True))
         ranges = limits_of(self._candidates.schedule.program.symbols)
-        inside = all(size >= max(1, ranges[symbol][0]) for symbol, size in zip(field.symbols, odd, strict=True))
-        return odd if odd != point and inside and self._possible(field, odd) else None
+        inside = all(max(1, ranges[symbol][0]) <= n for symbol, n in zip(field.symbols, odd, strict=True))
+        below = odd != point and all(n <= size for n, size in zip(odd, point, strict=True))
+        return odd if below and inside and self._possible(field, odd) else None
 
     def _possible(self, field: Field, point: Point) -> bool:
         """Whether the program's relations over a kernel's symbols hold at a point."""

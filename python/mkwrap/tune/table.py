@@ -13,7 +13,7 @@ import sympy
 from mkwrap.ir.index import FloorDiv
 from mkwrap.ir.nearest import DOUBLING, distance
 from mkwrap.ir.nodes import Expr
-from mkwrap.points import values_at
+from mkwrap.points import odd_size, values_at
 from mkwrap.spaces import OpenGuards
 from mkwrap.stages import Binary, Dispatch, DispatchRow, Guard, Point, PointChoice, Variant
 from mkwrap.tune.select import FLOOR
@@ -91,14 +91,13 @@ def _holds(symbols: Sequence[sympy.Symbol], point: Point, guards: Collection[Gua
 
 
 def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guards: OpenGuards) -> Mapping[Point, Point]:
-    """Return, for points where variants were timed that ask for multiples, the point just below that was measured for odd sizes.
+    """Return, for points where variants were timed that ask for multiples, the point below that was measured for odd sizes.
 
     Such a point has no row of its own: what wins there stands in at the point above.
     """
     found = {}
     for point, choice in at.items():
-        for steps in itertools.product((0, 1), repeat=len(point)):
-            below = tuple(size - step for size, step in zip(point, steps, strict=True))
+        for below in itertools.product(*((size, odd_size(size)) for size in point)):
             if below in at and below != point:
                 timed = (timing.variant for timing in choice.timings)
                 if any(not _holds(symbols, below, guards[v]) for v in timed if v in guards):
@@ -132,7 +131,7 @@ def _order(
     times = _times(at[like])
     if like in odd:
         multiples = {v for v in times if _multiples(guards.get(v, ()))}
-        times = {v: us for v, us in times.items() if v in multiples} | _times(at[odd[like]])
+        times = {v: us for v, us in times.items() if v in multiples} | _times_here(at[odd[like]], times)
     beside = at[odd[like]].winner if like in odd else None
     measured = sorted(times, key=lambda variant: times[variant])
     out = {entry.variant for entry in (*own.rejected, *at[like].rejected)}
@@ -143,6 +142,14 @@ def _order(
 
 def _times(choice: PointChoice) -> dict[Variant, float]:
     return {timing.variant: timing.median_us for timing in choice.timings}
+
+
+def _times_here(there: PointChoice, here: Mapping[Variant, float]) -> dict[Variant, float]:
+    """Return times of another point in the measure of this one: as if there its winner took what it takes here."""
+    times = _times(there)
+    known = there.winner in times and there.winner in here
+    scale = here[there.winner] / times[there.winner] if known else 1.0
+    return {variant: us * scale for variant, us in times.items()}
 
 
 def _stack(winner: Variant, order: _Order, guards: OpenGuards, winners: Collection[Variant]) -> Stack:

@@ -8,11 +8,12 @@ import pytest
 
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
+from mkwrap.points import odd_size
 from mkwrap.spaces import Ends
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune.election import AROUND, MEASURED, SHARED
 from mkwrap.tune.recall import Decision
-from mkwrap.tune.table import table_of
+from mkwrap.tune.table import stacked, table_of
 from mkwrap.tune.walk import INHERITED, Walk, Walked, halvings, walk
 
 SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
@@ -130,7 +131,7 @@ def uneven(*points: Point) -> tuple[Judge, Walked]:
     legal = {SMALL: lambda p: p[0] % 16 == 0}
 
     def beside(point: Point) -> Point | None:
-        return (point[0] - 1,) if point[0] > 1 else None
+        return (odd_size(point[0]),) if point[0] % 2 == 0 else None
 
     plan = Walk(points, lambda p, v: legal.get(v, lambda _: True)(p), ENDS, lambda _: True, 0, beside)
     return judge, walk(plan, MULTIPLES, {}, judge)
@@ -138,7 +139,7 @@ def uneven(*points: Point) -> tuple[Judge, Walked]:
 
 def test_what_stands_in_for_odd_sizes_is_measured_at_odd_sizes() -> None:
     judge, done = uneven((64,), (256,), (1024,))
-    assert sorted(judge.seen) == [(63,), (64,), (1023,), (1024,)]
+    assert sorted(judge.seen) == [(49,), (64,), (769,), (1024,)]
     choices = [
         PointChoice({"s": p[0]}, *won, done.measured[p].timings if p in done.measured else ())
         for p, won in sorted(done.winners.items())
@@ -149,10 +150,10 @@ def test_what_stands_in_for_odd_sizes_is_measured_at_odd_sizes() -> None:
 
 
 def test_what_is_odd_of_one_point_and_asked_for_is_a_point_like_others() -> None:
-    judge, done = uneven((64,), (63,), (1024,))
-    assert not {(63,), (62,)} & done.odd
-    assert done.winners[63,] == (OTHER, MEASURED)
-    assert (1023,) in judge.seen
+    judge, done = uneven((64,), (49,), (1024,))
+    assert not {(49,), (37,)} & done.odd
+    assert done.winners[49,] == (OTHER, MEASURED)
+    assert (769,) in judge.seen
 
 
 def test_what_wins_at_odd_sizes_is_not_inherited() -> None:
@@ -163,7 +164,7 @@ def test_what_wins_at_odd_sizes_is_not_inherited() -> None:
     judge = Judge(times)
 
     def beside(point: Point) -> Point | None:
-        return (point[0] - 1,)
+        return (odd_size(point[0]),)
 
     plan = Walk(((64,), (256,), (1024,)), lambda p, v: v != SMALL or p[0] % 16 == 0, ENDS, lambda _: True, 0, beside)
     done = walk(plan, MULTIPLES, {}, judge)
@@ -180,7 +181,7 @@ def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
         ENDS,
         lambda _: True,
         8,
-        lambda p: (p[0] - 1,),
+        lambda p: (odd_size(p[0]),),
     )
     assert walk(plan, MULTIPLES, done.measured, judge).winners == done.winners
     assert judge.seen == []
@@ -188,7 +189,7 @@ def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
 
 def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples() -> None:
     judge = Judge(lambda _: {SMALL: 2.0, LARGE: 1.0})
-    plan = Walk(((64,), (256,)), lambda _p, _v: True, ENDS, lambda _: True, 0, lambda point: (point[0] - 1,))
+    plan = Walk(((64,), (256,)), lambda _p, _v: True, ENDS, lambda _: True, 0, lambda point: (odd_size(point[0]),))
     walk(plan, MULTIPLES, {}, judge)
     assert judge.seen == [(64,), (256,)]
 
@@ -233,13 +234,32 @@ def test_the_outermost_point_stands_for_all_sizes_beyond_it() -> None:
 def test_the_best_of_odd_sizes_stands_in_even_with_a_tighter_limit() -> None:
     wide = frozenset({Guard(S, multiple=16), Guard(S, most=2048)})
     guards = {SMALL: wide, OTHER: frozenset({Guard(S, most=1024)}), LARGE: frozenset()}
-    at = {1024: {SMALL: 1.0, OTHER: 1.1, LARGE: 3.0}, 1023: {OTHER: 1.1, LARGE: 1.5}}
+    at = {1024: {SMALL: 1.0, OTHER: 1.1, LARGE: 3.0}, 769: {OTHER: 0.8, LARGE: 1.2}}
     choices = [
         PointChoice({"s": s}, winner, MEASURED, tuple(Timing(v, us, 0.001, 20) for v, us in at[s].items()))
-        for s, winner in ((1023, OTHER), (1024, SMALL))
+        for s, winner in ((769, OTHER), (1024, SMALL))
     ]
     table = table_of((S,), choices, {(1024,): ()}, guards)
     assert list(table.stacks.values()) == [((SMALL, 0), (OTHER, 0), (LARGE, 1 << 16))]
+
+
+def test_times_at_odd_sizes_count_as_if_they_were_those_of_the_point() -> None:
+    second = Variant("k", "second")
+    guards = {
+        SMALL: frozenset({Guard(S, multiple=16), Guard(S, most=1024)}),
+        OTHER: frozenset({Guard(S, most=1024)}),
+        second: frozenset({Guard(S, multiple=16)}),
+        LARGE: frozenset(),
+    }
+    # Of what runs beyond 1024, `second` is the faster; rows of 769 take LARGE less time than rows of 1024 take `second`.
+    at = {1024: {SMALL: 1.0, OTHER: 1.2, second: 1.3, LARGE: 1.4}, 769: {OTHER: 0.9, LARGE: 1.05}}
+    choices = [
+        PointChoice({"s": s}, winner, MEASURED, tuple(Timing(v, us, 0.001, 20) for v, us in at[s].items()))
+        for s, winner in ((769, OTHER), (1024, SMALL))
+    ]
+    choices.append(PointChoice({"s": 65536}, second, MEASURED, (Timing(second, 9.0, 0.001, 20),)))
+    stacks = stacked((S,), choices, {(1024,): (), (65536,): ()}, guards).stacks
+    assert [variant for variant, _ in stacks[1024,]] == [SMALL, OTHER, second, LARGE]
 
 
 def test_no_point_is_added_where_little_is_at_stake() -> None:
