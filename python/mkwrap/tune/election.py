@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -16,9 +17,10 @@ MEASURED = "measured"
 SHARED = "within noise of the fastest"
 AROUND = "least loss at and around the point"
 
-# A winner runs for all sizes nearer to its point than to others. Halfway to a neighbour its loss is taken to be midway between
-# those at the two points, so that on the way there it is a quarter of the neighbour's; of that no more than a half counts.
-_QUARTER = 0.25
+# A winner runs for all sizes nearer to its point than to others. Below it, halfway to a neighbour, its loss is taken to be midway
+# between those at the two points, so that on the way there it is a quarter of the neighbour's. Above it work is cut in tiles, of
+# which one more is begun at once: half of the sizes there lose what the neighbour does. Of a loss no more than a half counts.
+_BELOW, _ABOVE = 0.25, 0.5
 _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
 _ALIKE = 0.01
@@ -129,37 +131,46 @@ def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Loss
     return moved
 
 
-def _surroundings(
-    measured: Collection[Point], ends: Ends, odd: Collection[Point]
-) -> Mapping[Point, Sequence[tuple[int, Point]]]:
-    """Return of each point how far it is to its neighbours, and which they are; the outermost stand for all up to the ends."""
-    around: dict[Point, list[tuple[int, Point]]] = {point: [] for point in measured}
+@dataclass(frozen=True)
+class _Side:
+    """What a point is the nearest for on one side: up to where, and how much the neighbour tells of it."""
+
+    far: int
+    neighbour: Point
+    share: float
+
+
+def _surroundings(measured: Collection[Point], ends: Ends, odd: Collection[Point]) -> Mapping[Point, Sequence[_Side]]:
+    """Return the sides of each point; the outermost stand for all up to the ends."""
+    around: dict[Point, list[_Side]] = {point: [] for point in measured}
     for points in ([p for p in measured if p not in odd], list(odd)):
         for _, below, above in neighbours(points):
             far = distance(below, above)
-            around[below].append((far, above))
-            around[above].append((far, below))
+            around[below].append(_Side(far, above, _ABOVE))
+            around[above].append(_Side(far, below, _BELOW))
         for axis, line in _lines(points):
-            least, greatest = ends[axis]
-            around[line[0]].append((distance([min(least, line[0][axis])], [line[0][axis]]), line[0]))
-            around[line[-1]].append((distance([max(greatest, line[-1][axis])], [line[-1][axis]]), line[-1]))
+            for point, end in zip((line[0], line[-1]), ends[axis], strict=True):
+                outside = end < point[axis] if point is line[0] else end > point[axis]
+                around[point].append(_Side(distance([end], [point[axis]]) if outside else 0, point, 0.0))
     return around
 
 
-def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence[tuple[int, Point]]]) -> _Losses:
+def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence[_Side]]) -> _Losses:
     def there(variant: Variant, point: Point, own: float) -> float:
         known = losses[point]
         if variant in known:
             return min(known[variant], _MOST_LOSS)
-        # What nobody thought worth timing is slower than what was timed.
+        # What nobody thought worth timing is slower than what was timed. Where it is not right nobody runs it.
         return min(max(known.values(), default=own), _MOST_LOSS) if legal(point, variant) else own
 
+    def expected(variant: Variant, own: float, sides: Sequence[_Side]) -> float:
+        whole = sum(side.far for side in sides)
+        lost = (s.far * ((1 - s.share) * own + s.share * there(variant, s.neighbour, own)) for s in sides)
+        return sum(lost) / whole if whole else own
+
     return {
-        point: {
-            variant: _mean(own, [(far, there(variant, p, own)) for far, p in around[point]])
-            for variant, own in losses[point].items()
-        }
-        for point in losses
+        point: {variant: expected(variant, own, around[point]) for variant, own in known.items()}
+        for point, known in losses.items()
     }
 
 
@@ -167,14 +178,3 @@ def _losses(timings: Sequence[Timing]) -> dict[Variant, float]:
     """Return the part by which each variant is slower than the fastest."""
     best = min((timing.median_us for timing in timings), default=0.0)
     return {timing.variant: timing.median_us / best - 1 for timing in timings}
-
-
-def _mean(own: float, around: Sequence[tuple[int, float]]) -> float:
-    """Return the mean loss over the sizes around a point, of the loss there and at neighbours, with how far they are.
-
-    Beyond the outermost point of an axis the loss is that of the point.
-
-    Where a variant is not right it is taken to lose what it loses at the point: nobody runs it there.
-    """
-    whole = sum(far for far, _ in around)
-    return own if not whole else (1 - _QUARTER) * own + _QUARTER * sum(far * loss for far, loss in around) / whole

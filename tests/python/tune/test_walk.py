@@ -11,6 +11,7 @@ from mkwrap.ir.nearest import elect
 from mkwrap.points import odd_size
 from mkwrap.spaces import Ends
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
+from mkwrap.tune import election
 from mkwrap.tune.election import AROUND, MEASURED, SHARED
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.table import stacked, table_of
@@ -199,21 +200,30 @@ def test_what_loses_least_around_a_point_wins_there() -> None:
     times = {8: {LARGE: 1.0, OTHER: 2.0}, 64: {LARGE: 1.03, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 2.0}}
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.3, OTHER: 1.0}
+    times[64] = {LARGE: 1.5, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_the_neighbour_above_tells_more_of_a_points_sizes_than_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(election, "_PAYS", 0.0)
+    # Above 64 a further tile is begun at once: OTHER, which fits 64, takes there what it takes at 512.
+    times = {8: {LARGE: 1.0, OTHER: 1.0}, 64: {LARGE: 1.08, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.25}}
+    assert walked(Judge(lambda point: times[point[0]]), (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
+    times[8], times[512] = times[512], times[8]
+    assert walked(Judge(lambda point: times[point[0]]), (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
 
 
 def test_a_winner_that_gains_little_at_few_points_does_not_pay() -> None:
     times = {8: {LARGE: 1.0, OTHER: 1.2}, 64: {LARGE: 1.1, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.2}}
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.25, OTHER: 1.0}
+    times[64] = {LARGE: 1.35, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
 
 
 def test_at_many_points_a_winner_at_one_that_gains_ten_percent_pays() -> None:
     line = [(2 * number,) for number in range(1, 65)]
-    judge = Judge(lambda p: {LARGE: 1.1, OTHER: 1.0} if p == (64,) else {LARGE: 1.0, OTHER: 1.2})
+    judge = Judge(lambda p: {LARGE: 1.1, OTHER: 1.0} if p == (64,) else {LARGE: 1.0, OTHER: 1.05})
     done = walked(judge, (64,), *(p for p in line if p != (64,)))
     assert done.winners[64,] == (OTHER, MEASURED)
     assert {done.winners[p][0] for p in line if p != (64,)} == {LARGE}
