@@ -200,8 +200,20 @@ def test_what_loses_least_around_a_point_wins_there() -> None:
     times = {8: {LARGE: 1.0, OTHER: 2.0}, 64: {LARGE: 1.03, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 2.0}}
     judge = Judge(lambda point: times[point[0]])
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.5, OTHER: 1.0}
+    times[64] = {LARGE: 1.7, OTHER: 1.0}
     assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
+
+
+def test_what_was_not_proposed_at_a_neighbour_is_taken_to_be_like_the_middle_of_what_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(election, "_PAYS", 0.0)
+    # OTHER, the fastest at 64, was proposed there alone; at 512 there is a very slow one, too.
+    slow = Variant("k", "slow")
+    times = {64: {LARGE: 1.1, OTHER: 1.0}, 512: {SMALL: 1.0, LARGE: 1.02, slow: 9.0}}
+    guards = GUARDS | {slow: frozenset()}
+    plan = Walk(((64,), (512,)), lambda _p, _v: True, ENDS, lambda _: True, 0)
+    assert walk(plan, guards, {}, Judge(lambda point: times[point[0]])).winners[64,] == (OTHER, MEASURED)
 
 
 def test_the_neighbour_above_tells_more_of_a_points_sizes_than_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
