@@ -20,8 +20,8 @@ AROUND = "least loss at and around the point"
 
 # A winner runs for all sizes nearer to its point than to others. Below it, halfway to a neighbour, its loss is taken to be midway
 # between those at the two points, so that on the way there it is a quarter of the neighbour's. Above it work is cut in tiles, of
-# which one more is begun at once: most of the sizes there lose what the neighbour does. (Replayed on times of some 600 contests on
-# an H100, 0.5 to 0.75 elect nearly the same; 1 is too much.) Of a loss no more than a half counts.
+# which one more is begun at once: most of the sizes there lose what the neighbour does. (Replayed on times of 600 contests on an
+# H100, 0.5 to 0.75 elect nearly the same; 1 is too much.) Of a loss no more than a half counts.
 _BELOW, _ABOVE = 0.25, 0.65
 _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
