@@ -96,6 +96,7 @@ class Weighted(torch.nn.Module):
         return torch.amax(x * self.weight)
 
 
+@pytest.mark.alone
 def test_c38_first_use_from_eight_threads(options: mkwrap.Options, tmp_path: Path) -> None:
     constant, path = 4 * 4096 * 4096, tmp_path / "m.so"
     module, x = Weighted().cuda(), torch.randn(4096, 4096, device="cuda")

@@ -37,6 +37,7 @@ def _softmax(cache: Path, rows: int, columns: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.alone
 def test_c37_nothing_stays_allocated_on_the_device_after_compile(tmp_path: Path) -> None:
     torch.cuda.init()
     _softmax(tmp_path, 64, 1000, torch.float32)
