@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from benchmarks.case import Case, short
@@ -34,6 +34,7 @@ from torch.export import Dim
 import mkwrap
 from mkwrap import Options
 from mkwrap.toolchain.library_file import LibraryFile, read_library
+from mkwrap.toolchain.relink import AlternativeEntry, KernelEntry, Manifest
 
 GOAL = 3.0
 DTYPES = {short(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
@@ -115,14 +116,14 @@ class Size:
 
 def size_of(file: LibraryFile, seconds: Mapping[str, float]) -> Size:
     """Read what a library for GPUs holds."""
-    manifest: Mapping[str, Any] = file.manifest
+    manifest = cast(Manifest, file.manifest)
     blobs = file.parts.blobs
     alternatives = [found for kernel in manifest["kernels"] for found in _alternatives(kernel)]
-    images = {launch["digest"]: launch["part"] for found in alternatives for launch in found["launches"]}
+    images = {digest: part for found in alternatives for digest, part in _images(found)}
     weights = {hashlib.sha256(blobs[part]).digest(): part for part in {p for a in alternatives for p in a["constants"]}}
     weight_bytes = sum(len(blobs[part]) for part in weights.values())
     return Size(
-        points=max(1, len(manifest.get("hints", {}).get("points", ()))),
+        points=max(1, len(manifest["hints"]["points"])) if "hints" in manifest else 1,
         cubin_bytes=sum(len(blobs[part]) for part in images.values()),
         library_bytes=file.size - weight_bytes,
         weight_bytes=weight_bytes,
@@ -131,25 +132,40 @@ def size_of(file: LibraryFile, seconds: Mapping[str, float]) -> Size:
     )
 
 
-def _kernel(kernel: Mapping[str, Any], blobs: Sequence[memoryview]) -> KernelSize:
+def _kernel(kernel: KernelEntry, blobs: Sequence[memoryview]) -> KernelSize:
     points = kernel.get("points", ())
     return KernelSize(
         points=max(1, len(points)),
         winners=max(1, len({point["winner"] for point in points})),
         binaries={
-            found.get("variant", kernel["winner"]): sum(
-                len(blobs[part]) for part in {launch["part"] for launch in found["launches"]}
-            )
+            found["variant"]: sum(len(blobs[part]) for part in {part for _, part in _images(found)})
             for found in _alternatives(kernel)
         },
     )
 
 
-def _alternatives(kernel: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _images(alternative: AlternativeEntry) -> Iterator[tuple[str, int]]:
+    """Yield the digests of the images that a binary launches, with the parts that hold them (a launch of host code has none)."""
+    for launch in alternative["launches"]:
+        if launch["part"] is not None:
+            yield launch["digest"], launch["part"]
+
+
+def _alternatives(kernel: KernelEntry) -> Sequence[AlternativeEntry]:
     """Return all that a library holds of a kernel: of an open choice every variant, of a table its binaries."""
-    table = kernel.get("open", kernel.get("dispatch"))
-    found: Sequence[Mapping[str, Any]] = [kernel] if table is None else table["alternatives"]
-    return found
+    if "open" in kernel:
+        return kernel["open"]["alternatives"]
+    if "dispatch" in kernel:
+        return kernel["dispatch"]["alternatives"]
+    only: AlternativeEntry = {
+        "alternative": kernel["alternative"],
+        "variant": kernel["winner"],
+        "workspace_bytes": kernel["workspace_bytes"],
+        "scratch_bytes": kernel["scratch_bytes"],
+        "constants": kernel["constants"],
+        "launches": kernel["launches"],
+    }
+    return [only]
 
 
 def _compiled(job: Job) -> Size:

@@ -202,6 +202,12 @@ class SymbolEntry(TypedDict):
     dim: int
 
 
+class HintsEntry(TypedDict):
+    """The points that a program with dynamic sizes is tuned at."""
+
+    points: list[dict[str, int]]
+
+
 class Manifest(TypedDict):
     """The manifest, as far as it is read and written here; other keys stay as they are."""
 
@@ -211,6 +217,7 @@ class Manifest(TypedDict):
     memory: MemoryEntry
     symbols: list[SymbolEntry]
     """Dynamic sizes; empty where all are static."""
+    hints: NotRequired[HintsEntry]
     code: list[str]
     texts: int
 
