@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from mkwrap.errors import CacheError, OptionError
@@ -15,6 +14,7 @@ from mkwrap.toolchain.libraries import is_whole
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 from mkwrap.tune.closing import Closed, close, open_kernels
+from mkwrap.tune.closing_held import Held
 from mkwrap.tune.here import Here, here
 from mkwrap.tune.lock import device_to_itself
 
@@ -25,6 +25,7 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
     A library with none open is itself the answer. Else it is measured once per library, device and mode (again where a variant
     was rejected for lack of memory, disk or time) and kept in the cache; with an `output` it is written there first, and a
     cache that cannot be written only warns. What cannot be written to `output` is kept all the same: the next call finds it.
+    So is each contest once it was held: a call that was broken off, even by a signal, leaves them to the next.
     Raises `ArchitectureError` and `DriverError` where this machine cannot run the library, `LibraryFormatError` for a damaged
     file, `CacheError` where the result cannot be written, before anything is measured where that shows.
     """
@@ -37,33 +38,36 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
     if not open_kernels(library.manifest, place.number):
         return path if output is None else _copied(path, output)
     with device_to_itself(place.kind, place.device.name), shown(options.progress) as advance:
-        measure = partial(close, library, place, options, advance)
         key = _key(library, place, options)
+
+        def measure(cache: Cache | None) -> Closed:
+            return close(library, place, options, advance, Held(cache, key))
+
         return _kept(measure, key, options) if output is None else _written(measure, key, options, output)
 
 
-def _kept(measure: Callable[[], Closed], key: str, options: Options) -> Path:
+def _kept(measure: Callable[[Cache | None], Closed], key: str, options: Options) -> Path:
     """Return the tuned library in the cache, measured where it is not there yet."""
     cache = Cache(options.cache_dir)
     kept = cache.library(key)
     if not is_whole(kept):
-        return _keep(measure(), kept, cache, options)
+        return _keep(measure(cache), kept, cache, options)
     cache.touch(kept)
     return kept
 
 
-def _written(measure: Callable[[], Closed], key: str, options: Options, output: Path) -> Path:
+def _written(measure: Callable[[Cache | None], Closed], key: str, options: Options, output: Path) -> Path:
     """Write the tuned library to `output`, and into the cache where that can be."""
     try:
         cache = Cache(options.cache_dir)
     except CacheError as error:
         _warn(error)
-        return _publish(measure().image, output)
+        return _publish(measure(None).image, output)
     kept = cache.library(key)
     if is_whole(kept):
         cache.touch(kept)
         return _copied(kept, output)
-    closed = measure()
+    closed = measure(cache)
     try:
         return _publish(closed.image, output)
     finally:

@@ -30,7 +30,7 @@ def tune_command(
     """Measure a library's variants on this machine and write the library of the winners.
 
     Neither a compiler nor a linker nor Triton is needed. Of several architectures this machine's is decided; the others stay
-    open. What is decided already stays as it is.
+    open. What is decided already stays as it is. Broken off, it leaves the library alone; the same command goes on from there.
     """
     given = {"threads": threads, "cache_dir": cache_dir}
     options = Options(

@@ -18,6 +18,7 @@ from mkwrap.toolchain.relink import (
     Manifest,
     OpenEntry,
     OpenPointEntry,
+    SymbolEntry,
     TargetEntry,
 )
 from mkwrap.tune.closing_entries import (
@@ -28,6 +29,7 @@ from mkwrap.tune.closing_entries import (
     rejections,
     timing_entries,
 )
+from mkwrap.tune.closing_held import Held
 from mkwrap.tune.closing_points import closed_at_points
 from mkwrap.tune.here import Here
 from mkwrap.tune.match import decide
@@ -49,19 +51,30 @@ class Closed:
     """Whether every choice made may be kept: none was made beside a rejection that may be gone another time."""
 
 
-def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance) -> Closed:
+def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance, held: Held) -> Closed:
     """Measure every open kernel of this machine's target; return the library of the winners.
 
-    Other targets of the library stay as they are. Raises `NoVariantError` for a kernel of which no variant gives the right
-    result, `MeasureError` where measuring itself failed, `LibraryFormatError` for a race that cannot be read.
+    Other targets of the library stay as they are; contests in `held` are not held again. Raises `NoVariantError` for a kernel
+    of which no variant gives the right result, `MeasureError` where measuring itself failed, `LibraryFormatError` for a race
+    that cannot be read.
     """
     todo = open_kernels(library.manifest, here.number)
     decided: dict[str, KernelEntry] = {}
     tables: dict[int, bytes] = {}
     with Referee(here.kind) as referee:
+
+        def hold(kernel: KernelEntry, race: OpenEntry | OpenPointEntry, numbers: Sequence[int]) -> Outcome:
+            def play() -> Outcome:
+                contest = contest_in(library, kernel, race, here, options.tune)
+                return referee.hold(replace(contest, candidates=tuple(contest.candidates[n] for n in numbers)))
+
+            # Equal parts are stored once: a race's text may be that of several, between other values.
+            return held.outcome(repr((kernel["name"], race["race"], race["given"], list(numbers))), play)
+
         for done, kernel in enumerate(todo):
             show = partial(advance, "tune", done, len(todo))
-            decided[kernel["name"]], table = _closed_kernel(library, kernel, here, options, referee, show)
+            symbols = library.manifest["symbols"]
+            decided[kernel["name"]], table = _closed_kernel(kernel, symbols, partial(hold, kernel), options, show)
             if table is not None:
                 tables[kernel["table"]] = table
     advance("tune", len(todo), len(todo))
@@ -97,21 +110,15 @@ def closed_library(
 
 
 def _closed_kernel(
-    library: LinkedLibrary,
     kernel: KernelEntry,
-    here: Here,
+    sizes: Sequence[SymbolEntry],
+    hold: Callable[[OpenEntry | OpenPointEntry, Sequence[int]], Outcome],
     options: Options,
-    referee: Referee,
     show: Callable[[str], None],
 ) -> tuple[KernelEntry, bytes | None]:
     """Hold a kernel's contests; returns what the manifest then says of it and, with dynamic sizes, its table."""
-
-    def hold(race: OpenEntry | OpenPointEntry, numbers: Sequence[int]) -> Outcome:
-        contest = contest_in(library, kernel, race, here, options.tune)
-        return referee.hold(replace(contest, candidates=tuple(contest.candidates[number] for number in numbers)))
-
     if "points" in kernel["open"]:
-        return closed_at_points(kernel, library.manifest["symbols"], hold, options, show)
+        return closed_at_points(kernel, sizes, hold, options, show)
     show(kernel["name"])
     entrants = entrants_of(kernel)
     outcome = hold(kernel["open"], range(len(entrants.variants)))
