@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mkwrap.codegen.wrapper.launcher import input_number, write_checked
-from mkwrap.codegen.wrapper.signature import Signature, input_signatures, output_signatures
+from mkwrap.codegen.wrapper.signature import SIZE_TEXTS, Signature, input_signatures, output_signatures
 from mkwrap.codegen.wrapper.sizes import ARRAY, Values, is_static
 from mkwrap.codegen.wrapper.text import spell_string
 from mkwrap.codegen.writer import Writer
@@ -25,7 +25,7 @@ def write_checks(writer: Writer, program: Program, values: Values) -> None:
     shape = "runtime::Shape& shape, " if program.symbols else ""
     arguments = f"mkw_device device, const mkw_tensor* inputs, {shape}{_ERROR}"
     with writer.block(f"[[maybe_unused]] mkw_status check_inputs({arguments})"):
-        _write_table_check(writer, "inputs", len(inputs), 0)
+        _write_table_check(writer, program, "inputs", len(inputs), 0)
         if program.symbols:
             writer.line(f"[[maybe_unused]] int64_t* const {ARRAY} = shape.values;")
             with writer.block("if (!runtime::same_sizes(kSizes, inputs, shape))"):
@@ -41,7 +41,7 @@ def write_checks(writer: Writer, program: Program, values: Values) -> None:
     array = f"[[maybe_unused]] const int64_t* {ARRAY}, " if program.symbols else ""
     arguments = f"mkw_device device, const mkw_tensor* inputs, const mkw_tensor* outputs, {array}{_ERROR}"
     with writer.block(f"mkw_status check_outputs({arguments})"):
-        _write_table_check(writer, "outputs", len(outputs), len(inputs))
+        _write_table_check(writer, program, "outputs", len(outputs), len(inputs))
         for number, signature in enumerate(outputs):
             dims = list(range(len(signature.shape)))
             _write_dynamic(writer, "outputs", number, len(inputs) + number, signature, dims, values)
@@ -88,8 +88,9 @@ def write_query(writer: Writer, program: Program) -> None:
         write_checked(writer, "check_query(inputs, error)")
 
 
-def _write_table_check(writer: Writer, array: str, count: int, first: int) -> None:
-    write_checked(writer, f"runtime::check({array}, {_table(array, count)}, {count}, {first}, device, error)")
+def _write_table_check(writer: Writer, program: Program, array: str, count: int, first: int) -> None:
+    texts = f", {SIZE_TEXTS}" if program.symbols else ""
+    write_checked(writer, f"runtime::check({array}, {_table(array, count)}, {count}, {first}, device, error{texts})")
 
 
 def _table(array: str, count: int) -> str:

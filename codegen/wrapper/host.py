@@ -31,7 +31,7 @@ from mkwrap.codegen.wrapper.shapes import (
     write_size_up,
     write_tables,
 )
-from mkwrap.codegen.wrapper.signature import write_signature, write_symbols
+from mkwrap.codegen.wrapper.signature import SIZE_TEXTS, write_signature, write_symbols
 from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up
 from mkwrap.codegen.wrapper.tables import packed_tables
 from mkwrap.codegen.wrapper.text import spell_comment
@@ -282,7 +282,7 @@ def _write_api(
         writer.line(f"{weights}, runtime::weights_destroy, runtime::context_create_with,")
         symbols = f"{len(program.symbols)}, {len(contents.kernels)}, {'kSymbols' if program.symbols else 'nullptr'}"
         writer.line(f"{symbols}, bind_symbols, scratch_bytes, elected_for,")
-        writer.line("runtime::context_reserve<scratch_bytes>,")
+        writer.line(f"runtime::context_reserve<scratch_bytes>, {SIZE_TEXTS if program.symbols else 'nullptr'},")
     writer.line()
     with writer.block('extern "C" [[gnu::visibility("default")]] const mkw_api* mkw_get_api(uint32_t version)'):
         writer.line("return version == MKW_ABI_VERSION ? &mkw_api_table : nullptr;")

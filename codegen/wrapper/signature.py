@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import sympy
+
 from mkwrap.codegen.wrapper.launcher import input_number, output_buffers
 from mkwrap.codegen.wrapper.sizes import is_static
 from mkwrap.codegen.wrapper.text import spell_dtype, spell_string
@@ -12,7 +14,12 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.signature import UNBOUNDED
-from mkwrap.stages import OutputKind, Program
+from mkwrap.stages import OutputKind, Program, SymbolSpec
+
+SIZE_TEXTS = "kSizeTexts"
+"""The C++ table of how messages write the sizes of inputs and outputs."""
+_LINE = 100
+"""Characters of a shape with its ranges in a message."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def write_signature(writer: Writer, program: Program) -> None:
 
 
 def write_symbols(writer: Writer, program: Program) -> None:
-    """Write `kSymbols` and `kSizes`, which every function that reads or names dynamic sizes refers to."""
+    """Write `kSymbols`, `kSizes` and `kSizeTexts`, which every function that reads or names dynamic sizes refers to."""
     if not program.symbols:
         return
     writer.line()
@@ -76,6 +83,19 @@ def write_symbols(writer: Writer, program: Program) -> None:
             place = f"{input_number(program, spec.input_name)}, {spec.dim}, {spec.scale}, {spec.offset}"
             writer.line(f"{{{spell_string(spec.symbol.name)}, {spec.low}, {_bound(spec.high)}, {place}}},")
     writer.line(f"constexpr runtime::Symbols kSizes = {{kSymbols, {len(program.symbols)}, kInputs}};")
+    with writer.block(f"constexpr mkw_size_text {SIZE_TEXTS}[] =", "};"):
+        for signature in (*input_signatures(program), *output_signatures(program)):
+            shape, strides = (f"[{', '.join(map(str, sizes))}]" for sizes in (signature.shape, signature.strides))
+            texts = (shape, strides, _ranges(program.symbols, signature.shape, _LINE - len(shape)))
+            writer.line(f"{{{', '.join(map(spell_string, texts))}}},")
+
+
+def _ranges(symbols: Sequence[SymbolSpec], shape: Sequence[Expr], room: int) -> str:
+    """Say what the symbols of a shape may be, "" where that takes more characters than there is room for."""
+    found = [spec for spec in symbols if any(spec.symbol in sympy.sympify(size).free_symbols for size in shape)]
+    texts = [f"{s.symbol.name} in {s.low}..{s.high}" if s.bounded else f"{s.symbol.name} >= {s.low}" for s in found]
+    text = f" with {', '.join(texts)}" if texts else ""
+    return text if len(text) <= room else ""
 
 
 def _bound(high: int) -> str:

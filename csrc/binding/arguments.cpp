@@ -67,16 +67,17 @@ DLTensor wanted_tensor(const CallSite& site, const mkw_tensor_info& info) {
           0};
 }
 
-bool Arguments::refuse(const mkw_tensor_info& info, const std::string& got) const {
+bool Arguments::refuse(const Expected& expected, const std::string& got) const {
   Object cause;
   std::string reason;
   if (PyErr_Occurred() != nullptr) {
     if (!is_refusal()) return false;
     reason = take_exception(cause);
   }
-  char expected[256];
-  describe(wanted_tensor(site_, info), expected, sizeof expected);
-  std::string message = std::string(info.path) + ": expected a tensor " + expected + ", got " + got;
+  char wanted[512];
+  describe(wanted_tensor(site_, expected.info), expected.sizes, wanted, sizeof wanted);
+  std::string message =
+      std::string(expected.info.path) + ": expected a tensor " + wanted + ", got " + got;
   if (!reason.empty()) message += ": " + reason;
   set_error("InputError", message);
   if (cause) {
@@ -89,46 +90,46 @@ bool Arguments::refuse(const mkw_tensor_info& info, const std::string& got) cons
   return false;
 }
 
-bool Arguments::read(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
-  if (site_.torch.is_plain(object)) return read_tensor(index, object, info);
-  if (!site_.torch.is_tensor(object)) return read_protocol(index, object, info);
+bool Arguments::read(std::size_t index, PyObject* object, const Expected& expected) {
+  if (site_.torch.is_plain(object)) return read_tensor(index, object, expected);
+  if (!site_.torch.is_tensor(object)) return read_protocol(index, object, expected);
   const int overrides = site_.torch.overrides_dispatch(object);
   if (overrides != 0) {
-    return refuse(
-        info, tensor_text(object) + ", whose type has operations of its own and perhaps no memory");
+    return refuse(expected, tensor_text(object) +
+                                ", whose type has operations of its own and perhaps no memory");
   }
-  return read_tensor(index, object, info);
+  return read_tensor(index, object, expected);
 }
 
-bool Arguments::read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
+bool Arguments::read_tensor(std::size_t index, PyObject* object, const Expected& expected) {
   const int negated = site_.torch.is_negated(object);
-  if (negated < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
+  if (negated < 0) return refuse(expected, tensor_text(object) + " that torch cannot inspect");
   if (negated == 1)
-    return refuse(info, "a negated view (is_neg()); call resolve_neg() on it first");
+    return refuse(expected, "a negated view (is_neg()); call resolve_neg() on it first");
   const int gradient = site_.torch.wants_gradient(object);
-  if (gradient < 0) return refuse(info, tensor_text(object) + " that torch cannot inspect");
+  if (gradient < 0) return refuse(expected, tensor_text(object) + " that torch cannot inspect");
   if (gradient == 1) {
     return refuse(
-        info,
+        expected,
         "a tensor that requires a gradient while gradients are on; a library has no derivative: "
         "call it under torch.no_grad(), or pass tensor.detach()");
   }
   const DLPackExchangeAPI* exchange = site_.torch.exchange();
-  if (exchange == nullptr) return read_protocol(index, object, info);
+  if (exchange == nullptr) return read_protocol(index, object, expected);
   if (exchange->dltensor_from_py_object_no_sync(object, &tensors_[index]) != 0) {
-    return refuse(info, tensor_text(object) + " that torch cannot export");
+    return refuse(expected, tensor_text(object) + " that torch cannot export");
   }
   return true;
 }
 
-bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info) {
+bool Arguments::read_protocol(std::size_t index, PyObject* object, const Expected& expected) {
   if (PyObject_HasAttrString(object, "__dlpack__") == 0)
-    return refuse(info, "a value of type " + type_name(object));
+    return refuse(expected, "a value of type " + type_name(object));
   // A Parameter's own __dlpack__ refuses although no gradient is recorded here.
   Object detached;
   if (site_.torch.is_tensor(object)) {
     detached = Object(PyObject_CallMethod(object, "detach", nullptr));
-    if (!detached) return refuse(info, tensor_text(object) + " that torch cannot detach");
+    if (!detached) return refuse(expected, tensor_text(object) + " that torch cannot detach");
     object = detached.get();
   }
   const Object kwargs(PyDict_New());
@@ -141,8 +142,8 @@ bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_ten
     int type = 0;
     int id = 0;
     if (!place || PyArg_ParseTuple(place.get(), "ii", &type, &id) == 0)
-      return refuse(info, "a value without a device");
-    if (type != kDLCUDA) return refuse(info, "a " + type_name(object) + " in host memory");
+      return refuse(expected, "a value without a device");
+    if (type != kDLCUDA) return refuse(expected, "a " + type_name(object) + " in host memory");
     // The protocol's number of the legacy default stream is 1.
     const auto stream = site_.stream == nullptr ? 1 : reinterpret_cast<std::intptr_t>(site_.stream);
     const Object number(PyLong_FromLongLong(stream));
@@ -156,21 +157,21 @@ bool Arguments::read_protocol(std::size_t index, PyObject* object, const mkw_ten
     if (PyDict_DelItemString(kwargs.get(), "max_version") != 0) return false;
     capsule = Object(PyObject_Call(method.get(), none.get(), kwargs.get()));
   }
-  if (!capsule) return refuse(info, "a " + type_name(object) + " that cannot be exported");
+  if (!capsule) return refuse(expected, "a " + type_name(object) + " that cannot be exported");
   if (detached) kept_.push_back(std::move(detached));
-  return take_capsule(index, std::move(capsule), info);
+  return take_capsule(index, std::move(capsule), expected);
 }
 
 // The capsule is not renamed, so it keeps owning the tensor and frees it when it dies, after the
 // call.
-bool Arguments::take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info) {
+bool Arguments::take_capsule(std::size_t index, Object capsule, const Expected& expected) {
   if (PyCapsule_IsValid(capsule.get(), "dltensor_versioned") != 0) {
     const auto* managed = static_cast<const DLManagedTensorVersioned*>(
         PyCapsule_GetPointer(capsule.get(), "dltensor_versioned"));
     if (managed->version.major != DLPACK_MAJOR_VERSION)
-      return refuse(info, "a tensor of another DLPack version");
-    if (info.mutated != 0 && (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
-      return refuse(info, "read-only memory, but the library writes to this argument");
+      return refuse(expected, "a tensor of another DLPack version");
+    if (expected.info.mutated != 0 && (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+      return refuse(expected, "read-only memory, but the library writes to this argument");
     }
     tensors_[index] = managed->dl_tensor;
   } else if (PyCapsule_IsValid(capsule.get(), "dltensor") != 0) {
@@ -178,7 +179,7 @@ bool Arguments::take_capsule(std::size_t index, Object capsule, const mkw_tensor
         static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.get(), "dltensor"))
             ->dl_tensor;
   } else {
-    return refuse(info, "a value whose __dlpack__ gives no DLPack capsule");
+    return refuse(expected, "a value whose __dlpack__ gives no DLPack capsule");
   }
   kept_.push_back(std::move(capsule));
   return true;

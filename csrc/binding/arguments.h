@@ -44,23 +44,29 @@ struct CallSite {
 // A tensor as `info` asks for it, without memory; borrows shape and strides.
 DLTensor wanted_tensor(const CallSite& site, const mkw_tensor_info& info);
 
+// What a tensor of a call must be; `sizes` is how messages write them, null where all are numbers.
+struct Expected {
+  const mkw_tensor_info& info;
+  const mkw_size_text* sizes = nullptr;
+};
+
 // The tensors of a call that exist already. Borrows the Python objects it reads: they must outlive
 // it.
 class Arguments {
  public:
   explicit Arguments(const CallSite& site, std::size_t count) : site_(site), tensors_(count) {}
 
-  // Read object as the tensor that `info` describes; false with a Python exception set
+  // Read object as the tensor that is expected; false with a Python exception set
   // (InputError).
-  bool read(std::size_t index, PyObject* object, const mkw_tensor_info& info);
+  bool read(std::size_t index, PyObject* object, const Expected& expected);
 
   const DLTensor* tensors() { return tensors_.data(); }
 
  private:
-  bool read_tensor(std::size_t index, PyObject* object, const mkw_tensor_info& info);
-  bool read_protocol(std::size_t index, PyObject* object, const mkw_tensor_info& info);
-  bool take_capsule(std::size_t index, Object capsule, const mkw_tensor_info& info);
-  [[nodiscard]] bool refuse(const mkw_tensor_info& info, const std::string& got) const;
+  bool read_tensor(std::size_t index, PyObject* object, const Expected& expected);
+  bool read_protocol(std::size_t index, PyObject* object, const Expected& expected);
+  bool take_capsule(std::size_t index, Object capsule, const Expected& expected);
+  [[nodiscard]] bool refuse(const Expected& expected, const std::string& got) const;
 
   const CallSite& site_;
   Array<DLTensor, 12> tensors_;

@@ -68,10 +68,16 @@ bool launch(ModelState& state, const DLTensor* inputs, const DLTensor* outputs, 
   return status == MKW_OK;
 }
 
+// How messages write the sizes of an argument: an input, or counted on from there an output.
+const mkw_size_text* sizes_of(const mkw_api& api, int argument) {
+  return api.size_texts != nullptr ? api.size_texts + argument : nullptr;
+}
+
 bool read_inputs(ModelState& state, Arguments& arguments, PyObject* const* inputs) {
   const mkw_api& api = state.library->api();
   for (int k = 0; k < api.input_count; ++k) {
-    if (!arguments.read(static_cast<std::size_t>(k), inputs[k], api.inputs[k])) return false;
+    if (!arguments.read(static_cast<std::size_t>(k), inputs[k], {api.inputs[k], sizes_of(api, k)}))
+      return false;
   }
   return true;
 }
@@ -202,7 +208,8 @@ bool run_into(ModelState& state, PyObject* const* inputs, PyObject* const* outpu
   for (int k = 0; k < api.output_count; ++k) {
     mkw_tensor_info info = api.outputs[k];
     info.mutated = 1;
-    if (!results.read(static_cast<std::size_t>(k), outputs[k], info)) return false;
+    const Expected expected{info, sizes_of(api, api.input_count + k)};
+    if (!results.read(static_cast<std::size_t>(k), outputs[k], expected)) return false;
   }
   return launch(state, arguments.tensors(), results.tensors(), stream);
 }

@@ -158,7 +158,7 @@ bool Outputs::allocate_managed(std::size_t k, const mkw_tensor_info& info) {
 
 bool Outputs::allocate_object(std::size_t k, const mkw_tensor_info& info) {
   objects_[k] = site_.torch.empty(wanted_tensor(site_, info));
-  if (objects_[k] == nullptr || !kept_.read(k, objects_[k], info)) return false;
+  if (objects_[k] == nullptr || !kept_.read(k, objects_[k], {info})) return false;
   tensors_[k] = kept_.tensors()[k];
   return true;
 }

@@ -135,7 +135,7 @@ const char* dtype_name(DLDataType dtype) {
   return nullptr;
 }
 
-void describe(const DLTensor& tensor, char* text, std::size_t size) {
+void describe(const DLTensor& tensor, const mkw_size_text* sizes, char* text, std::size_t size) {
   const char* name = dtype_name(tensor.dtype);
   std::size_t used = 0;
   const auto append = [&](const char* format, auto... values) {
@@ -143,20 +143,21 @@ void describe(const DLTensor& tensor, char* text, std::size_t size) {
       used += static_cast<std::size_t>(std::snprintf(text + used, size - used, format, values...));
   };
   if (name != nullptr) {
-    append("%s[", name);
+    append("%s", name);
   } else {
-    append("dtype(code %d, %d bits)[", int{tensor.dtype.code}, int{tensor.dtype.bits});
+    append("dtype(code %d, %d bits)", int{tensor.dtype.code}, int{tensor.dtype.bits});
   }
-  for (int k = 0; k < tensor.ndim; ++k) {
-    append(k == 0 ? "" : ", ");
-    if (tensor.shape[k] < 0) {
-      append("?");  // a dynamic size
-    } else {
-      append("%lld", static_cast<long long>(tensor.shape[k]));
-    }
+  if (sizes != nullptr) {
+    append("%s", sizes->shape);
+  } else {
+    append("[");
+    for (int k = 0; k < tensor.ndim; ++k)
+      append(k == 0 ? "%lld" : ", %lld", static_cast<long long>(tensor.shape[k]));
+    append("]");
   }
-  append("]%s", tensor.device.device_type == kDLCPU ? " on cpu" : "");
+  if (tensor.device.device_type == kDLCPU) append(" on cpu");
   if (tensor.device.device_type == kDLCUDA) append(" on cuda:%d", tensor.device.device_id);
+  if (sizes != nullptr) append("%s", sizes->ranges);
 }
 
 }  // namespace mkwrap::binding

@@ -6,6 +6,10 @@
 #include <Python.h>
 #include <dlpack/dlpack.h>
 
+#include <cstddef>
+
+#include "mkwrap/abi.h"
+
 namespace mkwrap::binding {
 
 // An owned reference to a Python object. Needs the interpreter lock whenever it changes.
@@ -83,8 +87,8 @@ class TorchTypes {
   Object no_dispatch_;
 };
 
-// "float32[8, 4] on cpu": how messages describe a tensor.
-void describe(const DLTensor& tensor, char* text, std::size_t size);
+// "float32[8, 4] on cpu": how messages describe a tensor; `sizes` null: its shape is numbers.
+void describe(const DLTensor& tensor, const mkw_size_text* sizes, char* text, std::size_t size);
 
 // torch's name of a dtype, or null.
 const char* dtype_name(DLDataType dtype);

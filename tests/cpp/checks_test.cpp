@@ -82,6 +82,30 @@ void test_r1_refused() {
             "args[1]: wrong alignment: expected an address that is a multiple of 16 bytes, got 0x");
 }
 
+void test_dynamic_sizes_are_named() {
+  static constexpr std::int64_t kFree[] = {MKW_DYNAMIC, 3};
+  constexpr mkw_tensor_info kDynamic = {"x", "args[0]", {MKW_FLOAT, 32, 1}, 2, kFree, kStrides,
+                                        16,  0};
+  constexpr mkw_size_text kTexts[] = {{"", "", ""}, {"[2*n, 3]", "[3, 1]", " with n in 1..8"}};
+  const auto said = [&](const Subject& subject, const char* message) {
+    mkw_error error = {};
+    CHECK(mkwrap::runtime::check(&subject.tensor, &kDynamic, 1, 1, kCpu, &error, kTexts) ==
+          MKW_ERROR_INPUT);
+    CHECK(error.argument == 1);
+    CHECK(std::strcmp(error.message, message) == 0);
+  };
+  Subject s;
+  s.tensor.shape = s.shape;
+  s.tensor.strides = s.strides;
+  s.shape[1] = 4;
+  said(s, "args[0]: wrong shape: expected [2*n, 3] with n in 1..8, got [2, 4]");
+  s.shape[1] = 3;
+  s.strides[0] = 9;
+  said(s, "args[0]: wrong strides: expected [3, 1] for shape [2, 3], got [9, 1]");
+  s.tensor.ndim = 1;
+  said(s, "args[0]: wrong rank: expected 2 dimensions [2*n, 3] with n in 1..8, got 1 [2]");
+}
+
 void test_what_does_not_matter() {
   Subject s;
   accepted(s);
@@ -236,6 +260,7 @@ void print_cost_of_overlap() {
 
 int main() {
   test_r1_refused();
+  test_dynamic_sizes_are_named();
   test_what_does_not_matter();
   test_what_is_written_shares_no_memory();
   test_spans();

@@ -102,15 +102,28 @@ void test_what_can_be_asked_before_a_run(const mkwrap::Library& library,
   CHECK(model.scratch_bytes(call.inputs()) == 256 + 4032 + 1000);
 }
 
-// What is said of x [extent, cols], whose memory nobody reads.
-mkw_error refusal(const mkwrap::Model& model, std::int64_t extent, std::int64_t cols) {
-  static float memory[1];
-  const std::vector<Tensor> inputs = {Tensor(memory, {extent, cols}), Tensor(memory, {cols})};
+// What is said of x with a shape, and b [cols], whose memory nobody reads.
+mkw_error refusal_of(const mkwrap::Model& model, const std::vector<std::int64_t>& shape,
+                     std::int64_t cols) {
+  alignas(64) static float memory[1];
+  const std::vector<Tensor> inputs = {Tensor(memory, shape), Tensor(memory, {cols})};
   const mkw_tensor views[] = {inputs[0].view(), inputs[1].view()};
   mkw_error error = {};
   std::int64_t bytes = 0;
   model.library().api().scratch_bytes(model.get(), views, &bytes, &error);
   return error;
+}
+
+mkw_error refusal(const mkwrap::Model& model, std::int64_t extent, std::int64_t cols) {
+  return refusal_of(model, {extent, cols}, cols);
+}
+
+void test_messages_name_sizes(const mkwrap::Model& model) {
+  const mkw_error error = refusal_of(model, {5, 4, 1}, 4);
+  CHECK(error.status == MKW_ERROR_INPUT && error.argument == 0);
+  CHECK_HAS(error.message,
+            "args[0]: wrong rank: expected 2 dimensions [2*rows + 1, cols] with rows >= 0, cols >= "
+            "0, got 3 [5, 4, 1]");
 }
 
 void test_sizes_out_of_range_are_refused(const mkwrap::Model& model) {
@@ -179,6 +192,7 @@ int main(int, char** arguments) {
   const mkwrap::Model model(library);
   test_c21_sizes_elect_binaries(model);
   test_what_can_be_asked_before_a_run(library, model);
+  test_messages_name_sizes(model);
   test_sizes_out_of_range_are_refused(model);
   test_memory_that_cannot_grow_leaves_the_context_usable(model);
   test_c38_contexts_of_different_sizes_in_threads(model);

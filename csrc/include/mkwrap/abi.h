@@ -113,6 +113,13 @@ typedef struct mkw_symbol_info {
   int64_t offset;
 } mkw_symbol_info;
 
+// How messages write the sizes of a tensor where some are dynamic.
+typedef struct mkw_size_text {
+  const char* shape;    // "[rows, 2*seq, 64]"
+  const char* strides;  // "[128*seq, 64, 1]"
+  const char* ranges;   // of the shape's symbols: " with rows in 1..300, seq >= 1"; may be ""
+} mkw_size_text;
+
 typedef struct mkw_error {
   mkw_status status;
   int32_t argument;  // MKW_ERROR_INPUT, MKW_ERROR_ALIASING: index of the input, or input_count +
@@ -225,6 +232,9 @@ struct mkw_api {
   // before `stream`, which is waited for and must not be captured.
   mkw_status (*context_reserve)(mkw_context* context, const mkw_tensor* inputs, void* stream,
                                 mkw_error* error);
+
+  // Of the inputs, then of the outputs; NULL in a library of static shapes.
+  const mkw_size_text* size_texts;
 };
 
 // Return the library's table, or NULL if it does not speak `version`. The table lives as long as

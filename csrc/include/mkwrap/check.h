@@ -109,13 +109,16 @@ inline const char* device_name(mkw_device device, char (&buffer)[32]) {
 
 inline void add_sizes(Text& text, const int64_t* sizes, int32_t count) {
   text.add("[");
-  for (int32_t d = 0; d < count; ++d) {
-    if (sizes[d] == MKW_DYNAMIC)
-      text.add(d == 0 ? "?" : ", ?");
-    else
-      text.add(d == 0 ? "%" PRId64 : ", %" PRId64, sizes[d]);
-  }
+  for (int32_t d = 0; d < count; ++d) text.add(d == 0 ? "%" PRId64 : ", %" PRId64, sizes[d]);
   text.add("]");
+}
+
+// Append the shape that is expected; `sizes` null: all of it is numbers.
+inline void add_shape(Text& text, const mkw_tensor_info& info, const mkw_size_text* sizes) {
+  if (sizes != nullptr)
+    text.add("%s%s", sizes->shape, sizes->ranges);
+  else
+    add_sizes(text, info.shape, info.ndim);
 }
 
 inline void add_strides(Text& text, const mkw_tensor& tensor) {
@@ -126,7 +129,7 @@ inline void add_strides(Text& text, const mkw_tensor& tensor) {
 
 // Say which property differs, what was expected and what came.
 inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info& info,
-                    mkw_device device) {
+                    const mkw_size_text* sizes, mkw_device device) {
   char expected[32];
   char got[32];
   text.add("%s: ", info.path);
@@ -138,17 +141,20 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
              dtype_name(tensor.dtype, got));
   } else if (tensor.ndim != info.ndim || (tensor.shape == nullptr && info.ndim != 0)) {
     text.add("wrong rank: expected %d dimensions ", info.ndim);
-    add_sizes(text, info.shape, info.ndim);
+    add_shape(text, info, sizes);
     text.add(", got %d ", tensor.ndim);
     add_sizes(text, tensor.shape, tensor.shape == nullptr ? 0 : tensor.ndim);
   } else if (!same_shape(tensor, info)) {
     text.add("wrong shape: expected ");
-    add_sizes(text, info.shape, info.ndim);
+    add_shape(text, info, sizes);
     text.add(", got ");
     add_sizes(text, tensor.shape, tensor.ndim);
   } else if (!same_strides(tensor, info)) {
     text.add("wrong strides: expected ");
-    add_sizes(text, info.strides, info.ndim);
+    if (sizes != nullptr)
+      text.add("%s", sizes->strides);
+    else
+      add_sizes(text, info.strides, info.ndim);
     text.add(" for shape ");
     add_sizes(text, tensor.shape, tensor.ndim);
     text.add(", got ");
@@ -163,19 +169,22 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
 
 [[gnu::cold, gnu::noinline]] inline mkw_status mismatch(const mkw_tensor& tensor,
                                                         const mkw_tensor_info& info,
+                                                        const mkw_size_text* sizes,
                                                         mkw_device device, int32_t argument,
                                                         mkw_error* error) {
   if (error == nullptr) return MKW_ERROR_INPUT;
   error->status = MKW_ERROR_INPUT;
   error->argument = argument;
   Text text(error->message, sizeof(error->message));
-  explain(text, tensor, info, device);
+  explain(text, tensor, info, sizes, device);
   return MKW_ERROR_INPUT;
 }
 
-// Check `count` tensors against their infos; `first` is the argument number of the first.
+// Check `count` tensors against their infos; `first` is the argument number of the first, by which
+// `sizes` are numbered (null: all sizes are numbers).
 inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos, int32_t count,
-                        int32_t first, mkw_device device, mkw_error* error) {
+                        int32_t first, mkw_device device, mkw_error* error,
+                        const mkw_size_text* sizes = nullptr) {
   if (tensors == nullptr && count > 0) {
     fail(error, MKW_ERROR_ARGUMENT, first, "%s: the array of tensors is a null pointer",
          infos[0].path);
@@ -183,7 +192,8 @@ inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos,
   }
   for (int32_t i = 0; i < count; ++i) {
     if (__builtin_expect(!matches(tensors[i], infos[i], device), 0))
-      return mismatch(tensors[i], infos[i], device, first + i, error);
+      return mismatch(tensors[i], infos[i], sizes != nullptr ? sizes + first + i : nullptr, device,
+                      first + i, error);
   }
   return MKW_OK;
 }

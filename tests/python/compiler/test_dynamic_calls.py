@@ -58,12 +58,18 @@ def test_errors_name_the_symbol_the_bound_and_the_argument(model: mkwrap.Model) 
         (_arguments(301, 5), r"args\[0\]: .* dimension 0 to be rows with rows in 0..300, got 301"),
         (_arguments(5, 513), r"args\[0\]: .* dimension 1 to be cols with cols in 1..512, got 513"),
         ((torch.randn(5, 6), torch.randn(7)), r"args\[1\]: .* expected 6 in dimension 0, which is cols, got 7"),
-        ((torch.randn(5), torch.randn(5)), r"args\[0\]: wrong rank: expected 2 dimensions \[\?, \?\], got 1 \[5\]"),
-        ((torch.randn(6, 5).t(), torch.randn(6)), r"args\[0\]: wrong strides"),
+        (
+            (torch.randn(5), torch.randn(5)),
+            r"args\[0\]: wrong rank: expected 2 dimensions \[rows, cols\] with rows in 0\.\.300, cols in 1\.\.512, got 1 \[5\]",
+        ),
+        (
+            (torch.randn(6, 5).t(), torch.randn(6)),
+            r"args\[0\]: wrong strides: expected \[cols, 1\] for shape \[5, 6\], got",
+        ),
         ((torch.randn(5, 6), torch.randn(6).double()), r"args\[1\]: wrong dtype"),
         (
             (torch.randn(5, 6).requires_grad_(), torch.randn(6)),
-            r"args\[0\]: expected a tensor float32\[\?, \?\] on cpu",
+            r"args\[0\]: expected a tensor float32\[rows, cols\] on cpu with rows in 0\.\.300, cols in 1\.\.512, got a tensor",
         ),
     ):
         with pytest.raises(InputError, match=message):
@@ -95,6 +101,12 @@ def test_outputs_of_the_caller_are_checked_against_the_sizes(model: mkwrap.Model
     torch.testing.assert_close(y, _program(x, bias)[0])
     with pytest.raises(InputError, match=r"output\[0\]: wrong shape: expected 6 in dimension 1, which is cols, got 7"):
         model.run_into((x, bias), (torch.empty(5, 7), total))
+    with pytest.raises(InputError, match=r"output\[1\]: wrong rank: .* \[cols\] with cols in 1\.\.512, got 2 \[5, 6\]"):
+        model.run_into((x, bias), (y, torch.empty(5, 6)))
+    with pytest.raises(
+        InputError, match=r"output\[1\]: expected a tensor float32\[cols\] on cpu with cols in .*, got a"
+    ):
+        model.run_into((x, bias), (y, 3))  # type: ignore[arg-type]
 
 
 def test_a_saved_model_is_as_dynamic(model: mkwrap.Model, tmp_path: Path) -> None:

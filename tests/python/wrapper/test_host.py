@@ -175,6 +175,31 @@ def test_an_unbounded_size_has_no_most_scratch() -> None:
     assert json.loads(host.manifest)["memory"] == {"arena": None, "workspace": 0, "constants": 0, "traffic": 64}
 
 
+def test_messages_write_dynamic_sizes_as_the_signature_does() -> None:
+    rows, cols, long = size_symbol("rows"), size_symbol("cols"), size_symbol("l" * 80)
+    hand = Hand(
+        symbols=(
+            SymbolSpec(rows, 1, 300, "x", 0, 2),
+            SymbolSpec(cols, 0, 2**63 - 1, "x", 1),
+            SymbolSpec(long, 1, 8, "named", 0),
+        )
+    )
+    hand.input("x", 2 * rows, cols)
+    hand.input("bias", cols)
+    hand.input("named", long)
+    hand.input("fixed", 3)
+    hand.output("y", 2 * rows * cols, 64)
+    text = wrap(hand.selection(), cpu_description()).text
+    table = text.split("constexpr mkw_size_text kSizeTexts[] = {\n")[1].split("};")[0]
+    assert [line.strip() for line in table.splitlines()] == [
+        '{"[2*rows, cols]", "[cols, 1]", " with rows in 1..300, cols >= 0"},',
+        '{"[cols]", "[1]", " with cols >= 0"},',
+        f'{{"[{"l" * 80}]", "[1]", ""}},',
+        '{"[3]", "[1]", ""},',
+        '{"[2*cols*rows, 64]", "[64, 1]", " with rows in 1..300, cols >= 0"},',
+    ]
+
+
 HOSTILE = ('say "hi" \\', "end \\", "??/", "*/ } ;", "ünï\tcode\n#error", "%s%n", "x" * 500)
 
 
