@@ -16,7 +16,7 @@ from mkwrap.options import Options, TuneMode
 from mkwrap.report import spell_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mkwrap.cli.programs import Named
     from mkwrap.model import Model
@@ -96,6 +96,7 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     # Programs are torch's: importing it is put off until there is one.
     programs = cast(_Programs, import_module("mkwrap.cli.programs"))
     named = programs.load_program(program, specs or [], maker, dims or [], shapes)
+    _refuse_idle(named, program, {"--hint": bool(hints), "--max-points": max_points is not None})
     model = _compiled(named, target or None, options)
     path = output if output is not None else Path(f"{named.stem}.so")
     _write(model, path, header, save_tuning)
@@ -140,6 +141,19 @@ def _refuse_overwriting(output: Path | None, sources: Sequence[str | Path | None
         file = source if isinstance(source, Path) else Path(_file_of(source or ""))
         if output is not None and output.is_file() and file.is_file() and output.samefile(file):
             raise OptionError(f"--output is {str(output)!r}, which {str(source)!r} is read from; name another file")
+
+
+def _refuse_idle(named: Named, program: str, given: Mapping[str, bool]) -> None:
+    """Refuse options about dynamic sizes for a program that has none: they would change nothing."""
+    idle = " and ".join(option for option, is_given in given.items() if is_given)
+    if not idle or named.is_dynamic:
+        return
+    how = (
+        "export it with dynamic_shapes"
+        if program.endswith(".pt2")
+        else "name one in --input, as rows@64x1024:float32 with --dim rows=1..4096, or give --dynamic-shapes"
+    )
+    raise OptionError(f"{idle}: {program} has no dynamic sizes to tune at; {how}, or leave {idle} away")
 
 
 def _file_of(program: str) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from mkwrap.cli import exported
 from mkwrap.cli.examples import dynamic_shapes_of, example
+from mkwrap.dims import dynamic_dims
 from mkwrap.errors import OptionError
 
 _EXAMPLES, _SHAPES = "example_inputs", "dynamic_shapes"
@@ -33,6 +34,11 @@ class Named:
     """What to call its library by default."""
     dynamic_shapes: object = None
     """As torch.export takes it."""
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a dimension of its arguments may vary; raises `DynamicShapeError` where `dynamic_shapes` does not fit them."""
+        return any(dynamic_dims(self.callee, self.args, self.kwargs, self.dynamic_shapes))
 
 
 def load_program(

@@ -37,6 +37,7 @@ def dynamic_shapes():
 def pair():
     return (torch.ones(4, 8),), {"mask": torch.ones(4, 1)}
 
+of_none = {"x": {0: None}}
 of_pair = {"x": {0: Dim("n")}, "mask": {0: Dim("n")}}
 """
 
@@ -118,6 +119,17 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "hint outside": (["--input", "n@4:float32", "--dim", "n=1..8", "--hint", "n=9"], "has n=9; its range is 1 to 8"),
     "negative hint": (["--input", "n@4:float32", "--hint", "n=-1"], "Options.hints is {'n': [-1]}"),
     "points": (["--input", "n@4:float32", "--max-points", "0"], "Options.max_points is 0"),
+    "idle hint": (
+        ["--input", "4:float32", "--hint", "n=1,8"],
+        "has no dynamic sizes to tune at; name one in --input, as rows@64x1024:float32 with --dim rows=1..4096, or give "
+        "--dynamic-shapes, or leave --hint away",
+    ),
+    "idle points": (["--inputs", "{}:pair", "--max-points", "4"], "or leave --max-points away"),
+    "idle both": (["--input", "4:float32", "--hint", "n=1", "--max-points", "4"], "--hint and --max-points: "),
+    "none dynamic": (
+        ["--input", "4:float32", "--dynamic-shapes", "{}:of_none", "--hint", "n=1"],
+        "has no dynamic sizes to tune at",
+    ),
     "both": (["--input", "n@4:float32", "--dynamic-shapes", "{}:of_pair"], "exclude each other"),
 }
 
@@ -174,6 +186,9 @@ def test_an_exported_program_brings_its_dynamic_sizes(run: Run, compiled: Compil
     assert out.count('"median_us"') == 2
     code, _, errors = run("compile", path, "--dim", f"{names[0]}=1..4")
     assert (code, "brings its example inputs and dynamic sizes" in errors) == (2, True)
+    torch.export.save(torch.export.export(module, args, kwargs), tmp_path / "static.pt2")
+    code, _, errors = run("compile", tmp_path / "static.pt2", "--hint", "batch=1,64")
+    assert (code, "export it with dynamic_shapes, or leave --hint away" in " ".join(errors.split())) == (2, True)
 
 
 def test_what_an_exported_program_checks_of_its_sizes_is_checked(compiled: Compiled, tmp_path: Path) -> None:
