@@ -1,9 +1,9 @@
 // Elects a row for every query of a file, by the rule that emitted models run; times it, too.
 //
-// Input, in 64-bit words: the number of tables; of each: symbols, rows, queries; per row its
-// handicap, guards and hints; per query the guards that hold and the sizes. Output: per query the
-// row's number. A table whose points are a grid is searched as one, as emitted models do.
-#include <algorithm>
+// Input, in 64-bit words: the number of tables; of each the numbers of its symbols, rows, points,
+// hints and queries, and whether it is a grid; then what mkwrap/dispatch.h has of it: rows (guards,
+// handicap, alternative), `first`, `hints` and, of a grid, `axes`; then per query the guards that
+// hold and the sizes. Output: per query the alternative.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -22,24 +22,11 @@ std::int64_t read_word(std::FILE* file) {
   return word;
 }
 
-// The hints of each symbol where points, given in order, are a grid whose hints are far enough
-// apart.
-std::vector<std::vector<std::uint32_t>> axes_of(const std::vector<std::uint32_t>& points,
-                                                std::uint32_t symbols) {
-  if (symbols == 0) return {};
-  std::vector<std::vector<std::uint32_t>> axes(symbols);
-  for (std::size_t place = 0; place < points.size(); ++place)
-    axes[place % symbols].push_back(points[place]);
-  std::size_t product = 1;
-  for (std::vector<std::uint32_t>& axis : axes) {
-    std::sort(axis.begin(), axis.end());
-    axis.erase(std::unique(axis.begin(), axis.end()), axis.end());
-    for (std::size_t place = 1; place < axis.size(); ++place)
-      if (axis[place] - axis[place - 1] <= 2 * runtime::kTie * symbols) return {};
-    product *= axis.size();
-  }
-  if (product * symbols != points.size()) return {};
-  return axes;
+template <typename T>
+std::vector<T> read_words(std::FILE* file, std::size_t count) {
+  std::vector<T> words(count);
+  for (T& word : words) word = static_cast<T>(read_word(file));
+  return words;
 }
 
 }  // namespace
@@ -52,39 +39,24 @@ int main(int, char** arguments) {
   std::chrono::duration<double, std::nano> spent{};
   for (std::int64_t tables = read_word(in); tables > 0; --tables) {
     const auto symbols = static_cast<std::uint32_t>(read_word(in));
-    const auto count = static_cast<std::uint32_t>(read_word(in));
-    const std::int64_t queries = read_word(in);
+    const auto count = static_cast<std::size_t>(read_word(in));
+    const auto points = static_cast<std::uint32_t>(read_word(in));
+    const auto hint_count = static_cast<std::size_t>(read_word(in));
+    const auto queries = static_cast<std::size_t>(read_word(in));
+    const bool grid = read_word(in) != 0;
     std::vector<runtime::DispatchRow> rows(count);
-    std::vector<std::uint32_t> hints;
-    std::vector<std::uint32_t> before;
-    std::vector<std::uint16_t> first;
-    for (std::uint32_t row = 0; row < count; ++row) {
-      rows[row].handicap = static_cast<std::uint32_t>(read_word(in));
-      rows[row].guards = static_cast<std::uint64_t>(read_word(in));
-      rows[row].alternative = row;
-      std::vector<std::uint32_t> own(symbols);
-      for (std::uint32_t& hint : own) hint = runtime::log2_fixed(read_word(in));
-      if (row == 0 || own != before) {
-        first.push_back(static_cast<std::uint16_t>(row));
-        hints.insert(hints.end(), own.begin(), own.end());
-      }
-      before = own;
+    for (runtime::DispatchRow& row : rows) {
+      row.guards = static_cast<std::uint64_t>(read_word(in));
+      row.handicap = static_cast<std::uint32_t>(read_word(in));
+      row.alternative = static_cast<std::uint32_t>(read_word(in));
     }
-    const auto points = static_cast<std::uint32_t>(first.size());
-    first.push_back(static_cast<std::uint16_t>(count));
-    const std::vector<std::vector<std::uint32_t>> axes = axes_of(hints, symbols);
-    std::vector<std::uint16_t> counts;
-    if (!axes.empty()) hints.clear();
-    for (const std::vector<std::uint32_t>& axis : axes) {
-      counts.push_back(static_cast<std::uint16_t>(axis.size()));
-      hints.insert(hints.end(), axis.begin(), axis.end());
-    }
-    const runtime::DispatchTable table = {rows.data(),  first.data(),
-                                          hints.data(), axes.empty() ? nullptr : counts.data(),
-                                          points,       symbols};
-    std::vector<std::int64_t> words(static_cast<std::size_t>(queries) * (symbols + 1));
-    for (std::int64_t& word : words) word = read_word(in);
-    std::vector<std::uint32_t> elected(static_cast<std::size_t>(queries));
+    const auto first = read_words<std::uint16_t>(in, points + 1);
+    const auto hints = read_words<std::uint32_t>(in, hint_count);
+    const auto axes = read_words<std::uint16_t>(in, grid ? symbols : 0);
+    const runtime::DispatchTable table = {
+        rows.data(), first.data(), hints.data(), grid ? axes.data() : nullptr, points, symbols};
+    const auto words = read_words<std::int64_t>(in, queries * (symbols + 1));
+    std::vector<std::uint32_t> elected(queries);
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t query = 0; query < elected.size(); ++query) {
       const std::int64_t* at = words.data() + query * (symbols + 1);

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mkwrap.artifact import Row as Chosen
-from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed
+from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed, points_of
 from mkwrap.ir.nearest import DOUBLING, distance, elect, log2_fixed
 from mkwrap.toolchain.headers import include_dir
 from mkwrap.toolchain.parts import write_parts
@@ -115,6 +115,12 @@ def _elected(rows: list[Row], holds: int, sizes: tuple[int, ...]) -> int:
         return NO_ROW
 
 
+def _ordered(rows: list[Row]) -> list[TableRow]:
+    """Lay rows out as a library has them; the alternative of each is its number in `rows`."""
+    numbered = [TableRow(row.point, row.guards, row.handicap, number) for number, row in enumerate(rows)]
+    return ordered(numbered, len(rows[0].point), "k")
+
+
 @pytest.mark.toolchain
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 @pytest.mark.parametrize(
@@ -126,20 +132,22 @@ def test_c22_cpp_elects_the_same_row(tables: int, count: int, tmp_path: Path) ->
     subprocess.run(["g++", "-std=c++17", "-O1", "-I", str(include_dir()), str(source), "-o", str(program)], check=True)
     rng = random.Random(tables)
     expected: list[int] = []
+    grids = 0
     with (tmp_path / "in").open("wb") as file:
         file.write(struct.pack("<q", tables))
         for _ in range(tables):
             rows = _table(rng)
             queries = _queries(rng, rows, count)
-            # As host code lays a table out: in the order of points.
-            order = sorted(range(len(rows)), key=lambda number: (rows[number].point, number))
-            words = [len(rows[0].point), len(rows), count]
-            for number in order:
-                words += [rows[number].handicap, rows[number].guards, *rows[number].point]
+            table = _ordered(rows)
+            points = points_of(table)
+            grids += bool(points.axes)
+            words = [len(rows[0].point), len(rows), points.count, len(points.hints), count, bool(points.axes)]
+            for row in table:
+                words += [row.guards, row.handicap, row.alternative]
+            words += [*points.first, *points.hints, *points.axes]
             for holds, sizes in queries:
                 words += [holds, *sizes]
-                row = _elected(rows, holds, sizes)
-                expected.append(row if row == NO_ROW else order.index(row))
+                expected.append(_elected(rows, holds, sizes))
             file.write(np.array(words, np.int64).tobytes())
     subprocess.run([program, tmp_path / "in", tmp_path / "out"], check=True, capture_output=True, text=True)
     got = np.fromfile(tmp_path / "out", np.uint32)
@@ -147,6 +155,7 @@ def test_c22_cpp_elects_the_same_row(tables: int, count: int, tmp_path: Path) ->
     assert np.array_equal(got, np.array(expected, np.uint32))
     assert len(set(expected)) > 3
     assert NO_ROW in expected
+    assert tables / 4 < grids < 3 * tables / 4
 
 
 @pytest.mark.toolchain
@@ -163,8 +172,7 @@ def test_c22_a_table_that_is_a_part_elects_the_same_by_those_sizes_that_it_is_ov
         rows = _table(rng)
         arity = len(rows[0].point)
         places = sorted(rng.sample(range(arity + 2), arity))
-        numbered = [TableRow(row.point, row.guards, row.handicap, number) for number, row in enumerate(rows)]
-        parts.append(packed(ordered(numbered, arity, "k"), places))
+        parts.append(packed(_ordered(rows), places))
         for holds, sizes in _queries(rng, rows, 40):
             given = [rng.randrange(10**6) for _ in range(arity + 2)]
             for place, size in zip(places, sizes, strict=True):
