@@ -135,9 +135,10 @@ def _without(variant: Variant, winners: Mapping[Point, Variant], expected: _Loss
 
 @dataclass(frozen=True)
 class _Side:
-    """What a point is the nearest for on one side: up to where, and how much the neighbour tells of it."""
+    """What a point is the nearest for on one side: how much of it, and how much the neighbour tells of it."""
 
-    far: int
+    span: float
+    """Up to halfway to the neighbour, as distances count, or to the end of the range."""
     neighbour: Point
     share: float
 
@@ -147,13 +148,13 @@ def _surroundings(measured: Collection[Point], ends: Ends, odd: Collection[Point
     around: dict[Point, list[_Side]] = {point: [] for point in measured}
     for points in ([p for p in measured if p not in odd], list(odd)):
         for _, below, above in neighbours(points):
-            far = distance(below, above)
-            around[below].append(_Side(far, above, _ABOVE))
-            around[above].append(_Side(far, below, _BELOW))
+            halfway = distance(below, above) / 2
+            around[below].append(_Side(halfway, above, _ABOVE))
+            around[above].append(_Side(halfway, below, _BELOW))
         for axis, line in _lines(points):
-            for point, end in zip((line[0], line[-1]), ends[axis], strict=True):
-                outside = end < point[axis] if point is line[0] else end > point[axis]
-                around[point].append(_Side(distance([end], [point[axis]]) if outside else 0, point, 0.0))
+            (first, last), (least, greatest) = (line[0], line[-1]), ends[axis]
+            around[first].append(_Side(distance([min(least, first[axis])], [first[axis]]), first, 0.0))
+            around[last].append(_Side(distance([max(greatest, last[axis])], [last[axis]]), last, 0.0))
     return around
 
 
@@ -166,8 +167,8 @@ def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence
         return max(own, min(median(known.values()), _MOST_LOSS)) if known and legal(point, variant) else own
 
     def expected(variant: Variant, own: float, sides: Sequence[_Side]) -> float:
-        whole = sum(side.far for side in sides)
-        lost = (s.far * ((1 - s.share) * own + s.share * there(variant, s.neighbour, own)) for s in sides)
+        whole = sum(side.span for side in sides)
+        lost = (s.span * ((1 - s.share) * own + s.share * there(variant, s.neighbour, own)) for s in sides)
         return sum(lost) / whole if whole else own
 
     return {

@@ -253,6 +253,18 @@ def test_the_outermost_point_stands_for_all_sizes_beyond_it() -> None:
     assert winner([(64, 4096)]) is LARGE
 
 
+@pytest.mark.parametrize("end", [(8, 64), (64, 512)])
+def test_a_point_alone_on_its_line_stands_for_all_of_it(end: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(election, "_PAYS", 0.0)
+    # Along the first symbol OTHER loses much; along the second, where no other point is, a point stands for all sizes.
+    times = {64: {LARGE: 1.1, OTHER: 1.0}, 66: {LARGE: 1.0, OTHER: 1.5}}
+    plan = Walk(((64, 64), (66, 64)), lambda _p, _v: True, [(64, 66), end], lambda _: True, 0)
+    winners = walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners
+    assert winners[64, 64][0] is OTHER
+    plan = Walk(((64, 64), (66, 64)), lambda _p, _v: True, [(64, 66), (64, 64)], lambda _: True, 0)
+    assert walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64, 64][0] is LARGE
+
+
 def test_the_best_of_odd_sizes_stands_in_even_with_a_tighter_limit() -> None:
     wide = frozenset({Guard(S, multiple=16), Guard(S, most=2048)})
     guards = {SMALL: wide, OTHER: frozenset({Guard(S, most=1024)}), LARGE: frozenset()}
