@@ -286,10 +286,12 @@ def _kernel(kernel: Mapping[str, object], archs: Sequence[str]) -> KernelRow:
         alternatives = map(_mapping, _list(_mapping(kernel["open"])["alternatives"]))
         labels = [str(alternative["variant"]) for alternative in alternatives]
         rows = [VariantRow(variant=label, winner=label in (runs or [winner])) for label in labels]
-    if table:
-        reasons |= {str(r["variant"]): str(r["reason"]) for r in _rejections(_list(kernel["points"]))}
     if not any(row.winner for row in rows):
         rows.insert(0, VariantRow(variant=winner, winner=True))
+    # What is in the library was no good at some points alone.
+    here = {row.variant for row in rows}
+    at_points = _rejections(_list(kernel.get("points", ())))
+    reasons |= {str(r["variant"]): str(r["reason"]) for r in at_points if r["variant"] not in here}
     rows += [VariantRow(variant=label, rejected=reason) for label, reason in reasons.items()]
     return KernelRow(
         name=str(kernel["name"]),

@@ -36,6 +36,7 @@ to, and the table of a grid is small.
 
 # Where a winner changes is not known where races are described: of each gap between two points of a line the quarters have one.
 _HALVINGS = 2
+_NO_ROOM = f"left out of the open choice, which has room for {MOST_GUARDS} different guards"
 
 
 class PointMatches:
@@ -114,10 +115,16 @@ class PointMatches:
         return decision
 
     def left_open(self, entrants: Entrants, reason: str) -> tuple[PointsDecision, OpenPoints]:
-        """Describe the races at a kernel's points for another machine; until they are held each point has its best guess."""
+        """Describe the races at a kernel's points for another machine; until they are held each point has its best guess.
+
+        Variants for whose guards there is no room do not travel; they are among the rejected.
+        """
         field = self.field(entrants)
         # Which rows survive is not known yet: host code evaluates the guards of all variants.
-        field = replace(field, guards=of_few_guards(field.guards, MOST_GUARDS))
+        kept = of_few_guards(field.guards, MOST_GUARDS)
+        left_out = tuple(Rejected(variant, _NO_ROOM) for variant in field.guards if variant not in kept)
+        entrants = replace(entrants, rejected=(*entrants.rejected, *left_out))
+        field = replace(field, guards=kept)
         decision = self._defaults(entrants, field, reason)
         built = [with_guards(b, field.guards) for b in entrants.binaries if b.source.variant in field.guards]
         table = fitted_table(field, decision.choices)
