@@ -167,6 +167,7 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
   }
 }
 
+// `sizes` as `check` is given it.
 [[gnu::cold, gnu::noinline]] inline mkw_status mismatch(const mkw_tensor& tensor,
                                                         const mkw_tensor_info& info,
                                                         const mkw_size_text* sizes,
@@ -176,7 +177,7 @@ inline void explain(Text& text, const mkw_tensor& tensor, const mkw_tensor_info&
   error->status = MKW_ERROR_INPUT;
   error->argument = argument;
   Text text(error->message, sizeof(error->message));
-  explain(text, tensor, info, sizes, device);
+  explain(text, tensor, info, sizes != nullptr ? sizes + argument : nullptr, device);
   return MKW_ERROR_INPUT;
 }
 
@@ -192,8 +193,7 @@ inline mkw_status check(const mkw_tensor* tensors, const mkw_tensor_info* infos,
   }
   for (int32_t i = 0; i < count; ++i) {
     if (__builtin_expect(!matches(tensors[i], infos[i], device), 0))
-      return mismatch(tensors[i], infos[i], sizes != nullptr ? sizes + first + i : nullptr, device,
-                      first + i, error);
+      return mismatch(tensors[i], infos[i], sizes, device, first + i, error);
   }
   return MKW_OK;
 }
