@@ -162,6 +162,7 @@ def _alternatives(kernel: KernelEntry) -> Sequence[AlternativeEntry]:
         "variant": kernel["winner"],
         "workspace_bytes": kernel["workspace_bytes"],
         "scratch_bytes": kernel["scratch_bytes"],
+        "most_scratch_bytes": kernel["most_scratch_bytes"],
         "constants": kernel["constants"],
         "launches": kernel["launches"],
     }

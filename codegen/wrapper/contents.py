@@ -51,6 +51,14 @@ class Contents:
         several = len(self.alternatives(kernel, target)) > 1
         return choice if several and isinstance(choice, Dispatch) else None
 
+    def running(self, kernel: str, target: int) -> tuple[int, ...]:
+        """Return the numbers of a kernel's alternatives that run on one target as long as open choices are not made."""
+        table = self.dispatch(kernel, target)
+        if table is None:
+            return (self.defaults[target][self.number(kernel)],)
+        elected = [row.binary for row in table.rows]
+        return tuple(n for n in self.alternatives(kernel, target) if self.kernels[kernel][n].binary in elected)
+
     @cached_property
     def open_tables(self) -> Mapping[tuple[str, int], OpenPoints]:
         """Return the open choices of dynamic sizes by kernel and target: their tables are parts, which closing replaces."""

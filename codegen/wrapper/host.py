@@ -23,7 +23,7 @@ from mkwrap.codegen.wrapper.launcher import (
     used_buffers,
     write_checked,
 )
-from mkwrap.codegen.wrapper.manifest import ABI_VERSION, Description, most_scratch, render_manifest
+from mkwrap.codegen.wrapper.manifest import ABI_VERSION, Description, render_manifest
 from mkwrap.codegen.wrapper.shapes import (
     chosen,
     write_derive_shapes,
@@ -32,7 +32,7 @@ from mkwrap.codegen.wrapper.shapes import (
     write_tables,
 )
 from mkwrap.codegen.wrapper.signature import SIZE_TEXTS, write_signature, write_symbols
-from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, round_up
+from mkwrap.codegen.wrapper.sizes import ARRAY, Values, largest, most_of, round_up
 from mkwrap.codegen.wrapper.tables import packed_tables
 from mkwrap.codegen.wrapper.text import spell_comment
 from mkwrap.codegen.writer import Writer
@@ -98,7 +98,7 @@ def _write_plan(
     if program.symbols:
         writer.line(f"constexpr int32_t kValueCount = {len(layout.values)};")
         writer.line(f"constexpr int32_t kElectedCount = {len(contents.dispatched)};")
-        most = most_scratch(contents, layout)
+        most = largest(layout.arena_bytes, program.symbols)
         counts = f"{{kValueCount, kElectedCount, {'MKW_DYNAMIC' if most is None else most}}}"
     launcher.plan(writer, contents, layout, description.devices, description.features, counts)
     if not program.symbols:
@@ -130,10 +130,9 @@ def _lay_out(contents: Contents, launcher: Launcher) -> Layout:
         for name, found in contents.kernels.items()
     }
     rows = []
-    for choices in contents.defaults:
-        wanted = [sizes[choice] for sizes, choice in zip(scratch.values(), choices, strict=True)]
-        needed = 0 if symbols else max(map(int, wanted), default=0)
-        rows.append(Row(round_up(needed, launcher.alignment), choices))
+    for target, choices in enumerate(contents.defaults):
+        wanted = [largest(scratch[name][n], symbols) for name in scratch for n in contents.running(name, target)]
+        rows.append(Row(most_of(wanted, launcher.alignment), choices))
     return Layout(
         parts=place_parts(contents, images=launcher.images),
         arena_bytes=rounded_up(contents.schedule.arena_bytes, launcher.alignment),

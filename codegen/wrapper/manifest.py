@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mkwrap.artifact import Row
 from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.manifest_kernel import Json, describe_kernel, describe_size
@@ -89,7 +90,7 @@ def render_manifest(
         "constants": _constants(program, layout),
         "memory": {
             "arena": largest(layout.arena_bytes, program.symbols),
-            "workspace": _most_workspace(contents, layout),
+            "workspace": most_workspace(layout.rows),
             "constants": sum(c.size for c in layout.parts.constants.placed),
             "traffic": traffic_bytes,
         },
@@ -99,19 +100,9 @@ def render_manifest(
     return json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def most_scratch(contents: Contents, layout: Layout) -> int | None:
-    """Return the bytes of scratch that a run needs at most, None where dynamic sizes have no upper ends."""
-    arena = largest(layout.arena_bytes, contents.schedule.program.symbols)
-    workspace = _most_workspace(contents, layout)
-    return None if arena is None or workspace is None else arena + workspace
-
-
-def _most_workspace(contents: Contents, layout: Layout) -> int | None:
-    """Return the largest workspace of any target's choice; of all binaries that dynamic sizes may choose."""
-    symbols = contents.schedule.program.symbols
-    if not symbols:
-        return max(row.workspace_bytes for row in layout.rows)
-    wanted = [largest(size, symbols) for sizes in layout.scratch.values() for size in sizes]
+def most_workspace(rows: Sequence[Row]) -> int | None:
+    """Return the most workspace that any target's choice needs, None where dynamic sizes have no upper ends."""
+    wanted = [row.workspace_bytes for row in rows]
     return None if None in wanted else max((size for size in wanted if size is not None), default=0)
 
 

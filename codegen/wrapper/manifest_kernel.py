@@ -11,7 +11,7 @@ from mkwrap.artifact import Open, OpenPoints
 from mkwrap.codegen.wrapper.blobs import PlacedRace, constant_parts
 from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
 from mkwrap.codegen.wrapper.launcher import Layout
-from mkwrap.codegen.wrapper.sizes import is_static
+from mkwrap.codegen.wrapper.sizes import is_static, largest
 from mkwrap.codegen.wrapper.tables import guards_of
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Binary, Dispatch, Guard, PointChoice, Rejected, Timing
@@ -166,6 +166,7 @@ def _alternative(contents: Contents, layout: Layout, name: str, number: int) -> 
         "alternative": number,
         "workspace_bytes": describe_size(binary.source.workspace_bytes),
         "scratch_bytes": describe_size(layout.scratch[name][number]),
+        "most_scratch_bytes": largest(layout.scratch[name][number], contents.schedule.program.symbols),
         "constants": constant_parts(contents, layout.parts.constants, name, binary),
         "launches": _launches(contents, layout, name, number, binary),
     }

@@ -99,6 +99,12 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def most_of(sizes: Sequence[int | None], alignment: int) -> int | None:
+    """Return the largest of sizes, 0 of none, as a multiple of `alignment`; None where one has no upper end."""
+    known = [size for size in sizes if size is not None]
+    return round_up(max(known, default=0), alignment) if len(known) == len(sizes) else None
+
+
 def _nest(call: str, args: list[str], tail: str = "") -> str:
     text = args[0]
     for arg in args[1:]:

@@ -111,7 +111,8 @@ class OpenSelection:
 class Row:
     """One target's line of a library's directory: the workspace its choice needs (bytes), per kernel its alternative."""
 
-    workspace_bytes: int
+    workspace_bytes: int | None
+    """With dynamic sizes the most that it needs, None where they have no upper ends."""
     choices: tuple[int, ...]
 
 

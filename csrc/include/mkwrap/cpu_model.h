@@ -78,9 +78,8 @@ inline mkw_status create_model(const CpuPlan& plan, int32_t device, mkw_model** 
   made->choices = chosen.choices;
   made->parts = plan.parts;
   made->counts = plan.counts;
-  made->scratch_bytes = plan.counts.values != 0
-                            ? plan.counts.most_bytes
-                            : plan.arena_bytes + static_cast<int64_t>(chosen.workspace_bytes);
+  made->scratch_bytes = most_scratch(
+      plan.counts.values != 0 ? plan.counts.most_arena : plan.arena_bytes, chosen.workspace_bytes);
   *model = made;
   return MKW_OK;
 }

@@ -175,9 +175,9 @@ inline mkw_status choose_architecture(mkw_model& model, const CudaPlan& plan, mk
   model.arch = plan.archs[best].name;
   model.choices = chosen.choices;
   model.target = best;
-  model.scratch_bytes = plan.counts.values != 0
-                            ? plan.counts.most_bytes
-                            : static_cast<int64_t>(plan.arena_bytes + chosen.workspace_bytes);
+  model.scratch_bytes = most_scratch(
+      plan.counts.values != 0 ? plan.counts.most_arena : static_cast<int64_t>(plan.arena_bytes),
+      chosen.workspace_bytes);
   return MKW_OK;
 }
 

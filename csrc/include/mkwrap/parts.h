@@ -54,7 +54,7 @@ struct Directory {
 // A target's row: the scratch memory its choice needs, then per kernel the number of the
 // alternative that runs.
 struct Row {
-  uint64_t workspace_bytes;
+  int64_t workspace_bytes;  // MKW_DYNAMIC: dynamic sizes have no upper bounds
   const uint32_t* choices;
 };
 

@@ -13,8 +13,17 @@ namespace mkwrap::runtime {
 struct ShapeCounts {
   int32_t values;      // symbols and size expressions; 0: the library has no dynamic sizes
   int32_t elected;     // kernels that choose among binaries by size
-  int64_t most_bytes;  // scratch that no sizes in range need more than; MKW_DYNAMIC: no such bound
+  int64_t most_arena;  // bytes that no sizes in range need more than; MKW_DYNAMIC: no such bound
 };
+
+// The scratch memory that no run needs more than, of an arena and a choice's workspace;
+// MKW_DYNAMIC: sizes have no upper bounds.
+constexpr int64_t most_scratch(int64_t arena, int64_t workspace) {
+  int64_t most = 0;
+  if (arena < 0 || workspace < 0 || __builtin_add_overflow(arena, workspace, &most))
+    return MKW_DYNAMIC;
+  return most;
+}
 
 // Sizes and what follows from them.
 struct Shape {

@@ -16,10 +16,11 @@ from mkwrap.errors import LibraryFormatError
 
 ALIGNMENT = 64
 _MAGIC = b"MKWPARTS"
-_VERSION = 1
+_VERSION = 2
 _HEAD = struct.Struct("<8sIIII")
 _PART = struct.Struct("<QQ")
-_WORKSPACE = struct.Struct("<Q")
+_WORKSPACE = struct.Struct("<q")
+_UNBOUNDED = -1
 
 Lazy: TypeAlias = Callable[[], bytes | memoryview]
 """A part's bytes, made when they are written: no two large ones are in memory at a time."""
@@ -64,23 +65,29 @@ def write_parts(file: BinaryIO, blobs: Sequence[Lazy], rows: Sequence[Row], most
     file.write(b"".join(_PART.pack(*entry) for entry in entries))
     for row in rows:
         choices = struct.pack(f"<{count}I", *row.choices)
-        file.write((_WORKSPACE.pack(row.workspace_bytes) + choices).ljust(_row_bytes(count), b"\0"))
+        workspace = _UNBOUNDED if row.workspace_bytes is None else row.workspace_bytes
+        file.write((_WORKSPACE.pack(workspace) + choices).ljust(_row_bytes(count), b"\0"))
 
 
 def read_parts(data: memoryview, name: str) -> Parts:
     """Return the parts in a directory's bytes; raises `LibraryFormatError` that calls the library `name`."""
     try:
         magic, version, parts, rows, kernels = _HEAD.unpack_from(data)
+        if magic == _MAGIC and version != _VERSION:
+            raise LibraryFormatError(
+                f"{name}: another version of mkwrap wrote it (its parts are of version {version}); compile it again"
+            )
         entries = [_PART.unpack_from(data, _HEAD.size + k * _PART.size) for k in range(parts)]
         at = _HEAD.size + parts * _PART.size
         found = []
         for _ in range(rows):
             (workspace,) = _WORKSPACE.unpack_from(data, at)
-            found.append(Row(workspace, struct.unpack_from(f"<{kernels}I", data, at + _WORKSPACE.size)))
+            most = None if workspace == _UNBOUNDED else workspace
+            found.append(Row(most, struct.unpack_from(f"<{kernels}I", data, at + _WORKSPACE.size)))
             at += _row_bytes(kernels)
     except struct.error as error:
         raise LibraryFormatError(f"{name}: its directory of parts cannot be read: {error}") from error
-    if (magic, version) != (_MAGIC, _VERSION) or any(offset + size > len(data) for offset, size in entries):
+    if magic != _MAGIC or any(offset + size > len(data) for offset, size in entries):
         raise LibraryFormatError(f"{name}: its directory of parts cannot be read")
     return Parts(tuple(data[offset : offset + size] for offset, size in entries), tuple(found))
 

@@ -38,6 +38,7 @@ class AlternativeEntry(TypedDict):
     alternative: int
     workspace_bytes: int
     scratch_bytes: int
+    most_scratch_bytes: int | None
     constants: list[int]
     launches: list[LaunchEntry]
     guards: NotRequired[list[int]]
@@ -119,6 +120,7 @@ class _KernelEntry(TypedDict):
     alternative: int
     workspace_bytes: int
     scratch_bytes: int
+    most_scratch_bytes: int | None
     constants: list[int]
     launches: list[LaunchEntry]
 
@@ -187,7 +189,7 @@ class MemoryEntry(TypedDict):
     """What the manifest says of memory, in bytes."""
 
     arena: int
-    workspace: int
+    workspace: int | None
     constants: int
     traffic: int
 

@@ -8,7 +8,8 @@ from functools import partial
 
 from mkwrap.artifact import Row
 from mkwrap.codegen.wrapper.host import LAUNCHERS
-from mkwrap.codegen.wrapper.sizes import round_up
+from mkwrap.codegen.wrapper.manifest import most_workspace
+from mkwrap.codegen.wrapper.sizes import most_of
 from mkwrap.errors import MeasureError
 from mkwrap.options import Options
 from mkwrap.toolchain.pool import Advance
@@ -98,15 +99,20 @@ def closed_library(
     targets = [target if n == here.number else other for n, other in enumerate(manifest["targets"])]
     own = [kernel for kernel in kernels if kernel["target"] == here.number]
     alignment = LAUNCHERS[target["kind"]].alignment
-    # With dynamic sizes every run computes what its binaries need.
-    wanted = [] if manifest["symbols"] else [kernel["scratch_bytes"] for kernel in own]
-    row = Row(round_up(max(wanted, default=0), alignment), tuple(kernel["alternative"] for kernel in own))
+    wanted = [size for kernel in own for size in _most_scratch(kernel)]
+    row = Row(most_of(wanted, alignment), tuple(kernel["alternative"] for kernel in own))
     rows = [row if n == here.number else other for n, other in enumerate(library.parts.rows)]
     memory = manifest["memory"].copy()
-    if not manifest["symbols"]:
-        memory["workspace"] = max(row.workspace_bytes for row in rows)
+    memory["workspace"] = most_workspace(rows)
     changed: Manifest = {**manifest, "target": targets[0], "targets": targets, "kernels": kernels, "memory": memory}
     return library.with_choice(changed, rows, tables)
+
+
+def _most_scratch(kernel: KernelEntry) -> list[int | None]:
+    """Return what each binary that a kernel may run needs at most, in bytes."""
+    if "dispatch" in kernel:
+        return [entry["most_scratch_bytes"] for entry in kernel["dispatch"]["alternatives"]]
+    return [kernel["most_scratch_bytes"]]
 
 
 def _closed_kernel(

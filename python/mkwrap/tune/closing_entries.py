@@ -95,6 +95,7 @@ def closed_entry(kernel: KernelEntry, winner: AlternativeEntry, rejected: Iterab
     closed["alternative"] = winner["alternative"]
     closed["workspace_bytes"] = winner["workspace_bytes"]
     closed["scratch_bytes"] = winner["scratch_bytes"]
+    closed["most_scratch_bytes"] = winner["most_scratch_bytes"]
     closed["constants"] = winner["constants"]
     closed["launches"] = winner["launches"]
     return closed

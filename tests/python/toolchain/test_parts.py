@@ -21,7 +21,7 @@ from mkwrap.toolchain.parts import read_parts, write_parts
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
 
 BLOBS = (b"{manifest}", b"x" * 100, b"", b"y", b"x" * 100)
-ROWS = (Row(256, (0, 2, 1)), Row(0, (3, 0, 0)))
+ROWS = (Row(256, (0, 2, 1)), Row(0, (3, 0, 0)), Row(None, (1, 1, 1)))
 
 
 def written(blobs: tuple[bytes, ...] = BLOBS, rows: tuple[Row, ...] = ROWS, most: int = 1 << 20) -> bytes:
@@ -56,6 +56,13 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 def test_r6_a_directory_that_is_cut_short_is_refused(size: int) -> None:
     with pytest.raises(LibraryFormatError, match=r"m\.so"):
         read_parts(memoryview(written())[:size], "m.so")
+
+
+def test_r6_a_directory_of_another_version_says_what_to_do() -> None:
+    data = bytearray(written())
+    data[8] += 1
+    with pytest.raises(LibraryFormatError, match="another version of mkwrap wrote it .* compile it again"):
+        read_parts(memoryview(bytes(data)), "m.so")
 
 
 @pytest.fixture(scope="module")
