@@ -61,7 +61,7 @@ def test_r6_a_directory_that_is_cut_short_is_refused(size: int) -> None:
 def test_r6_a_directory_of_another_version_says_what_to_do() -> None:
     data = bytearray(written())
     data[8] += 1
-    with pytest.raises(LibraryFormatError, match="another version of mkwrap wrote it .* compile it again"):
+    with pytest.raises(LibraryFormatError, match=r"another version of mkwrap wrote it .* compile it again"):
         read_parts(memoryview(bytes(data)), "m.so")
 
 
