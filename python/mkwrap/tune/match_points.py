@@ -144,8 +144,8 @@ class PointMatches:
             for point, below in beside.items()
             if below is not None and below not in beside
         }
-        added = halvings(field.worth, _HALVINGS) if len(field.symbols) == 1 else ()
-        between = [point for point in added if point not in odd and self._possible(field, point)]
+        added = halvings(field.worth, _HALVINGS, odd) if len(field.symbols) == 1 else ()
+        between = [point for point in added if self._possible(field, point)]
         whole = {point: field.runners(point) for point in (*beside, *between)}
         races = {}
         for point, runners in (whole | odd).items():
@@ -179,8 +179,7 @@ class PointMatches:
         odd = tuple(odd_size(n) if symbol in asked else n for symbol, n in zip(field.symbols, point, strict=True))
         ranges = limits_of(self._candidates.schedule.program.symbols)
         inside = all(max(1, ranges[symbol][0]) <= n for symbol, n in zip(field.symbols, odd, strict=True))
-        below = odd != point and all(n <= size for n, size in zip(odd, point, strict=True))
-        return odd if below and inside and self._possible(field, odd) else None
+        return odd if odd != point and inside and self._possible(field, odd) else None
 
     def _possible(self, field: Field, point: Point) -> bool:
         """Whether the program's relations over a kernel's symbols hold at a point."""

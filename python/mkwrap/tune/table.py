@@ -98,7 +98,7 @@ def _odd(symbols: Sequence[sympy.Symbol], at: Mapping[Point, PointChoice], guard
     found = {}
     for point, choice in at.items():
         for below in itertools.product(*((size, odd_size(size)) for size in point)):
-            if below in at and below != point:
+            if below in at and below != point and at[below].timings:
                 timed = (timing.variant for timing in choice.timings)
                 if any(not _holds(symbols, below, guards[v]) for v in timed if v in guards):
                     found[point] = below

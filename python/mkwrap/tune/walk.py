@@ -114,6 +114,14 @@ def _odd(plan: Walk, measured: Mapping[Point, Decision]) -> Iterator[Point]:
             yield odd
 
 
+def _reserved(plan: Walk, guards: OpenGuards, point: Point) -> Point | None:
+    """Return the point beside one that is for odd sizes alone once both are measured: no other is put there."""
+    odd = plan.beside(point)
+    if odd is None or odd in plan.points:
+        return None
+    return odd if any(plan.legal(point, v) and not plan.legal(odd, v) for v in guards) else None
+
+
 def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:
     """Return the variant that both neighbours of a point along an axis elect beyond doubt."""
     at = {place[p]: near_fastest(decision) for p, decision in measured.items() if p in place}
@@ -125,19 +133,23 @@ def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point
     return None
 
 
-def _middle(axis: int, below: Point, above: Point) -> Point | None:
-    """Return the point that is measured next between two along an axis, None where they are near enough."""
+def _middle(axis: int, below: Point, above: Point, odds: Collection[Point | None]) -> Point | None:
+    """Return the point that is measured next between two along an axis, none of `odds`; None where they are near enough."""
     steep = below[axis] % _TILE == 0 and distance(below, above) <= _STEEP
     size = below[axis] + 1 if steep else math.isqrt(below[axis] * above[axis])
-    middle = (*below[:axis], size, *below[axis + 1 :])
-    return None if distance(below, above) <= _CLOSE or middle in (below, above) else middle
+    line = ((*below[:axis], n, *below[axis + 1 :]) for n in range(size, above[axis]))
+    middle = next((point for point in line if point not in odds), None)
+    return None if distance(below, above) <= _CLOSE or middle == below else middle
 
 
-def halvings(points: Collection[Point], times: int) -> tuple[Point, ...]:
-    """Return the points that a walk may add to some, where it comes between two neighbours so many times at most."""
+def halvings(points: Collection[Point], times: int, odds: Collection[Point]) -> tuple[Point, ...]:
+    """Return the points that a walk may add to some, where it comes between two neighbours so many times at most.
+
+    None of them is one of `odds`: at these only what is right for odd sizes is measured.
+    """
     line = set(points)
     for _ in range(times):
-        line.update([p for gap in neighbours(line) if (p := _middle(*gap)) is not None])
+        line.update([p for gap in neighbours(line) if (p := _middle(*gap, odds)) is not None])
     return tuple(sorted(line - set(points)))
 
 
@@ -149,14 +161,17 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     """
     odds = frozenset(_odd(plan, measured))
     winners = elected(measured, guards, plan.points, plan.legal, plan.ends, odds)
+    reserved = {_reserved(plan, guards, point) for point in measured}
     best: tuple[float, Point] | None = None
     for axis, below, above in neighbours([p for p in measured if p not in odds]):
-        middle = _middle(axis, below, above)
-        if winners[below][0] == winners[above][0] or middle is None:
+        middle = _middle(axis, below, above, reserved)
+        if winners[below][0] == winners[above][0] or middle is None or not plan.possible(middle):
+            continue
+        if _reserved(plan, guards, middle) in measured.keys() - odds:
             continue
         loss = _loss(measured[below].timings, measured[above].timings, winners[below][0], winners[above][0])
         weight = min(loss, 1.0) * distance(below, above)
-        if loss > _WORTH and plan.possible(middle) and (best is None or weight > best[0]):
+        if loss > _WORTH and (best is None or weight > best[0]):
             best = weight, middle
     return None if best is None else best[1]
 

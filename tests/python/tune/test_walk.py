@@ -173,6 +173,39 @@ def test_what_wins_at_odd_sizes_is_not_inherited() -> None:
     assert done.winners[256,][0] in {done.winners[64,][0], done.winners[1024,][0]}
 
 
+@pytest.mark.parametrize(
+    ("points", "at"),
+    [
+        (((8,), (16,), (64,), (512,)), 11),
+        (((8,), (16,), (64,), (512,)), 13),
+        (((8,), (16,), (64,), (512,)), 15),
+        (((32,), (64,), (512,)), 40),
+        (((32,), (64,), (512,)), 50),
+        (((4,), (16,), (64,), (256,)), 13),
+    ],
+)
+def test_no_point_is_put_where_odd_sizes_are_measured(points: tuple[Point, ...], at: int) -> None:
+    """Halving between 8 and 16 comes to 13, which stands for the odd sizes of 16."""
+    guards = {SMALL: frozenset({Guard(S, multiple=8)}), LARGE: frozenset(), OTHER: frozenset()}
+
+    def times(point: Point) -> Mapping[Variant, float]:
+        plain = {LARGE: 1.2, OTHER: 1.5 if point[0] < at else 1.0}
+        return plain if point[0] % 8 else {SMALL: 1.0 if point[0] < at else 1.5, **plain}
+
+    def beside(point: Point) -> Point | None:
+        return None if point[0] % 2 else (odd_size(point[0]),)
+
+    judge = Judge(times)
+    plan = Walk(points, lambda p, v: v != SMALL or p[0] % 8 == 0, ENDS, lambda _: True, 32, beside)
+    done = walk(plan, guards, {}, judge)
+    assert len(judge.seen) == len(set(judge.seen))
+    assert done.odd <= {beside(point) for point in done.measured}
+    # Each side of the crossing was come near to, by what is no point for odd sizes.
+    even = sorted(p for (p,) in done.measured if (p,) not in done.odd)
+    low, high = max(p for p in even if p < at), min(p for p in even if p >= at)
+    assert high <= 1.3 * low
+
+
 def test_a_walk_that_goes_on_from_all_it_measured_measures_nothing() -> None:
     judge, done = uneven((64,), (256,), (1024,))
     judge.seen.clear()
@@ -325,9 +358,10 @@ def test_of_equals_the_one_that_wins_at_most_points_wins() -> None:
 
 
 def test_what_may_be_added_is_known_before() -> None:
-    assert halvings([(16,), (64,), (1024,)], 1) == ((32,), (256,))
-    assert halvings([(16,), (64,), (1024,)], 2) == ((22,), (32,), (45,), (128,), (256,), (512,))
+    assert halvings([(16,), (64,), (1024,)], 1, ()) == ((32,), (256,))
+    assert halvings([(16,), (64,), (1024,)], 2, ()) == ((22,), (32,), (45,), (128,), (256,), (512,))
     # Just above whole tiles where two are near each other, and nothing where they are nearer.
-    assert halvings([(64,), (74,)], 1) == ((65,),)
-    assert halvings([(64,), (66,)], 3) == ()
-    assert halvings([(1,), (2,)], 3) == ()
+    assert halvings([(64,), (74,)], 1, ()) == ((65,),)
+    assert halvings([(64,), (66,)], 3, ()) == ()
+    assert halvings([(8,), (16,)], 2, {(13,)}) == ((9,), (11,), (14,))
+    assert halvings([(1,), (2,)], 3, ()) == ()
