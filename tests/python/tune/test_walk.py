@@ -132,7 +132,7 @@ def uneven(*points: Point) -> tuple[Judge, Walked]:
     legal = {SMALL: lambda p: p[0] % 16 == 0}
 
     def beside(point: Point) -> Point | None:
-        return (odd_size(point[0]),) if point[0] % 2 == 0 else None
+        return (odd_size(point[0]),) if odd_size(point[0]) != point[0] else None
 
     plan = Walk(points, lambda p, v: legal.get(v, lambda _: True)(p), ENDS, lambda _: True, 0, beside)
     return judge, walk(plan, MULTIPLES, {}, judge)
@@ -241,12 +241,29 @@ def test_what_was_not_proposed_at_a_neighbour_is_taken_to_be_like_the_middle_of_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(election, "_PAYS", 0.0)
-    # OTHER, the fastest at 64, was proposed there alone; at 512 there is a very slow one, too.
-    slow = Variant("k", "slow")
-    times = {64: {LARGE: 1.1, OTHER: 1.0}, 512: {SMALL: 1.0, LARGE: 1.02, slow: 9.0}}
-    guards = GUARDS | {slow: frozenset()}
-    plan = Walk(((64,), (512,)), lambda _p, _v: True, ENDS, lambda _: True, 0)
-    assert walk(plan, guards, {}, Judge(lambda point: times[point[0]])).winners[64,] == (OTHER, MEASURED)
+    slow, slower = Variant("k", "slow"), Variant("k", "slower")
+    guards = GUARDS | {slow: frozenset(), slower: frozenset()}
+
+    def winner(there: Mapping[Variant, float]) -> Variant:
+        """Return what wins at 64, where OTHER is the fastest; at 512 it was not proposed."""
+        times = {64: {LARGE: 1.1, OTHER: 1.0}, 512: there}
+        plan = Walk(((64,), (512,)), lambda _p, _v: True, [(64, 512)], lambda _: True, 0)
+        return walk(plan, guards, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
+
+    assert winner({SMALL: 1.0, LARGE: 1.02, slow: 9.0}) is OTHER
+    assert winner({SMALL: 1.0, LARGE: 1.02, slow: 1.4, slower: 1.4}) is LARGE
+
+
+def test_the_neighbour_below_tells_of_a_points_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(election, "_PAYS", 0.0)
+    times = {8: {LARGE: 1.0, OTHER: 1.5}, 64: {LARGE: 1.1, OTHER: 1.0}}
+
+    def winner(ends: Ends) -> Variant:
+        plan = Walk(((8,), (64,)), lambda _p, _v: True, ends, lambda _: True, 0)
+        return walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
+
+    assert winner([(8, 64)]) is LARGE
+    assert winner([(8, 4096)]) is OTHER
 
 
 def test_the_neighbour_above_tells_more_of_a_points_sizes_than_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
