@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from benchmarks.burst import Callee, Sample, Tensors, timed
@@ -40,6 +40,7 @@ from benchmarks.machine import describe
 import mkwrap
 from mkwrap import Options
 from mkwrap.errors import MkwrapError
+from mkwrap.toolchain.relink import KernelEntry, Manifest
 
 SINGLE = ("smallest", "middle", "largest")
 
@@ -168,25 +169,25 @@ def _measured(job: Job, asked: argparse.Namespace, compilers: Compilers) -> dict
     return row
 
 
-def _kernels(model: mkwrap.Model) -> list[Mapping[str, Any]]:
-    kernels: list[Mapping[str, Any]] = json.loads(json.dumps(model.manifest["kernels"]))
-    return kernels
+def _kernels(model: mkwrap.Model) -> list[KernelEntry]:
+    return cast(Manifest, model.manifest)["kernels"]
 
 
 def _winners(model: mkwrap.Model) -> list[str]:
     """Return what wins of each kernel at a library's only hint."""
-    return [str(kernel["winner"]) for kernel in _kernels(model)]
+    return [kernel["winner"] for kernel in _kernels(model)]
 
 
-def _table(kernel: Mapping[str, Any]) -> dict[str, Any]:
+def _table(kernel: KernelEntry) -> dict[str, object]:
     """Return what the result keeps of a kernel: its dispatch table, a line for each row."""
-    dispatch = kernel.get("dispatch", {"symbols": [], "rows": []})
+    table = kernel["dispatch"]["rows"] if "dispatch" in kernel else []
     rows = [
         f"{'×'.join(map(str, row['point']))}: {row['variant']}" + (" with handicap" if row["handicap"] else "")
-        for row in dispatch["rows"]
+        for row in table
     ]
-    variants = list(dict.fromkeys(row["variant"] for row in dispatch["rows"]))
-    named = {"name": kernel["name"], "winner": kernel["winner"], "symbols": dispatch["symbols"]}
+    variants = list(dict.fromkeys(row["variant"] for row in table))
+    symbols = kernel["dispatch"]["symbols"] if "dispatch" in kernel else []
+    named: dict[str, object] = {"name": kernel["name"], "winner": kernel["winner"], "symbols": symbols}
     return named | {"variants": variants, "rows": rows}
 
 

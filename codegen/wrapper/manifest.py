@@ -14,7 +14,7 @@ from mkwrap.artifact import Row
 from mkwrap.codegen.wrapper.contents import Contents
 from mkwrap.codegen.wrapper.launcher import Layout, input_number, output_number
 from mkwrap.codegen.wrapper.manifest_kernel import Json, describe_kernel, describe_size
-from mkwrap.codegen.wrapper.sizes import largest
+from mkwrap.codegen.wrapper.sizes import largest, most_of
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import relation_text
 from mkwrap.stages import (
@@ -102,8 +102,7 @@ def render_manifest(
 
 def most_workspace(rows: Sequence[Row]) -> int | None:
     """Return the most workspace that any target's choice needs, None where dynamic sizes have no upper ends."""
-    wanted = [row.workspace_bytes for row in rows]
-    return None if None in wanted else max((size for size in wanted if size is not None), default=0)
+    return most_of([row.workspace_bytes for row in rows])
 
 
 def _sizes(exprs: Sequence[Expr]) -> Json:

@@ -99,7 +99,7 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def most_of(sizes: Sequence[int | None], alignment: int) -> int | None:
+def most_of(sizes: Sequence[int | None], alignment: int = 1) -> int | None:
     """Return the largest of sizes, 0 of none, as a multiple of `alignment`; None where one has no upper end."""
     known = [size for size in sizes if size is not None]
     return round_up(max(known, default=0), alignment) if len(known) == len(sizes) else None

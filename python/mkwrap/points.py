@@ -5,7 +5,7 @@ What is written for static shapes (template spaces, cost model, contests, oracle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
@@ -31,6 +31,8 @@ Values: TypeAlias = Mapping[sympy.Symbol, int]
 """A number for each size symbol."""
 Ranges: TypeAlias = Mapping[sympy.Symbol, tuple[int, int]]
 """The inclusive range of each size symbol."""
+Ends: TypeAlias = Sequence[tuple[int, int | None]]
+"""Of each of a kernel's symbols the least and the greatest size, None where nobody bounded it."""
 
 Size = TypeVar("Size", Expr, "Expr | int")
 

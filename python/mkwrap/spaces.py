@@ -35,8 +35,6 @@ Proposed: TypeAlias = Callable[[Kernel], tuple[Variant, ...]]
 Written: TypeAlias = Mapping[str, Sequence[Source | Rejected]]
 OpenGuards: TypeAlias = Mapping[Variant, frozenset[Guard]]
 """Of each variant the guards that may fail for sizes within their ranges."""
-Ends: TypeAlias = Sequence[tuple[int, int]]
-"""Of each of a kernel's symbols the least and the greatest size; a greatest of 0 where nobody bounded it."""
 
 
 def upper_ends(program: Program) -> Mapping[sympy.Symbol, int]:

@@ -66,6 +66,11 @@ UNBOUNDED = 2**63 - 1
 _OUT_OF_REACH = 1 << 31
 
 
+def upper_end(high: int) -> int | None:
+    """Return the upper end of a range where it says anything: one that goes on beyond 2³¹ is one that nobody bounded."""
+    return high if high < _OUT_OF_REACH else None
+
+
 @dataclass(frozen=True)
 class SymbolSpec:
     """A dynamic size: its symbol, inclusive range, and the input dimension that binds it.
@@ -83,8 +88,8 @@ class SymbolSpec:
 
     @property
     def bounded(self) -> bool:
-        """Whether the upper end says anything: a range that goes on beyond 2³¹ is one that nobody bounded."""
-        return self.high < _OUT_OF_REACH
+        """Whether the upper end says anything."""
+        return upper_end(self.high) is not None
 
 
 @dataclass(frozen=True)

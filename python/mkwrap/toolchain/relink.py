@@ -188,20 +188,18 @@ class TargetEntry(TypedDict):
 class MemoryEntry(TypedDict):
     """What the manifest says of memory, in bytes."""
 
-    arena: int
+    arena: int | None
     workspace: int | None
     constants: int
     traffic: int
 
 
 class SymbolEntry(TypedDict):
-    """A dynamic size, as `SymbolSpec`."""
+    """What the manifest says of a dynamic size, as far as it is read here."""
 
     name: str
     low: int
     high: int
-    input: int
-    dim: int
 
 
 class HintsEntry(TypedDict):

@@ -70,7 +70,8 @@ def close(library: LinkedLibrary, here: Here, options: Options, advance: Advance
                 return referee.hold(replace(contest, candidates=tuple(contest.candidates[n] for n in numbers)))
 
             # Equal parts are stored once: a race's text may be that of several, between other values.
-            return held.outcome(repr((kernel["name"], race["race"], race["given"], list(numbers))), play)
+            name = repr((kernel["name"], race["race"], race["given"], list(numbers)))
+            return held.outcome(name, len(numbers), play)
 
         for done, kernel in enumerate(todo):
             show = partial(advance, "tune", done, len(todo))

@@ -13,6 +13,7 @@ from mkwrap.tune.measure import Outcome
 
 KIND = "contest"
 """What the cache calls outcomes of contests."""
+_FORMAT = "1"
 
 
 @dataclass(frozen=True)
@@ -23,35 +24,36 @@ class Held:
     question: str
     """Digest of all that the contests depend on: the library, the device, the mode, mkwrap's version."""
 
-    def outcome(self, contest: str, hold: Callable[[], Outcome]) -> Outcome:
-        """Return the outcome of a contest of that name in the library: what the cache has of it, else that of `hold`, kept."""
+    def outcome(self, contest: str, candidates: int, hold: Callable[[], Outcome]) -> Outcome:
+        """Return the outcome of a contest of that name between so many: what the cache has of it, else that of `hold`, kept."""
         if self.cache is None:
             return hold()
-        key = digest(self.question, contest)
-        known = self.cache.get(KIND, key)
+        key = digest(self.question, _FORMAT, contest)
+        payload = self.cache.get(KIND, key)
+        known = None if payload is None else _decoded(payload)
         if known is not None:
-            return _decoded(known)
+            return known
         outcome = hold()
-        if _lasting(outcome):
+        if _lasting(outcome, candidates):
             self.cache.put(KIND, key, _encoded(outcome))
         return outcome
 
 
-def _lasting(outcome: Outcome) -> bool:
-    """Whether a contest need not be held again: it was held to its end, and no fault may be gone another time.
-
-    One without times is none of these: it was short, or left nobody, which the user may mend.
-    """
+def _lasting(outcome: Outcome, candidates: int) -> bool:
+    """Whether a contest need not be held again: it was held to its end, left somebody, and no fault may be gone another time."""
     # The rule is about reasons alone.
     faults = [rejection(Variant("", str(number)), reason) for number, reason in outcome.faults.items()]
-    return bool(outcome.samples) and not outcome.remark and settled(faults)
+    return not outcome.remark and settled(faults) and len(faults) < candidates
 
 
 def _encoded(outcome: Outcome) -> bytes:
     return json.dumps([list(outcome.samples.items()), list(outcome.faults.items())]).encode()
 
 
-def _decoded(payload: bytes) -> Outcome:
-    # The cache vouches for the bytes, and the question has mkwrap's version: no other code wrote them.
-    samples, faults = json.loads(payload)
-    return Outcome({number: tuple(values) for number, values in samples}, dict(faults))
+def _decoded(payload: bytes) -> Outcome | None:
+    """Return the outcome that a payload stands for; None where it is none: the contest is then held."""
+    try:
+        samples, faults = json.loads(payload)
+        return Outcome({int(number): tuple(map(float, values)) for number, values in samples}, dict(faults))
+    except (TypeError, ValueError):
+        return None

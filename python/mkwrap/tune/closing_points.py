@@ -12,7 +12,6 @@ from mkwrap.codegen.wrapper.tables import TableRow, ordered, packed
 from mkwrap.errors import MeasureError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.signature import SymbolSpec
 from mkwrap.options import Options
 from mkwrap.sizes import read_over
 from mkwrap.stages import Guard, Point, PointChoice, Variant
@@ -100,8 +99,8 @@ def _field(kernel: KernelEntry, sizes: Sequence[SymbolEntry]) -> Field:
     asked_for = [entry for entry in opened["points"] if entry["worth"]]
     worth = {tuple(entry["at"]): tuple(variants[number] for number in entry["worth"]) for entry in asked_for}
     own = entrants_of(kernel).kernel
-    specs = [SymbolSpec(size_symbol(e["name"]), e["low"], e["high"], str(e["input"]), e["dim"]) for e in sizes]
-    return Field(own, symbols, worth, dict(zip(variants, asked, strict=True)), ends_of(symbols, specs))
+    ranges = {size_symbol(entry["name"]): (entry["low"], entry["high"]) for entry in sizes}
+    return Field(own, symbols, worth, dict(zip(variants, asked, strict=True)), ends_of(symbols, ranges))
 
 
 def _guard(entry: GuardEntry, symbols: Sequence[sympy.Symbol]) -> Guard:

@@ -9,7 +9,8 @@ from statistics import median
 from typing import TypeAlias
 
 from mkwrap.ir.nearest import distance
-from mkwrap.spaces import Ends, OpenGuards
+from mkwrap.points import Ends
+from mkwrap.spaces import OpenGuards
 from mkwrap.stages import Point, Timing, Variant
 from mkwrap.tune.recall import Decision
 from mkwrap.tune.select import FLOOR
@@ -20,8 +21,7 @@ AROUND = "least loss at and around the point"
 
 # A winner runs for all sizes nearer to its point than to others. Below it, halfway to a neighbour, its loss is taken to be midway
 # between those at the two points, so that on the way there it is a quarter of the neighbour's. Above it work is cut in tiles, of
-# which one more is begun at once: most of the sizes there lose what the neighbour does. (Replayed on times of 600 contests on an
-# H100, 0.5 to 0.75 elect nearly the same; 1 is too much.) Of a loss no more than a half counts.
+# which one more is begun at once: most of the sizes there lose what the neighbour does. Of a loss no more than a half counts.
 _BELOW, _ABOVE = 0.25, 0.65
 _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
@@ -154,7 +154,8 @@ def _surroundings(measured: Collection[Point], ends: Ends, odd: Collection[Point
         for axis, line in _lines(points):
             (first, last), (least, greatest) = (line[0], line[-1]), ends[axis]
             around[first].append(_Side(distance([min(least, first[axis])], [first[axis]]), first, 0.0))
-            around[last].append(_Side(distance([max(greatest, last[axis])], [last[axis]]), last, 0.0))
+            if greatest is not None:
+                around[last].append(_Side(distance([max(greatest, last[axis])], [last[axis]]), last, 0.0))
     return around
 
 
@@ -163,7 +164,8 @@ def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence
         known = losses[point]
         if variant in known:
             return min(known[variant], _MOST_LOSS)
-        # What nobody proposed there may be as good as the middle of what was timed. Where it is not right nobody runs it.
+        # What nobody proposed there is like the middle of what was timed, but no better than here. Where it is not right nobody
+        # runs it.
         return max(own, min(median(known.values()), _MOST_LOSS)) if known and legal(point, variant) else own
 
     def expected(variant: Variant, own: float, sides: Sequence[_Side]) -> float:

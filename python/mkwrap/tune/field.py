@@ -9,9 +9,9 @@ import sympy
 
 from mkwrap.ir.nearest import distance
 from mkwrap.ir.relations import limits_of
-from mkwrap.ir.signature import SymbolSpec
-from mkwrap.points import kernel_symbols, values_at
-from mkwrap.spaces import Ends, OpenGuards, open_guards
+from mkwrap.ir.signature import upper_end
+from mkwrap.points import Ends, Ranges, kernel_symbols, values_at
+from mkwrap.spaces import OpenGuards, open_guards
 from mkwrap.stages import Binary, Candidates, Kernel, Point, PointChoice, Rejected, Source, Variant
 from mkwrap.tune.cost import is_pruned
 from mkwrap.tune.table import Table, table_of
@@ -28,7 +28,7 @@ class Field:
     guards: OpenGuards
     """Of every variant that can run, in order: the guards that may fail."""
     ends: Ends
-    """Of each symbol the least and the greatest size."""
+    """Those of `symbols`."""
 
     @property
     def free(self) -> tuple[Variant, ...]:
@@ -74,14 +74,13 @@ class Field:
 def field_of(candidates: Candidates, name: str, items: Sequence[Source | Binary | Rejected]) -> Field:
     """Return the field of a kernel of which these variants are written, or built; no variant may be `free` there."""
     kernel = candidates.schedule.kernels[name]
-    specs, symbols = candidates.schedule.program.symbols, kernel_symbols(kernel)
-    ranges = limits_of(specs)
+    ranges = limits_of(candidates.schedule.program.symbols)
     sources = [item.source if isinstance(item, Binary) else item for item in items if not isinstance(item, Rejected)]
     guards = {source.variant: open_guards(source, ranges) for source in sources}
-    return Field(kernel, symbols, candidates.points[name], guards, ends_of(symbols, specs))
+    symbols = kernel_symbols(kernel)
+    return Field(kernel, symbols, candidates.points[name], guards, ends_of(symbols, ranges))
 
 
-def ends_of(symbols: Iterable[sympy.Symbol], specs: Iterable[SymbolSpec]) -> Ends:
-    """Return the ends of a kernel's symbols, of those of its program."""
-    known = {spec.symbol: (spec.low, spec.high if spec.bounded else 0) for spec in specs}
-    return tuple(known[symbol] for symbol in symbols)
+def ends_of(symbols: Iterable[sympy.Symbol], ranges: Ranges) -> Ends:
+    """Return the ends of a kernel's symbols, from the ranges of its program's."""
+    return tuple((ranges[symbol][0], upper_end(ranges[symbol][1])) for symbol in symbols)

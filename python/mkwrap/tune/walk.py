@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mkwrap.ir.nearest import DOUBLING, distance
-from mkwrap.spaces import Ends, OpenGuards
+from mkwrap.points import Ends
+from mkwrap.spaces import OpenGuards
 from mkwrap.stages import Point, Timing, Variant
 from mkwrap.tune.election import Legal, elected, near_fastest, neighbours
 from mkwrap.tune.recall import Decision

@@ -142,10 +142,11 @@ def test_ctrl_c_ends_the_command_as_ever(
     [
         (Outcome({0: (1.0, 0.1 + 0.2), 2: (3.0,)}, {1: "wrong result: all of it"}), True),
         (Outcome({0: (1.0,)}, {1: LATE}), False),
-        (Outcome({}, {0: "died of SIGSEGV"}), False),
+        (Outcome({}, {0: "wrong result", 1: "wrong result"}), True),
+        (Outcome({}, {0: "wrong result", 1: "wrong result", 2: "wrong result"}), False),
         (Outcome({0: (1.0,)}, {}, "memory is short", short=True), False),
     ],
-    ids=["held", "transient", "all out", "remark"],
+    ids=["held", "transient", "one left", "none left", "remark"],
 )
 def test_an_outcome_is_kept_if_it_would_be_the_same_again(tmp_path: Path, outcome: Outcome, kept: bool) -> None:
     held = Held(Cache(tmp_path), "question")
@@ -156,9 +157,16 @@ def test_an_outcome_is_kept_if_it_would_be_the_same_again(tmp_path: Path, outcom
         return outcome
 
     for _ in range(2):
-        assert held.outcome("contest", hold) == outcome
+        assert held.outcome("contest", 3, hold) == outcome
     assert len(calls) == (1 if kept else 2)
-    held.outcome("another", hold)
-    Held(Cache(tmp_path), "another question").outcome("contest", hold)
-    Held(None, "question").outcome("contest", hold)
+    held.outcome("another", 3, hold)
+    Held(Cache(tmp_path), "another question").outcome("contest", 3, hold)
+    Held(None, "question").outcome("contest", 3, hold)
     assert len(calls) == (4 if kept else 5)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[", b'{"samples": []}', b"[[[0]], []]", b'[[[0, ["x"]]], []]', b"[1, 2]"])
+def test_what_is_no_outcome_is_a_miss(tmp_path: Path, payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "get", lambda *_: payload)
+    outcome = Outcome({0: (1.0,)}, {})
+    assert Held(Cache(tmp_path), "question").outcome("contest", 1, lambda: outcome) is outcome

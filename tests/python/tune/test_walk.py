@@ -8,8 +8,7 @@ import pytest
 
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
-from mkwrap.points import odd_size
-from mkwrap.spaces import Ends
+from mkwrap.points import Ends, odd_size
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
 from mkwrap.tune import election
 from mkwrap.tune.election import AROUND, MEASURED, SHARED
@@ -344,6 +343,22 @@ def test_times_at_odd_sizes_count_as_if_they_were_those_of_the_point() -> None:
     choices.append(PointChoice({"s": 65536}, second, MEASURED, (Timing(second, 9.0, 0.001, 20),)))
     stacks = stacked((S,), choices, {(1024,): (), (65536,): ()}, guards).stacks
     assert [variant for variant, _ in stacks[1024,]] == [SMALL, OTHER, second, LARGE]
+
+
+def test_a_point_that_was_asked_for_and_not_measured_tells_nothing_of_odd_sizes() -> None:
+    """49 is what odd sizes of 64 would be measured at; both its neighbours elect SMALL, so that it was left out."""
+    guards = {
+        OTHER: frozenset({Guard(S, multiple=8)}),
+        SMALL: frozenset({Guard(S, most=64)}),
+        Variant("k", "slow"): frozenset(),
+        LARGE: frozenset(),
+    }
+    times = {SMALL: 1.0, OTHER: 1.3, LARGE: 1.5, Variant("k", "slow"): 3.0}
+    timings = tuple(Timing(v, us, 0.001, 20) for v, us in times.items())
+    choices = [PointChoice({"s": 49}, SMALL, INHERITED), PointChoice({"s": 64}, SMALL, MEASURED, timings)]
+    choices.append(PointChoice({"s": 4096}, LARGE, MEASURED, (Timing(LARGE, 9.0, 0.001, 20),)))
+    stacks = stacked((S,), choices, {(p,): () for p in (49, 64, 4096)}, guards).stacks
+    assert [variant for variant, _ in stacks[64,]] == [SMALL, LARGE]
 
 
 def test_no_point_is_added_where_little_is_at_stake() -> None:
