@@ -15,7 +15,7 @@ from mkwrap.codegen.wrapper.text import spell_comment, spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.errors import InternalError
 from mkwrap.ir.dtypes import DType
-from mkwrap.ir.index import rounded_up
+from mkwrap.ir.index import Largest, rounded_up
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import Binary, Device, Image, Launch, Program, SizeArgument
 
@@ -26,7 +26,7 @@ _SIZE_TYPES = {DType.INT64: "int64_t", DType.INT32: "int32_t"}
 
 def _workspace(binary: Binary) -> Expr:
     scratch = [_global_scratch(image, launch) for launch, image in zip(*_pairs(binary), strict=True)]
-    return rounded_up(binary.source.workspace_bytes, _ALIGNMENT) + sympy.Max(0, *scratch)
+    return rounded_up(binary.source.workspace_bytes, _ALIGNMENT) + Largest(0, *scratch)
 
 
 def _pairs(binary: Binary) -> tuple[tuple[Launch, ...], tuple[Image, ...]]:

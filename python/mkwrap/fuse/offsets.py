@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sympy
 
-from mkwrap.ir.index import FloorDiv, rounded_up
+from mkwrap.ir.index import FloorDiv, Largest, rounded_up
 from mkwrap.ir.nodes import Expr
 from mkwrap.stages import SymbolSpec
 
@@ -115,7 +115,7 @@ def _largest(ends: Sequence[Expr]) -> Expr:
         kept = [*(other for other in kept if not never_larger(other, end)), end]
     if not kept:
         return sympy.Integer(0)
-    largest = sympy.Max(*kept)
+    largest = Largest(*kept)
     return largest if largest.count_ops() <= _MOST_OPERATIONS else sympy.Add(*kept)
 
 

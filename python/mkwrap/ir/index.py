@@ -72,6 +72,24 @@ class Mod(sympy.Function):  # type: ignore[misc]  # sympy is untyped
         return True if self.args[1].is_positive else None
 
 
+class Largest(sympy.Max):  # type: ignore[misc]  # sympy is untyped
+    """The maximum of sizes that may be 0 in a call: `sympy.Max` takes them for positive, and drops 128 beside 1536·n."""
+
+    @classmethod
+    def _collapse_arguments(cls, args: frozenset[Expr], **_: object) -> frozenset[Expr]:
+        return args
+
+    @classmethod
+    def _find_localzeros(cls, values: frozenset[Expr], **_: object) -> frozenset[Expr]:
+        """Fold numbers; no size is below 0."""
+        sizes = {value for value in values if not value.is_Integer}
+        number = max((value for value in values if value.is_Integer), default=sympy.Integer(0))
+        return frozenset(sizes if sizes and number <= 0 else sizes | {number})
+
+    def _sympystr(self, printer: sympy.StrPrinter) -> str:
+        return f"Max({', '.join(map(printer.doprint, self.args))})"
+
+
 def split_multiple(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """Split a into (q, r) with a = q·b + r, where q collects the terms that are visibly multiples of b."""
     quotient: list[Expr] = []

@@ -131,3 +131,22 @@ def test_calls_of_different_sizes_from_threads(model: mkwrap.Model) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(call, range(len(SIZES))))
+
+
+def test_c23_what_a_size_of_0_has_no_part_in_keeps_its_memory(tmp_path: Path) -> None:
+    """Temporaries of 3072 bytes, placed where the rows were before: of none, they need their room all the same."""
+
+    def fn(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        total = torch.cumsum(x, 1).sum(0)
+        for _ in range(3):
+            total = torch.cumsum(total.flip(0) / 384 + bias, 0)
+        return total
+
+    bias = torch.rand(384, dtype=torch.float64)
+    options = mkwrap.Options(tune="off", cache_dir=tmp_path)
+    shapes = ({0: Dim("n", min=0, max=512)}, None)
+    example = (torch.randn(5, 384, dtype=torch.float64), bias)
+    model = mkwrap.compile(fn, example, dynamic_shapes=shapes, target="cpu", options=options)
+    for rows in (0, 1, 512):
+        x = torch.randn(rows, 384, dtype=torch.float64)
+        torch.testing.assert_close(model(x, bias), fn(x, bias))
