@@ -93,7 +93,9 @@ def write_symbols(writer: Writer, program: Program) -> None:
 def _ranges(symbols: Sequence[SymbolSpec], shape: Sequence[Expr], room: int) -> str:
     """Say what the symbols of a shape may be, "" where that takes more characters than there is room for."""
     found = [spec for spec in symbols if any(spec.symbol in sympy.sympify(size).free_symbols for size in shape)]
-    texts = [f"{s.symbol.name} in {s.low}..{s.high}" if s.bounded else f"{s.symbol.name} >= {s.low}" for s in found]
+    texts = [
+        f"{s.symbol.name} in {s.low}..{s.high}" if s.high < UNBOUNDED else f"{s.symbol.name} >= {s.low}" for s in found
+    ]
     text = f" with {', '.join(texts)}" if texts else ""
     return text if len(text) <= room else ""
 
