@@ -18,7 +18,16 @@ Dims = tuple[str, ...]
 RANGES: Mapping[str, tuple[int, int]] = {"a": (0, 40), "b": (1, 24)}
 HINTS: Mapping[str, tuple[int, ...]] = {"a": (2, 16), "b": (4, 20)}
 EXAMPLE: Mapping[str, int] = {"a": 5, "b": 7}
-_INPUTS: tuple[Dims, ...] = (("a", "b"), ("b", "a"), ("a", "8"), ("b",), ("3", "a"), ("a", "3", "b"), ("8", "b"))
+_INPUTS: tuple[Dims, ...] = (
+    ("a", "b"),
+    ("b", "a"),
+    ("a", "8"),
+    ("b",),
+    ("3", "a"),
+    ("a", "3", "b"),
+    ("8", "b"),
+    ("a", "32"),
+)
 
 
 @dataclass
@@ -173,6 +182,16 @@ def _flat(program: DynamicProgram, generator: random.Random) -> Step:
     return f"v[{k}] + torch.tanh(v[{k}].reshape(-1).sum() * 0.01)", dims
 
 
+def _settled(program: DynamicProgram, generator: random.Random) -> Step:
+    """Several kernels over sizes that are static, from a value that is not: their memory is the same at any size."""
+    k, dims = _some(program, generator)
+    dynamic = [d for d, name in enumerate(dims) if name in RANGES]
+    left = tuple(name for name in dims if name not in RANGES)
+    if not dynamic or not left:
+        return None
+    return f"(v[{k}].mean({dynamic}).nan_to_num().cumsum(0).flip(0) * 0.5).cumsum(-1).flip(-1).softmax(0)", left
+
+
 _KINDS: tuple[Callable[[DynamicProgram, random.Random], Step], ...] = (
     _unary,
     _unary,
@@ -184,6 +203,7 @@ _KINDS: tuple[Callable[[DynamicProgram, random.Random], Step], ...] = (
     _join,
     _product,
     _flat,
+    _settled,
 )
 
 

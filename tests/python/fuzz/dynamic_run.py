@@ -1,6 +1,6 @@
 """Calls random programs with dynamic sizes at many shapes: `python -m tests.python.fuzz.dynamic_run CXX CACHE SEED COUNT SHAPES`.
 
-Run by test_dynamic.py in a process that has AddressSanitizer's runtime, with a compiler that instruments the libraries.
+Run by test_dynamic_shapes.py in a process that has AddressSanitizer's runtime, with a compiler that instruments the libraries.
 Writes one line per program; fails on the first call that is neither right nor refused by the right error.
 """
 
