@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -103,24 +103,24 @@ def walk(plan: Walk, guards: OpenGuards, known: Mapping[Point, Decision], measur
 
 
 def _odd(plan: Walk, measured: Mapping[Point, Decision]) -> Iterator[Point]:
-    """Yield the points beside others at which variants were timed that are not right there: those for odd sizes.
-
-    What was asked for is none of them.
-    """
+    """Yield the points beside others at which variants were timed that are not right there: those for odd sizes."""
     for point, decision in measured.items():
-        odd = plan.beside(point)
-        if odd is None or odd not in measured or odd in plan.points:
-            continue
-        if any(not plan.legal(odd, timing.variant) for timing in decision.timings):
+        odd = _odd_beside(plan, point, [timing.variant for timing in decision.timings])
+        if odd is not None and odd in measured:
             yield odd
+
+
+def _odd_beside(plan: Walk, point: Point, variants: Iterable[Variant]) -> Point | None:
+    """Return the point beside one at which some of these are not right; what was asked for is a point like others."""
+    odd = plan.beside(point)
+    if odd is None or odd in plan.points or all(plan.legal(odd, variant) for variant in variants):
+        return None
+    return odd
 
 
 def _reserved(plan: Walk, guards: OpenGuards, point: Point) -> Point | None:
     """Return the point beside one that is for odd sizes alone once both are measured: no other is put there."""
-    odd = plan.beside(point)
-    if odd is None or odd in plan.points:
-        return None
-    return odd if any(plan.legal(point, v) and not plan.legal(odd, v) for v in guards) else None
+    return _odd_beside(plan, point, (variant for variant in guards if plan.legal(point, variant)))
 
 
 def _between(point: Point, place: Mapping[Point, Point], measured: Mapping[Point, Decision]) -> Variant | None:

@@ -315,19 +315,20 @@ def test_c14_every_timed_run_zeroes_its_workspace(gpu: _Gpu) -> None:
         assert list(run[1][3])[2] == ("ptr", address)  # type: ignore[index]
 
 
-def test_a_gpu_whose_memory_is_short_says_so(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(nbytes: int) -> int:
-        raise DriverError(f"cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (2): {nbytes}")
-
-    monkeypatch.setattr(gpu, "allocate", short)
-    with pytest.raises(MemoryError, match="the device does not give 16 bytes"):
-        CudaBench(_cuda_contest(1, (b"", 1, False)))
-
-
-def test_another_failure_of_the_driver_stays_one(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("failure", "error", "said"),
+    [
+        ("CUDA_ERROR_OUT_OF_MEMORY (2)", MemoryError, "the device does not give 16 bytes"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS (700)", DriverError, "ILLEGAL_ADDRESS"),
+    ],
+    ids=["memory is short", "another"],
+)
+def test_of_the_drivers_failures_a_lack_of_memory_is_one(
+    gpu: _Gpu, monkeypatch: pytest.MonkeyPatch, failure: str, error: type[Exception], said: str
+) -> None:
     def failed(nbytes: int) -> int:
-        raise DriverError(f"cuMemAlloc failed with CUDA_ERROR_ILLEGAL_ADDRESS (700): {nbytes}")
+        raise DriverError(f"cuMemAlloc failed with {failure}: {nbytes}")
 
     monkeypatch.setattr(gpu, "allocate", failed)
-    with pytest.raises(DriverError, match="ILLEGAL_ADDRESS"):
+    with pytest.raises(error, match=said):
         CudaBench(_cuda_contest(1, (b"", 1, False)))
