@@ -27,7 +27,8 @@ _MOST_LOSS = 0.5
 # Variants whose expected losses differ by less may share points.
 _ALIKE = 0.01
 # A variant whose points would together lose less with other winners does not pay for its bytes, at up to so many points; of more
-# points each stands for fewer sizes and tells more surely what is fast there, so that less is given up.
+# points each stands for fewer sizes and tells more surely what is fast there, so that less is given up. One that stands for more
+# sizes than others do, as the least hint may, counts that much more.
 _PAYS, _PAYS_UP_TO = 0.1, 16
 
 Legal: TypeAlias = Callable[[Point, Variant], bool]
@@ -51,7 +52,8 @@ def elected(
     """
     order = {variant: number for number, variant in enumerate(guards)}
     losses = {point: _losses(decision.timings) for point, decision in measured.items()}
-    expected = _expectations(losses, legal, _surroundings(measured, ends, odd))
+    around = _surroundings(measured, ends, odd)
+    expected = _expectations(losses, legal, around)
     left = {point: _acceptable(expected[point]) or (decision.winner,) for point, decision in measured.items()}
     winners: dict[Point, Variant] = {}
     while left:
@@ -64,7 +66,7 @@ def elected(
         for point in [p for p, variants in left.items() if best in variants]:
             winners[point] = best
             del left[point]
-    paying = _paying(winners, expected, _PAYS * min(1.0, _PAYS_UP_TO / max(len(asked), 1)))
+    paying = _paying(winners, expected, _weights(around), _PAYS * min(1.0, _PAYS_UP_TO / max(len(asked), 1)))
     return {point: (winner, _reason(measured[point], winner)) for point, winner in paying.items()}
 
 
@@ -104,7 +106,9 @@ def _acceptable(expected: Mapping[Variant, float]) -> tuple[Variant, ...]:
     return tuple(variant for variant, loss in expected.items() if loss <= limit)
 
 
-def _paying(winners: Mapping[Point, Variant], expected: _Losses, pays: float) -> dict[Point, Variant]:
+def _paying(
+    winners: Mapping[Point, Variant], expected: _Losses, weights: Mapping[Point, float], pays: float
+) -> dict[Point, Variant]:
     """Give up, one after another, the winner whose points lose least by others that win, while that is less than what pays."""
     kept = dict(winners)
     while True:
@@ -113,7 +117,7 @@ def _paying(winners: Mapping[Point, Variant], expected: _Losses, pays: float) ->
             moved = _without(variant, kept, expected)
             if moved is None:
                 continue
-            price = sum(expected[point][other] - expected[point][variant] for point, other in moved.items())
+            price = sum(weights[p] * (expected[p][other] - expected[p][variant]) for p, other in moved.items())
             if price < pays and (cheapest is None or price < cheapest[0]):
                 cheapest = price, moved
         if cheapest is None:
@@ -157,6 +161,13 @@ def _surroundings(measured: Collection[Point], ends: Ends, odd: Collection[Point
             if greatest is not None:
                 around[last].append(_Side(distance([max(greatest, last[axis])], [last[axis]]), last, 0.0))
     return around
+
+
+def _weights(around: Mapping[Point, Sequence[_Side]]) -> dict[Point, float]:
+    """Return how many times the mean span each point stands for, at least 1."""
+    spans = {point: sum(side.span for side in sides) for point, sides in around.items()}
+    mean = sum(spans.values()) / max(len(spans), 1)
+    return {point: max(1.0, span / mean) if mean else 1.0 for point, span in spans.items()}
 
 
 def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence[_Side]]) -> _Losses:

@@ -158,23 +158,32 @@ def _crossing(plan: Walk, guards: OpenGuards, measured: Mapping[Point, Decision]
     """Return a point between two neighbours along an axis that elect different variants; None: there are enough.
 
     Those that are far apart, and may lose much, come first. It is halfway, or, where they are near each other and the lower is
-    whole tiles, just above the lower.
+    whole tiles, just above the lower. A point that gave up what is fast there for the sizes around it counts as electing the
+    fastest: it may have it back once a nearer neighbour stands for those sizes.
     """
     odds = frozenset(_odd(plan, measured))
-    winners = elected(measured, guards, plan.points, plan.legal, plan.ends, odds)
+    chosen = elected(measured, guards, plan.points, plan.legal, plan.ends, odds)
+    winners = {point: _at_itself(winner, measured[point].timings) for point, (winner, _) in chosen.items()}
     reserved = {_reserved(plan, guards, point) for point in measured}
     best: tuple[float, Point] | None = None
     for axis, below, above in neighbours([p for p in measured if p not in odds]):
         middle = _middle(axis, below, above, reserved)
-        if winners[below][0] == winners[above][0] or middle is None or not plan.possible(middle):
+        if winners[below] == winners[above] or middle is None or not plan.possible(middle):
             continue
         if _reserved(plan, guards, middle) in measured.keys() - odds:
             continue
-        loss = _loss(measured[below].timings, measured[above].timings, winners[below][0], winners[above][0])
+        loss = _loss(measured[below].timings, measured[above].timings, winners[below], winners[above])
         weight = min(loss, 1.0) * distance(below, above)
         if loss > _WORTH and (best is None or weight > best[0]):
             best = weight, middle
     return None if best is None else best[1]
+
+
+def _at_itself(winner: Variant, timings: Sequence[Timing]) -> Variant:
+    """Return the fastest at a point whose winner loses much there, else the winner."""
+    times = {timing.variant: timing.median_us for timing in timings}
+    fastest = min(times, key=lambda variant: times[variant], default=winner)
+    return winner if times.get(winner, 0.0) <= (1 + _WORTH) * times.get(fastest, 0.0) else fastest
 
 
 def _contenders(plan: Walk, timings: Sequence[Timing], odd: Point) -> tuple[Variant, ...]:

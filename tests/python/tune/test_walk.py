@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
+from tests.python.tune.judge import ENDS, GUARDS, LARGE, OTHER, SMALL, Judge, S, crossing, walked
 
-from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import elect
-from mkwrap.points import Ends, odd_size
+from mkwrap.points import odd_size
 from mkwrap.stages import Guard, Point, PointChoice, Timing, Variant
-from mkwrap.tune import election
-from mkwrap.tune.election import AROUND, MEASURED, SHARED
-from mkwrap.tune.recall import Decision
+from mkwrap.tune.election import AROUND, MEASURED
 from mkwrap.tune.table import stacked, table_of
 from mkwrap.tune.walk import INHERITED, Walk, Walked, halvings, walk
-
-SMALL, LARGE, OTHER = (Variant("k", name) for name in ("small", "large", "other"))
-GUARDS = {variant: frozenset() for variant in (SMALL, LARGE, OTHER)}
-S = size_symbol("s")
-ENDS = ((1, 4096), (1, 4096))
-
-
-class Judge:
-    """Measures by formulas; counts."""
-
-    def __init__(self, times: Callable[[Point], Mapping[Variant, float]]) -> None:
-        self.times = times
-        self.seen: list[Point] = []
-
-    def __call__(self, point: Point, some: Sequence[Variant] = ()) -> Decision:
-        self.seen.append(point)
-        times = {v: us for v, us in self.times(point).items() if not some or v in some}
-        timings = tuple(Timing(v, us, 0.001 * us, 20) for v, us in times.items())
-        return Decision(min(timings, key=lambda t: t.median_us).variant, "measured", timings)
-
-
-def crossing(at: float) -> Judge:
-    """Let LARGE win above a size, by as much as the sizes differ."""
-    return Judge(lambda point: {SMALL: 10.0 * point[0] / at, LARGE: 10.0})
-
-
-def walked(judge: Judge, *points: Point, extra: int = 0, possible: Callable[[Point], bool] = lambda _: True) -> Walked:
-    return walk(Walk(points, lambda _p, _v: True, ENDS, possible, extra), GUARDS, {}, judge)
 
 
 def test_a_point_between_two_that_surely_agree_is_not_measured() -> None:
@@ -120,6 +90,17 @@ def test_a_step_just_above_whole_tiles_is_found(tile: int) -> None:
     assert elected(4 * tile) is SMALL
     assert {elected(size) for size in range(4 * tile + 1, 5 * tile)} == {LARGE}
     assert len(judge.seen) <= 9
+
+
+def test_a_point_that_serves_sizes_above_has_its_own_back_once_they_are_measured() -> None:
+    # One tile of 16 rows: LARGE loses a fifth there and SMALL much above, where at first only 128 tells of 17 to 45.
+    judge = Judge(lambda point: {SMALL: 10.0 if point[0] <= 16 else 40.0, LARGE: 12.0})
+    done = walked(judge, (8,), (16,), (128,))
+    assert done.winners[16,] == (LARGE, AROUND)
+    done = walked(judge, (8,), (16,), (128,), extra=10)
+    assert done.winners[16,] == (SMALL, MEASURED)
+    assert {winner for point, (winner, _) in done.winners.items() if point > (16,)} == {LARGE}
+    assert (17,) in done.measured
 
 
 MULTIPLES = {SMALL: frozenset({Guard(S, multiple=16)}), LARGE: frozenset(), OTHER: frozenset()}
@@ -227,93 +208,6 @@ def test_nothing_is_measured_beside_a_point_whose_winner_asks_for_no_multiples()
     assert judge.seen == [(64,), (256,)]
 
 
-def test_what_loses_least_around_a_point_wins_there() -> None:
-    # At 64 OTHER is the fastest by 3 %, at the points around it is half as fast as LARGE.
-    times = {8: {LARGE: 1.0, OTHER: 2.0}, 64: {LARGE: 1.03, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 2.0}}
-    judge = Judge(lambda point: times[point[0]])
-    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.7, OTHER: 1.0}
-    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
-
-
-def test_what_was_not_proposed_at_a_neighbour_is_taken_to_be_like_the_middle_of_what_was(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(election, "_PAYS", 0.0)
-    slow, slower = Variant("k", "slow"), Variant("k", "slower")
-    guards = GUARDS | {slow: frozenset(), slower: frozenset()}
-
-    def winner(there: Mapping[Variant, float]) -> Variant:
-        """Return what wins at 64, where OTHER is the fastest; at 512 it was not proposed."""
-        times = {64: {LARGE: 1.1, OTHER: 1.0}, 512: there}
-        plan = Walk(((64,), (512,)), lambda _p, _v: True, [(64, 512)], lambda _: True, 0)
-        return walk(plan, guards, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
-
-    assert winner({SMALL: 1.0, LARGE: 1.02, slow: 9.0}) is OTHER
-    assert winner({SMALL: 1.0, LARGE: 1.02, slow: 1.4, slower: 1.4}) is LARGE
-
-
-def test_the_neighbour_below_tells_of_a_points_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(election, "_PAYS", 0.0)
-    times = {8: {LARGE: 1.0, OTHER: 1.5}, 64: {LARGE: 1.1, OTHER: 1.0}}
-
-    def winner(ends: Ends) -> Variant:
-        plan = Walk(((8,), (64,)), lambda _p, _v: True, ends, lambda _: True, 0)
-        return walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
-
-    assert winner([(8, 64)]) is LARGE
-    assert winner([(8, 4096)]) is OTHER
-
-
-def test_the_neighbour_above_tells_more_of_a_points_sizes_than_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(election, "_PAYS", 0.0)
-    # Above 64 a further tile is begun at once: OTHER, which fits 64, takes there what it takes at 512.
-    times = {8: {LARGE: 1.0, OTHER: 1.0}, 64: {LARGE: 1.08, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.25}}
-    assert walked(Judge(lambda point: times[point[0]]), (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[8], times[512] = times[512], times[8]
-    assert walked(Judge(lambda point: times[point[0]]), (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
-
-
-def test_a_winner_that_gains_little_at_few_points_does_not_pay() -> None:
-    times = {8: {LARGE: 1.0, OTHER: 1.2}, 64: {LARGE: 1.1, OTHER: 1.0}, 512: {LARGE: 1.0, OTHER: 1.2}}
-    judge = Judge(lambda point: times[point[0]])
-    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (LARGE, AROUND)
-    times[64] = {LARGE: 1.35, OTHER: 1.0}
-    assert walked(judge, (64,), (8,), (512,)).winners[64,] == (OTHER, MEASURED)
-
-
-def test_at_many_points_a_winner_at_one_that_gains_ten_percent_pays() -> None:
-    line = [(2 * number,) for number in range(1, 65)]
-    judge = Judge(lambda p: {LARGE: 1.1, OTHER: 1.0} if p == (64,) else {LARGE: 1.0, OTHER: 1.05})
-    done = walked(judge, (64,), *(p for p in line if p != (64,)))
-    assert done.winners[64,] == (OTHER, MEASURED)
-    assert {done.winners[p][0] for p in line if p != (64,)} == {LARGE}
-
-
-def test_the_outermost_point_stands_for_all_sizes_beyond_it() -> None:
-    # At 64 OTHER is faster by 12 %; just above, where a size was measured beside a step, it is slow.
-    times = {64: {LARGE: 1.12, OTHER: 1.0}, 65: {LARGE: 1.0, OTHER: 1.5}, 4096: {LARGE: 1.0, OTHER: 2.0}}
-
-    def winner(ends: Ends) -> Variant:
-        plan = Walk(((64,), (65,), (4096,)), lambda _p, _v: True, ends, lambda _: True, 0)
-        return walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64,][0]
-
-    assert winner([(1, 4096)]) is OTHER
-    assert winner([(64, 4096)]) is LARGE
-
-
-@pytest.mark.parametrize("end", [(8, 64), (64, 512)])
-def test_a_point_alone_on_its_line_stands_for_all_of_it(end: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(election, "_PAYS", 0.0)
-    # Along the first symbol OTHER loses much; along the second, where no other point is, a point stands for all sizes.
-    times = {64: {LARGE: 1.1, OTHER: 1.0}, 66: {LARGE: 1.0, OTHER: 1.5}}
-    plan = Walk(((64, 64), (66, 64)), lambda _p, _v: True, [(64, 66), end], lambda _: True, 0)
-    winners = walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners
-    assert winners[64, 64][0] is OTHER
-    plan = Walk(((64, 64), (66, 64)), lambda _p, _v: True, [(64, 66), (64, 64)], lambda _: True, 0)
-    assert walk(plan, GUARDS, {}, Judge(lambda point: times[point[0]])).winners[64, 64][0] is LARGE
-
-
 def test_the_best_of_odd_sizes_stands_in_even_with_a_tighter_limit() -> None:
     wide = frozenset({Guard(S, multiple=16), Guard(S, most=2048)})
     guards = {SMALL: wide, OTHER: frozenset({Guard(S, most=1024)}), LARGE: frozenset()}
@@ -380,13 +274,6 @@ def test_what_is_known_is_not_measured_again() -> None:
     done = walk(Walk([(1,), (64,)], lambda _p, _v: True, ENDS, lambda _: True, 0), GUARDS, known, judge)
     assert judge.seen == [(1,)]
     assert done.winners[64,] == (LARGE, MEASURED)
-
-
-def test_of_equals_the_one_that_wins_at_most_points_wins() -> None:
-    times = {1: {SMALL: 1.0, LARGE: 1.01}, 8: {SMALL: 1.01, LARGE: 1.0}, 64: {OTHER: 1.0, LARGE: 1.01, SMALL: 3.0}}
-    judge = Judge(lambda point: times[point[0]])
-    done = walked(judge, (1,), (8,), (64,))
-    assert done.winners == {(1,): (LARGE, SHARED), (8,): (LARGE, MEASURED), (64,): (LARGE, SHARED)}
 
 
 def test_what_may_be_added_is_known_before() -> None:
