@@ -8,6 +8,7 @@ from pathlib import Path
 from mkwrap.codegen.wrapper.header import render_header
 from mkwrap.errors import CacheError
 from mkwrap.model import Model
+from mkwrap.toolchain.destination import expect_place
 
 
 def write_header(model: Model, path: str | os.PathLike[str]) -> None:
@@ -19,6 +20,7 @@ def write_header(model: Model, path: str | os.PathLike[str]) -> None:
     `CacheError` where the file cannot be written.
     """
     target = Path(path)
+    expect_place(target, "the header")
     try:
         target.write_text(render_header(model.manifest, target.stem))
     except OSError as error:

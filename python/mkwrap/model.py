@@ -20,6 +20,7 @@ from mkwrap.options import Options, given_or_default
 from mkwrap.report import Report, make_report
 from mkwrap.retune import tuned
 from mkwrap.stages import Provenance
+from mkwrap.toolchain.destination import expect_place
 from mkwrap.toolchain.seal import verify
 from mkwrap.tune.record import rows_of
 from mkwrap.tune.record_file import write_record
@@ -131,11 +132,10 @@ class Model(_C.Model):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the library to path, atomically: a reader sees the old file or the whole new one.
 
-        Raises `CacheError`, naming `path`, where it cannot be written.
+        Raises `CacheError`, naming `path`, where it cannot be written, or where a device, a FIFO or a folder is.
         """
         target = Path(path)
-        if target.is_dir():
-            raise CacheError(f"cannot write the library to {target}: it is a folder; name a file in it")
+        expect_place(target, "the library")
         try:
             self._publish(target)
         except OSError as error:

@@ -10,6 +10,7 @@ from mkwrap.errors import CacheError, OptionError
 from mkwrap.options import Options
 from mkwrap.progress import shown
 from mkwrap.toolchain.cache import Cache, digest, package_version
+from mkwrap.toolchain.destination import expect_place
 from mkwrap.toolchain.libraries import is_whole
 from mkwrap.toolchain.relink import LinkedLibrary
 from mkwrap.toolchain.seal import TRAILER_BYTES, publish
@@ -32,7 +33,7 @@ def tuned(path: Path, output: Path | None, options: Options) -> Path:
     if options.tune not in ("full", "quick"):
         raise OptionError(f"Options.tune is {options.tune!r}; tuning a library takes 'full' or 'quick'")
     if output is not None:
-        _expect_a_place(output)
+        expect_place(output, "the library")
     library = LinkedLibrary(path)
     place = here(library.manifest["targets"], str(path), options.threads)
     if not open_kernels(library.manifest, place.number):
@@ -83,14 +84,6 @@ def _keep(closed: Closed, path: Path, cache: Cache, options: Options) -> Path:
     kept = _publish(closed.image, path if closed.lasting else cache.library(digest(path.name, closed.image)))
     cache.trim(options.cache_bytes)
     return kept
-
-
-def _expect_a_place(output: Path) -> None:
-    """Refuse a path that no file can be written to whatever is measured."""
-    if output.is_dir():
-        raise CacheError(f"cannot write the library to {output}: it is a folder; name a file in it")
-    if not output.parent.is_dir():
-        raise CacheError(f"cannot write the library to {output}: there is no folder {output.parent}")
 
 
 def _warn(error: CacheError) -> None:

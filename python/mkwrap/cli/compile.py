@@ -11,9 +11,10 @@ from rich.text import Text
 
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
-from mkwrap.errors import OptionError
+from mkwrap.errors import OptionError, TuningRecordError
 from mkwrap.options import Options, TuneMode
 from mkwrap.report import spell_bytes
+from mkwrap.toolchain.destination import expect_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,8 +98,9 @@ def compile_command(  # noqa: PLR0913, PLR0917 — the options of a command line
     programs = cast(_Programs, import_module("mkwrap.cli.programs"))
     named = programs.load_program(program, specs or [], maker, dims or [], shapes)
     _refuse_idle(named, program, {"--hint": bool(hints), "--max-points": max_points is not None})
-    model = _compiled(named, target or None, options)
     path = output if output is not None else Path(f"{named.stem}.so")
+    _expect_places(path, header, save_tuning)
+    model = _compiled(named, target or None, options)
     _write(model, path, header, save_tuning)
     _report(model, path, as_json)
 
@@ -112,6 +114,15 @@ def _compiled(named: Named, target: Sequence[str] | None, options: Options) -> M
         target=target,
         options=options,
     )
+
+
+def _expect_places(path: Path, header: Path | None, record: Path | None) -> None:
+    """Refuse what cannot be written before anything is compiled for it."""
+    expect_place(path, "the library")
+    if header is not None:
+        expect_place(header, "the header")
+    if record is not None:
+        expect_place(record, "the tuning record", TuningRecordError)
 
 
 def _write(model: Model, path: Path, header: Path | None, record: Path | None) -> None:

@@ -10,8 +10,10 @@ from rich.text import Text
 
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
+from mkwrap.errors import TuningRecordError
 from mkwrap.options import Options, TuneMode
 from mkwrap.report import spell_bytes
+from mkwrap.toolchain.destination import expect_place
 
 
 def tune_command(
@@ -38,6 +40,8 @@ def tune_command(
         progress=False if as_json else None,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
+    if save_tuning is not None:
+        expect_place(save_tuning, "the tuning record", TuningRecordError)
     before = library.stat().st_size if library.exists() else 0
     path = output if output is not None else library
     model = mkwrap.tune_library(library, path, options)

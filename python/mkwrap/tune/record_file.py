@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkwrap.errors import TuningRecordError
+from mkwrap.toolchain.destination import expect_place
 from mkwrap.tune.record import Row, decode, encode
 
 
@@ -32,13 +33,14 @@ def read_record(path: Path) -> tuple[Row, ...]:
 
 def write_record(path: Path, rows: Iterable[Row]) -> int:
     """Write rows to a file, whole or not at all, and return how many; raises `TuningRecordError` where it cannot."""
+    expect_place(path, "the tuning record", TuningRecordError)
     lines = [encode(row) + "\n" for row in rows]
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         partial.write_text("".join(lines), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise TuningRecordError(f"the tuning record {path} cannot be written: {error.strerror}") from error
+        raise TuningRecordError(f"cannot write the tuning record to {path}: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

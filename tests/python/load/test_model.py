@@ -132,7 +132,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert torch.equal(again(torch.zeros(8)), torch.ones(8))
     assert again.manifest == model.manifest
     missing = tmp_path / "nowhere" / "m.so"
-    with pytest.raises(errors.CacheError, match=rf"to {missing}: No such file"):
+    with pytest.raises(errors.CacheError, match=rf"to {missing}: there is no folder {missing.parent}"):
         model.save(missing)
     with pytest.raises(errors.CacheError, match=rf"to {tmp_path}: it is a folder"):
         model.save(tmp_path)

@@ -131,7 +131,7 @@ def test_a_row_under_anothers_place_is_a_miss(tmp_path: Path) -> None:
 def test_a_record_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TuningRecordError, match="cannot be read: No such file"):
         read_record(tmp_path / "none.jsonl")
-    with pytest.raises(TuningRecordError, match="cannot be written"):
+    with pytest.raises(TuningRecordError, match="cannot write the tuning record"):
         write_record(tmp_path / "no" / "folder.jsonl", [ROW])
 
 
