@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
@@ -205,20 +205,8 @@ def _refuse_constants(
 
 def _named(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> dict[sympy.Symbol, Expr]:
     """Give each of torch's symbols its meaning: the user's names first, then s0, s1, … in order of appearance."""
-    meaning: dict[sympy.Symbol, Expr] = {}
+    meaning = _declared(inputs, fixed)
     taken = {declared.name for _, _, declared, _ in _dynamic(inputs)}
-    for traced, dim, declared, expr in _dynamic(inputs):
-        if declared.expr is None:
-            continue
-        if expr.is_Symbol and expr not in fixed:
-            known = meaning.setdefault(expr, declared.expr)
-        else:
-            known = translated(expr, {**fixed, **meaning})
-        if sympy.expand(known - declared.expr) != 0:
-            raise DynamicShapeError(
-                f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {known}"
-                f"{lines.place(expr)}; declare it so: one Dim serves any number of dimensions"
-            )
     count = 0
     for _, _, _, expr in _dynamic(inputs):
         for symbol in sorted(expr.free_symbols, key=str):
@@ -228,7 +216,65 @@ def _named(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: 
                 count += 1
             meaning[symbol] = size_symbol(f"s{count}")
             count += 1
+    _refuse_other_sizes(inputs, {**fixed, **meaning}, lines)
     return meaning
+
+
+def _declared(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr]) -> dict[sympy.Symbol, Expr]:
+    """Tell torch's symbols from what dimensions are declared to be.
+
+    Torch writes a dimension by the symbol of another where it found one to follow from the other: if n + 1 is declared as
+    x, n is x − 1. Plain symbols come first: x − 1 may be a name of its own.
+    """
+    meaning: dict[sympy.Symbol, Expr] = {}
+    named = [(expr, declared.expr) for _, _, declared, expr in _dynamic(inputs) if declared.expr is not None]
+    for expr, length in sorted(named, key=lambda pair: not pair[0].is_Symbol):
+        unknown = expr.free_symbols - meaning.keys() - fixed.keys()
+        if len(unknown) != 1:
+            continue
+        (symbol,) = unknown
+        factor = sympy.expand(expr).coeff(symbol)
+        rest = sympy.expand(expr - factor * symbol)
+        if not factor.is_Integer or factor == 0 or symbol in rest.free_symbols:
+            continue
+        with suppress(UntranslatableError):
+            value = sympy.expand((length - translated(rest, {**fixed, **meaning})) / factor)
+            if all(term.as_coeff_Mul()[0].is_Integer for term in sympy.Add.make_args(value)):
+                meaning[symbol] = value
+    return meaning
+
+
+def _refuse_other_sizes(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> None:
+    """Refuse a dimension that is declared as something else than what the program needs it to be."""
+    for traced, dim, declared, expr in _dynamic(inputs):
+        try:
+            known = translated(expr, meaning)
+        except UntranslatableError as reason:
+            raise DynamicShapeError(
+                f"the program needs {traced.path}.shape[{dim}] to be {reason}{lines.place(expr)}, which has no expression here; "
+                "make the dimension static"
+            ) from None
+        if declared.expr is None or sympy.expand(known - declared.expr) == 0:
+            continue
+        raise DynamicShapeError(
+            f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {known}"
+            f"{lines.place(expr)}; {_remedy(known, inputs, meaning)}"
+        )
+
+
+def _remedy(known: Expr, inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr]) -> str:
+    """Say how to declare a dimension that has to be `known`: a Dim is derived from one other, by a factor and a sum."""
+    symbol = next(iter(known.free_symbols))
+    if not sympy.expand(known - known.coeff(symbol) * symbol).is_Integer:
+        return "declare it Dim.AUTO, which takes what the others make it"
+    unnamed = [
+        f"{traced.path}.shape[{dim}]"
+        for traced, dim, declared, expr in _dynamic(inputs)
+        if declared.name is None and translated(expr, meaning) == symbol
+    ]
+    if unnamed:
+        return f"declare {unnamed[0]} by a Dim called {symbol}, and this so"
+    return "declare it so: one Dim serves any number of dimensions"
 
 
 def _replaced(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[tuple[sympy.Symbol, Expr]]:
@@ -236,7 +282,8 @@ def _replaced(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr]) -> It
     for symbol in environment.replacements:
         expr = environment.replace(symbol)
         if symbol not in meaning and expr.free_symbols <= meaning.keys():
-            yield symbol, translated(expr, meaning)
+            with suppress(UntranslatableError):
+                yield symbol, translated(expr, meaning)
 
 
 def _sliced(graph: torch.fx.Graph, meaning: Mapping[sympy.Symbol, Expr]) -> Iterator[tuple[sympy.Symbol, Expr]]:

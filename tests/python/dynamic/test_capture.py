@@ -63,6 +63,7 @@ def both(pair: Pair) -> torch.Tensor:
 
 
 B = {0: BATCH}
+AUTO = {0: Dim.AUTO}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,44 @@ def test_c23_a_derived_dim_alone_binds_its_root() -> None:
 def test_what_tracing_finds_of_an_undeclared_dim_is_an_expression() -> None:
     graph = captured(lambda x, y: torch.cat([x, x]) + y, (x34(), torch.randn(6, 4)), (B, {0: Dim.AUTO}))
     assert shapes(graph) == ["[batch, 4]", "[2*batch, 4]"]
+
+
+@pytest.mark.parametrize("low", [0, 1, 2, 5])
+def test_c23_a_dim_that_torch_writes_by_one_derived_from_it_keeps_its_name(low: int) -> None:
+    """Adding x[1:] and y makes torch write x's rows as y's and one more, of which the derived dimension tells the name."""
+    n = Dim("n", min=low, max=16)
+    for at in (slice(1, None), slice(-1)):
+        compiled = dynamic(lambda x, y, at=at: x[at] + y, (torch.randn(9, 4), torch.randn(8, 4)), ({0: n}, {0: n - 1}))
+        assert shapes(compiled.captured) == ["[n, 4]", "[n - 1, 4]"]
+        assert ranges(compiled.captured) == {"n": (max(low, 1), 16)}
+        for rows in (max(low, 1), 7, 16):
+            compiled.check(torch.randn(rows, 4), torch.randn(rows - 1, 4))
+        with pytest.raises(OutOfRangeError, match=r"not \(n - 1, 4\)"):
+            compiled.run(torch.randn(9, 4), torch.randn(9, 4))
+
+
+@pytest.mark.parametrize(("times", "rows"), [(1, 4), (2, 8)])
+def test_a_dim_that_torch_writes_by_an_undeclared_one_keeps_its_name(times: int, rows: int) -> None:
+    graph = captured(
+        lambda x, y: x + torch.cat([y] * times), (torch.randn(rows, 4), torch.randn(4, 4)), ({0: times * BATCH}, AUTO)
+    )
+    assert shapes(graph) == [f"[{times * sympy.Symbol('batch')}, 4]", "[batch, 4]"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "other", "message"),
+    [
+        (
+            {0: BATCH},
+            {0: Dim.AUTO},
+            r"needs it to be 2\*s0 .*; declare args\[1\].shape\[0\] by a Dim called s0, and this so",
+        ),
+        ({0: BATCH}, {0: SEQ}, r"needs it to be 2\*seq .*; declare it so: one Dim serves any number"),
+    ],
+)
+def test_a_dim_that_has_to_be_derived_is_told_how(declared: object, other: object, message: str) -> None:
+    with pytest.raises(DynamicShapeError, match=message):
+        captured(lambda x, y: torch.cat([y, y]) + x, (torch.randn(6, 4), x34()), (declared, other))
 
 
 def test_undeclared_sizes_are_numbered_in_order() -> None:
