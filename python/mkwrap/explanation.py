@@ -9,7 +9,8 @@ from mkwrap.calls import mapping, sequence
 from mkwrap.errors import InputError
 from mkwrap.ir.nearest import DOUBLING, TIE, distance, elect
 from mkwrap.model import Model
-from mkwrap.sizes import read_size
+from mkwrap.options import integer
+from mkwrap.sizes import expect_related, read_size
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Explanation:
 def explain(model: Model, /, **sizes: int) -> Explanation:
     """Say which binary each kernel runs where the dynamic sizes are `sizes`, by name; all of them must be given.
 
-    What a call asks of its sizes beyond their ranges is not checked. Raises `InputError` for a name that is no symbol of the
-    model, one that is missing, a size that is no integer, or one out of its range.
+    Raises `InputError` for a name that is no symbol of the model, one that is missing, a size that is no integer or out of its
+    range, and sizes that every call refuses for a relation between them.
     """
     if not isinstance(model, Model):
         raise InputError(f"explain takes a model, got {model!r}; load a library first: mkwrap.load(path)")
@@ -92,15 +93,19 @@ def explain(model: Model, /, **sizes: int) -> Explanation:
     if unknown or missing:
         wanted = ", ".join(ranges) or "none"
         raise InputError(f"the dynamic sizes of this model are: {wanted}; got {', '.join(sizes) or 'none'}")
-    for name, size in sizes.items():
-        low, high = ranges[name]
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise InputError(f"{name} is {size!r}; a size is an integer")
-        if not low <= size <= high:
-            raise InputError(f"{name} is {size}; its range is {low} to {high}")
-    values = {name: sizes[name] for name in ranges}
+    values = {name: _size(name, sizes[name], *ends) for name, ends in ranges.items()}
+    expect_related(model.manifest, values)
     kernels = [mapping(kernel) for kernel in sequence(model.manifest["kernels"])]
     return Explanation(values, tuple(_kernel(kernel, values) for kernel in kernels))
+
+
+def _size(name: str, size: object, low: int, high: int) -> int:
+    number = integer(size)
+    if number is None:
+        raise InputError(f"{name} is {size!r}; a size is an integer")
+    if not low <= number <= high:
+        raise InputError(f"{name} is {number}; its range is {low} to {high}")
+    return number
 
 
 def _kernel(kernel: Mapping[str, object], values: Mapping[str, int]) -> ExplainedKernel:

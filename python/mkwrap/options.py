@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeGuard
+from typing import Literal, SupportsIndex, TypeAlias, TypeGuard
 
 from mkwrap.errors import OptionError
 
@@ -165,6 +166,16 @@ class Options:
             if (optional and value is None) or (isinstance(value, str | os.PathLike) and value != ""):
                 continue
             raise OptionError(f"Options.{name} is {value!r}; expected a path{' or None' if optional else ''}")
+
+
+def integer(value: object) -> int | None:
+    """Return an integer of any type (numpy's, too) as an int; None for what is none, which a bool is not."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # an array has the method, too
+        return None
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:

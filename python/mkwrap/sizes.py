@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import TypeAlias, TypeVar, cast
 
-from mkwrap.errors import LibraryFormatError
+from mkwrap.errors import InputError, LibraryFormatError
 
 Size: TypeAlias = Callable[[Mapping[str, int]], int]
 """Gives the size for values of the symbols."""
+Holds: TypeAlias = Callable[[Mapping[str, int]], bool]
+"""Whether values of the symbols fulfil a relation."""
 Number = TypeVar("Number")
 """What is computed with: integers, or expressions that add and multiply with integers."""
 
@@ -36,6 +38,39 @@ def read_over(
         raise LibraryFormatError(f"the manifest has a size {size!r}, which cannot be read: {error}") from error
 
 
+def read_relation(relation: str) -> Holds:
+    """Read a relation of the manifest: two sizes and what stands between them, as `rows != 1`.
+
+    Raises `LibraryFormatError` for what is none.
+    """
+    try:
+        parsed = ast.parse(relation, mode="eval").body
+    except SyntaxError as error:
+        raise LibraryFormatError(f"the manifest has a relation {relation!r}, which cannot be read: {error}") from error
+    match parsed:
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
+            compare = _COMPARISONS[type(op)]
+            sizes = [read_size(ast.unparse(side)) for side in (left, right)]
+            return lambda values: compare(*(size(values) for size in sizes))
+    raise LibraryFormatError(f"the manifest has a relation {relation!r}, which compares no two sizes")
+
+
+def expect_related(manifest: Mapping[str, object], values: Mapping[str, int]) -> None:
+    """Refuse values of all symbols, in their ranges, that break a relation of a library: raises the `InputError` of a call."""
+    for relation in cast("Sequence[Mapping[str, str]]", manifest.get("relations", ())):
+        if read_relation(relation["holds"])(values):
+            continue
+        asked = f", which is asked for at {relation['origin']}" if relation["origin"] else ""
+        inputs = cast("Sequence[Mapping[str, str]]", manifest["inputs"])
+        symbols = cast("Sequence[Mapping[str, int]]", manifest["symbols"])
+        got = (
+            f"{symbol['name']} = {values[str(symbol['name'])]} ({inputs[symbol['input']]['path']} dimension {symbol['dim']})"
+            for symbol in symbols
+        )
+        # As runtime::unfulfilled of mkwrap/shape.h has it.
+        raise InputError(f"wrong shapes: expected {relation['holds']}{asked}, got {', '.join(got)}")
+
+
 def _floor_div(a: int, b: int) -> int:
     return a // b if b else 0
 
@@ -49,6 +84,12 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Pow: pow,
+}
+_COMPARISONS: Mapping[type[ast.cmpop], Callable[[int, int], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
 }
 _FUNCTIONS: Mapping[str, Callable[[int, int], int]] = {"FloorDiv": _floor_div, "Mod": _mod, "Min": min, "Max": max}
 

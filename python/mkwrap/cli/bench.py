@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, cast
 
 import typer
 from rich.table import Table
@@ -14,8 +14,9 @@ from rich.text import Text
 
 import mkwrap
 from mkwrap.cli.output import AsJson, print_json, show
-from mkwrap.errors import OptionError
+from mkwrap.errors import InputError, MkwrapError, OptionError, SizeError
 from mkwrap.report import KernelRow, spell_bytes, wrap_label
+from mkwrap.sizes import expect_related
 from mkwrap.tune.here import here
 
 if TYPE_CHECKING:
@@ -27,15 +28,22 @@ if TYPE_CHECKING:
 
 _LABEL_WIDTH = 60
 
+_Sizes: TypeAlias = dict[str, int]
+_Timed: TypeAlias = tuple[float, float, int]
+"""Median and spread of a call in microseconds, and the calls made."""
+_Row: TypeAlias = _Timed | MkwrapError
+
 
 class _Calls(Protocol):
     def inputs_of(
         self, model: Model, device: int, below: int, sizes: Mapping[str, int] | None = None
     ) -> tuple[torch.Tensor, ...]: ...
-    def call_us(self, model: Model, inputs: tuple[torch.Tensor, ...], seconds: float) -> tuple[float, float, int]: ...
+    def call_us(self, model: Model, inputs: tuple[torch.Tensor, ...], seconds: float) -> _Timed: ...
 
 
-_SHAPE = "Values of a dynamic size, NAME=1,8,64; once per size. Every combination is measured."
+_SHAPE = (
+    "Values of a dynamic size, NAME=1,8,64; once per size. Every combination is measured, but those that calls refuse."
+)
 
 
 def bench(
@@ -55,10 +63,29 @@ def bench(
     calls = cast(_Calls, import_module("mkwrap.cli.calls"))
     shapes = _shapes(model, shape or [])
     if model.symbols:
-        timed = [(s, calls.call_us(model, calls.inputs_of(model, device, below, s), seconds)) for s in shapes]
-        _show_shapes(model, library, timed, as_json)
+
+        def timed(sizes: Mapping[str, int]) -> _Timed:
+            return calls.call_us(model, calls.inputs_of(model, device, below, sizes), seconds)
+
+        _show_shapes(model, library, _measured(model, shapes, timed), as_json)
     else:
         _show(model, library, device, calls.call_us(model, calls.inputs_of(model, device, below), seconds), as_json)
+
+
+def _measured(model: Model, shapes: Sequence[_Sizes], timed: Callable[[_Sizes], _Timed]) -> list[tuple[_Sizes, _Row]]:
+    """Time each shape; one that calls refuse has the error. Raises the first one's where none can be called."""
+    rows: list[tuple[_Sizes, _Row]] = []
+    for sizes in shapes:
+        try:
+            # Before there are inputs: some lengths may be below 0.
+            expect_related(model.manifest, sizes)
+            rows.append((sizes, timed(sizes)))
+        except (InputError, SizeError) as error:
+            rows.append((sizes, error))
+    refused = [row for _, row in rows if isinstance(row, MkwrapError)]
+    if len(refused) == len(rows):
+        raise refused[0]
+    return rows
 
 
 def _shapes(model: Model, given: Sequence[str]) -> list[dict[str, int]]:
@@ -84,15 +111,17 @@ def _shapes(model: Model, given: Sequence[str]) -> list[dict[str, int]]:
     missing = [name for name, sizes in values.items() if not sizes]
     if missing:
         raise OptionError(f"give the values of {', '.join(missing)}, as --shape {missing[0]}=1,8,64")
-    return [dict(zip(values, sizes, strict=True)) for sizes in product(*values.values())]
+    return [dict(zip(values, sizes, strict=True)) for sizes in product(*map(dict.fromkeys, values.values()))]
 
 
-def _show_shapes(
-    model: Model, library: Path, timed: Sequence[tuple[dict[str, int], tuple[float, float, int]]], as_json: bool
-) -> None:
-    """Print a row per shape: its time, and which binary each kernel with a table ran."""
-    rows = []
-    for sizes, (median, spread, count) in timed:
+def _show_shapes(model: Model, library: Path, timed: Sequence[tuple[_Sizes, _Row]], as_json: bool) -> None:
+    """Print a row per shape: its time, and which binary each kernel with a table ran; or why calls refuse it."""
+    rows: list[dict[str, object]] = []
+    for sizes, row in timed:
+        if isinstance(row, MkwrapError):
+            rows.append({"sizes": sizes, "refused": str(row)})
+            continue
+        median, spread, count = row
         ran = {kernel.name: kernel.variant for kernel in mkwrap.explain(model, **sizes).kernels}
         rows.append({"sizes": sizes, "median_us": median, "spread_us": spread, "calls": count, "kernels": ran})
     if as_json:
@@ -102,12 +131,20 @@ def _show_shapes(
     table = Table(box=None, pad_edge=False)
     for title in (*(symbol.name for symbol in model.symbols), "µs", "±", "calls"):
         table.add_column(title, justify="right", no_wrap=True)
-    for sizes, (median, spread, count) in timed:
-        table.add_row(*map(str, sizes.values()), f"{median:.2f}", f"{spread:.2f}", str(count))
+    if any("refused" in row for row in rows):
+        table.add_column("refused", overflow="fold")
+    for sizes, row in timed:
+        said = ("", "", "", Text(str(row))) if isinstance(row, MkwrapError) else _spelled(row)
+        table.add_row(*map(str, sizes.values()), *said)
     show(table)
 
 
-def _show(model: Model, library: Path, device: int, timed: tuple[float, float, int], as_json: bool) -> None:
+def _spelled(timed: _Timed) -> tuple[str, str, str]:
+    median, spread, count = timed
+    return f"{median:.2f}", f"{spread:.2f}", str(count)
+
+
+def _show(model: Model, library: Path, device: int, timed: _Timed, as_json: bool) -> None:
     """Print the time of static sizes, and what is on record of each kernel."""
     median, spread, count = timed
     report = model.report

@@ -76,6 +76,40 @@ def test_bench_measures_every_combination_of_shapes(run: Run, library: Path) -> 
     ]
 
 
+@pytest.fixture(scope="module")
+def related(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved library whose rows must be few where its columns are."""
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[0] > 4 * x.shape[1] else x[:, 1:] + 1
+
+    folder = tmp_path_factory.mktemp("related")
+    shapes = ({0: Dim("rows", min=1, max=64), 1: Dim("cols", min=1, max=64)},)
+    options = mkwrap.Options(tune="off", max_points=1, cache_dir=folder / "cache")
+    model = mkwrap.compile(program, (torch.randn(3, 8),), dynamic_shapes=shapes, target="cpu", options=options)
+    model.save(folder / "model.so")
+    return folder / "model.so"
+
+
+def test_bench_goes_on_behind_a_shape_that_calls_refuse(run: Run, related: Path) -> None:
+    words = ("bench", related, "--shape", "rows=5", "--shape", "cols=1,8", "--seconds", 0.02)
+    code, out, _ = run(*words, "--json")
+    refused, measured = json.loads(out)["shapes"]
+    assert (code, refused["sizes"], measured["sizes"]) == (0, {"rows": 5, "cols": 1}, {"rows": 5, "cols": 8})
+    assert refused["refused"].startswith("wrong shapes: expected rows <= 4*cols, which is asked for at ")
+    assert (measured["median_us"] > 0, "median_us" in refused, "refused" in measured) == (True, False, False)
+    code, out, _ = run(*words)
+    assert (code, "wrong shapes: expected rows <= 4*cols" in " ".join(out.split())) == (0, True)
+    code, out, errors = run("bench", related, "--shape", "rows=5,6", "--shape", "cols=1", "--seconds", 0.02)
+    assert (code, out, "expected rows <= 4*cols" in errors) == (2, "", True)
+
+
+def test_bench_measures_a_shape_once(run: Run, library: Path) -> None:
+    code, out, _ = run("bench", library, "--shape", "rows=4,4,2,4", "--seconds", 0.02, "--json")
+    assert code == 0
+    assert [shape["sizes"]["rows"] for shape in json.loads(out)["shapes"]] == [4, 2]
+
+
 def test_bench_of_no_shape_takes_the_examples(run: Run, library: Path) -> None:
     code, out, _ = run("bench", library, "--shape", "rows=3", "--seconds", 0.02, "--json")
     assert code == 0

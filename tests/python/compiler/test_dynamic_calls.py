@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from torch.export import Dim
@@ -89,9 +90,32 @@ def test_what_a_model_says_of_its_sizes(model: mkwrap.Model) -> None:
         mkwrap.explain(model, rows=301, cols=3)
     with pytest.raises(InputError, match=r"explain takes a model, got '.*'; load a library first"):
         mkwrap.explain(str(model.path), rows=3, cols=3)  # type: ignore[arg-type]
-    for wrong in ("3", 2.5, True, None):
+    for wrong in ("3", 2.5, True, None, np.ones(2, np.int64)):
         with pytest.raises(InputError, match="a size is an integer"):
             mkwrap.explain(model, rows=wrong, cols=3)  # type: ignore[arg-type]
+
+
+def test_c22_explain_refuses_what_calls_refuse_for_a_relation(tmp_path: Path) -> None:
+    def program(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] > 4 * x.shape[1] or y.shape[0] % 4 else x - y.sum()
+
+    dims = {"batch": Dim("batch", min=1, max=64), "seq": Dim("seq", min=1, max=64), "some": Dim("some", min=1, max=64)}
+    options = mkwrap.Options(tune="off", max_points=1, cache_dir=tmp_path)
+    shapes = ({0: dims["batch"], 1: dims["seq"]}, {0: dims["some"]})
+    example = (torch.randn(3, 8), torch.randn(12))
+    model = mkwrap.compile(program, example, dynamic_shapes=shapes, target="cpu", options=options)
+    assert len(model.report.relations) == 2
+    for batch, seq, some in ((5, 1, 8), (4, 1, 6), (64, 2, 7)):
+        with pytest.raises(InputError, match=r"wrong shapes: expected .*, which is asked for at ") as called:
+            model(torch.randn(batch, seq), torch.randn(some))
+        with pytest.raises(InputError) as explained:
+            mkwrap.explain(model, batch=batch, seq=seq, some=some)
+        assert str(explained.value) == str(called.value)
+    assert mkwrap.explain(model, batch=4, seq=1, some=8).kernels
+
+
+def test_explain_takes_integers_of_any_type(model: mkwrap.Model) -> None:
+    assert str(mkwrap.explain(model, rows=np.int64(3), cols=np.int32(7))) == str(mkwrap.explain(model, rows=3, cols=7))
 
 
 def test_outputs_of_the_caller_are_checked_against_the_sizes(model: mkwrap.Model) -> None:

@@ -7,7 +7,9 @@ import sympy
 
 from mkwrap.errors import LibraryFormatError
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
-from mkwrap.sizes import read_over, read_size
+from mkwrap.ir.relations import relation_text
+from mkwrap.ir.signature import Comparison, Relation
+from mkwrap.sizes import read_over, read_relation, read_size
 
 A, B = size_symbol("a"), size_symbol("b")
 
@@ -37,6 +39,18 @@ def test_text_has_the_expressions_value(expr: sympy.Expr) -> None:
 def test_text_is_the_expression_again(expr: sympy.Expr) -> None:
     meanings = {"FloorDiv": FloorDiv, "Mod": Mod, "Min": sympy.Min, "Max": sympy.Max}
     assert sympy.sympify(read_over(str(expr), meanings)({"a": A, "b": B})) == expr
+
+
+@pytest.mark.parametrize(("op", "holds"), [("==", [2]), ("!=", [1, 3]), ("<", [1]), ("<=", [1, 2])])
+def test_text_of_a_relation_says_where_it_holds(op: Comparison, holds: list[int]) -> None:
+    related = read_relation(relation_text(Relation(2 * A + FloorDiv(A, 9), op, B + 1)))
+    assert [a for a in (1, 2, 3) if related({"a": a, "b": 3})] == holds
+
+
+@pytest.mark.parametrize("text", ["a", "a < b < 3", "a in b", "a > b", "a.b < 3", "(", ""])
+def test_what_is_no_relation_is_refused(text: str) -> None:
+    with pytest.raises(LibraryFormatError, match="the manifest has a"):
+        read_relation(text)
 
 
 def test_a_division_by_zero_gives_zero() -> None:
