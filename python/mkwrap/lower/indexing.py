@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import sympy
@@ -29,6 +29,19 @@ def checked(writer: NestWriter, index: TensorValue, at: Index, extent: Expr, *, 
     return writer.bounds_check(position.name, extent)
 
 
+def _there(low: Lowering, writer: NestWriter, extents: Iterable[Expr]) -> str | None:
+    """Return what holds where none of some extents is 0; None: in every call.
+
+    A dim of no elements has none that could be read in the stead of one that is out of range.
+    """
+    there: Term | None = None
+    for extent in extents:
+        if not low.surely(1, "<=", extent):
+            some = Term(writer, writer.index_value(extent)) > 0
+            there = some if there is None else there & some
+    return None if there is None else there.name
+
+
 def _refuse_empty(x: TensorValue, dim: int, shape: Sequence[Expr]) -> None:
     if x.shape[dim] == 0 and all(n != 0 for n in shape):
         raise Unsupported(f"positions in dim {dim}, which has size 0, cannot be in range")
@@ -48,7 +61,7 @@ def _embedding(
 
     def write(writer: NestWriter, index: Index) -> list[str]:
         row = checked(writer, indices, index[: indices.rank], weight.shape[0], wrap=False)
-        return [writer.read(weight, (row, *index[indices.rank :]))]
+        return [writer.read(weight, (row, *index[indices.rank :]), _there(low, writer, weight.shape[:1]))]
 
     return low.pointwise(shape, [weight.dtype], write)[0]
 
@@ -64,7 +77,7 @@ def _gather(low: Lowering, x: TensorValue, dim: int, index: TensorValue, *, spar
     def write(writer: NestWriter, place: Index) -> list[str]:
         full = place if index.rank else (ZERO,)
         position = checked(writer, one, full, x.shape[at], wrap=False)
-        return [writer.read(x, (*full[:at], position, *full[at + 1 :]))]
+        return [writer.read(x, (*full[:at], position, *full[at + 1 :]), _there(low, writer, [x.shape[at]]))]
 
     return low.pointwise(index.shape, [x.dtype], write)[0]
 
@@ -80,7 +93,8 @@ def _index_select(low: Lowering, x: TensorValue, dim: int, index: TensorValue) -
     def write(writer: NestWriter, place: Index) -> list[str]:
         full = place if x.rank else (ZERO,)
         position = checked(writer, positions, (full[at],), source.shape[at], wrap=False)
-        return [writer.read(source, (*full[:at], position, *full[at + 1 :]))]
+        there = _there(low, writer, [source.shape[at]])
+        return [writer.read(source, (*full[:at], position, *full[at + 1 :]), there)]
 
     return low.pointwise(shape if x.rank else (), [x.dtype], write)[0]
 
@@ -112,7 +126,8 @@ def _index(low: Lowering, x: TensorValue, indices: Sequence[TensorValue | None])
         positions = {
             dim: checked(writer, index.broadcast(picked), at, x.shape[dim], wrap=True) for dim, index in given.items()
         }
-        return [writer.read(x, tuple(positions[k] if k in given else around[k] for k in range(x.rank)))]
+        where = tuple(positions[k] if k in given else around[k] for k in range(x.rank))
+        return [writer.read(x, where, _there(low, writer, [x.shape[dim] for dim in given]))]
 
     return low.pointwise(shape, [x.dtype], write)[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from tests.python.lower.differential import same
 from torch.export import Dim
 
 import mkwrap
-from mkwrap.errors import InputError
+from mkwrap.errors import IndexRangeError, InputError
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
 
@@ -76,3 +76,31 @@ def test_sorts_of_dynamic_rows_on_the_cpu(tmp_path: Path) -> None:
         x = torch.randperm(rows * cols).reshape(rows, cols).float()
         for got, expected in zip(model(x), program(x), strict=True):
             assert torch.equal(got, expected)
+
+
+INDEXED: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "index": lambda x, i: x[i],
+    "index of rows": lambda x, i: x.t()[:, i],
+    "index of both": lambda x, i: x[i, i],
+    "embedding": lambda x, i: torch.nn.functional.embedding(i, x).softmax(-1),
+    "select": lambda x, i: torch.index_select(x, 0, i).sum(0),
+    "gather": lambda x, i: torch.gather(x, 0, i[:, None].expand(2, 8)),
+    "take": torch.take,
+    "product": lambda x, i: x[i] @ x.new_ones(8, 5),
+    "of a temporary": lambda x, i: x.softmax(0)[i],
+    "one half": lambda x, i: torch.cat([x[i], x]),
+}
+
+
+@pytest.mark.parametrize("fn", INDEXED.values(), ids=INDEXED)
+def test_an_index_into_a_dim_that_is_0_is_out_of_range_and_reads_nothing(
+    fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], options: mkwrap.Options
+) -> None:
+    index = torch.tensor([0, 2])
+    shapes = ({0: Dim("rows", min=0, max=16)}, None)
+    model = mkwrap.compile(fn, (torch.randn(6, 8), index), dynamic_shapes=shapes, target="cpu", options=options)
+    x = torch.randn(7, 8)
+    same(model(x, index), fn(x, index), "7 rows")
+    for rows in (0, 2 if fn is not torch.take else 0):
+        with pytest.raises(IndexRangeError):
+            model(torch.randn(rows, 8), index)
