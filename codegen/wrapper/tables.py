@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,10 @@ def points_of(rows: Sequence[TableRow]) -> TablePoints:
 def _axes(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
     """Return the hints of each symbol where points in order are a grid whose hints the rule can tell apart; else ()."""
     axes = tuple(tuple(sorted(set(axis))) for axis in zip(*points, strict=True))
-    if not 0 < len(axes) <= MOST_SYMBOLS or list(itertools.product(*axes)) != list(points):
+    # The product of points that are no grid may be any number: it is listed only where it has as many.
+    if not 0 < len(axes) <= MOST_SYMBOLS or math.prod(map(len, axes)) != len(points):
+        return ()
+    if list(itertools.product(*axes)) != list(points):
         return ()
     apart = 2 * TIE * len(axes)
     near = any(log2_fixed(high) - log2_fixed(low) <= apart for axis in axes for low, high in itertools.pairwise(axis))

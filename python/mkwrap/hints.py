@@ -5,20 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import sympy
 
 from mkwrap.errors import OptionError
 from mkwrap.ir.nearest import distance
-from mkwrap.ir.nodes import Load, Reduce
+from mkwrap.ir.nodes import Expr, Load, Reduce
 from mkwrap.ir.signature import Relation, SymbolSpec
 from mkwrap.options import Options
 from mkwrap.points import Values, projected, size_at, values_at
 from mkwrap.stages import Hints, Point, Program
-
-if TYPE_CHECKING:
-    from mkwrap.ir.nodes import Expr
 
 # "auto" takes at most so many sizes of a symbol that is alone: what one symbol decides changes every few doublings.
 _MOST_SIZES = 8
@@ -71,7 +68,7 @@ def hints_of(program: Program, samples: Mapping[str, Shaped], options: Options) 
         asked = set(_grid(specs, own, options.max_points, _lengths(program)))
     else:
         asked = set(_asked(options.hints, specs, own))
-    legal = {p for p in asked if all(holds(r, values_at(symbols, p)) for r in program.relations)}
+    legal = {p for p in asked if possible(program.relations, values_at(symbols, p))}
     if options.hints == "auto":
         legal = {p for p in legal if _largest(program, values_at(symbols, p)) <= _MOST_BYTES}
     points = spread([own], sorted(legal - {own}), options.max_points)
@@ -104,6 +101,11 @@ def holds(relation: Relation, values: Values) -> bool:
     if left.free_symbols or right.free_symbols:
         return True
     return bool(_HOLDS[relation.op](int(left), int(right)))
+
+
+def possible(relations: Iterable[Relation], values: Values) -> bool:
+    """Whether sizes are those of a call as far as they have a value: whether they fulfil each relation."""
+    return all(holds(relation, values) for relation in relations)
 
 
 def _grid(specs: Sequence[SymbolSpec], own: Point, most: int, lengths: Collection[sympy.Symbol]) -> Iterable[Point]:
@@ -180,12 +182,12 @@ def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:
 
 def _largest(program: Program, values: Values) -> int:
     return max(
-        (_bytes(buffer.storage_elements, values) * buffer.dtype.itemsize for buffer in program.buffers.values()),
+        (_elements(buffer.storage_elements, values) * buffer.dtype.itemsize for buffer in program.buffers.values()),
         default=0,
     )
 
 
-def _bytes(elements: Expr, values: Values) -> int:
+def _elements(elements: Expr, values: Values) -> int:
     number = size_at(elements, values)
     return int(number) if number.is_Integer else 0
 

@@ -83,7 +83,7 @@ class Options:
     symbol's range. The example's own sizes are always among the points. Static shapes have none: hints change nothing there."""
     max_points: int = 16
     """The most points that a program is tuned at; of more, those that lie farthest apart are taken, and the report says which
-    were left out; 128 at most. Where a kernel's winner changes between two, a few further ones are measured."""
+    were left out; 256 at most. Where a kernel's winner changes between two, a few further ones are measured."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where compiled images, choices and libraries are kept; created on first use."""
     cache_bytes: int = field(default_factory=default_cache_bytes)

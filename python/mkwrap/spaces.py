@@ -12,10 +12,11 @@ from typing import TypeAlias
 import sympy
 
 from mkwrap.errors import NoVariantError
+from mkwrap.hints import possible
 from mkwrap.ir.index import bounds, split_multiple
 from mkwrap.ir.relations import limits_of
 from mkwrap.points import Ranges, Values, kernel_at, kernel_symbols, projected, size_at, values_at
-from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Source, Variant
+from mkwrap.stages import Candidates, Guard, Hints, Kernel, Params, Point, Program, Rejected, Relation, Source, Variant
 from mkwrap.toolchain.records import source_digest
 
 MOST = 24
@@ -60,14 +61,19 @@ def completed(kernel: Kernel, point: Point, hints: Hints) -> Values:
 
 
 def propose(
-    kernel: Kernel, points: Sequence[Point], forms: Sequence[Params], proposed: Proposed, alike: int = 1
+    kernel: Kernel,
+    points: Sequence[Point],
+    forms: Sequence[Params],
+    proposed: Proposed,
+    alike: int = 1,
+    relations: Sequence[Relation] = (),
 ) -> tuple[tuple[Variant, ...], Mapping[Point, tuple[Variant, ...]]]:
     """Return a kernel's variants, best first, and for each point those worth trying there, in the order they are proposed.
 
     A template is asked at each point (the example's is the first) as for a static kernel; every form of the answer is a variant.
     Those proposed at most points go first, then those of the better rank. A point's first guess is worth trying at every other
     point, too. Between two neighbours templates are asked for their first guess, which is worth trying at both: what is made for
-    a row of 512 cannot run one of 600.
+    a row of 512 cannot run one of 600. No template is asked at sizes that break a relation of the program.
 
     Of a point's `alike` best guesses, which are as good as each other, the one goes first that most points can share.
     """
@@ -83,7 +89,11 @@ def propose(
     for template in dict.fromkeys(variant.template for variant in ranked):
         guesses.add(next(variant for variant in ranked if variant.template == template and variant in leaders))
     texts: dict[Variant, tuple[Variant, ...]] = {v: _in_forms(v, forms) for v in ranked if v in guesses}
-    between = [(asked(middle)[0], axis, around) for middle, axis, around in _gaps(points)]
+    between = [
+        (asked(middle)[0], axis, around)
+        for middle, axis, around in _gaps(points)
+        if possible(relations, values_at(symbols, middle))
+    ]
     common = forms[:_COMMON_FORMS]
     room = max(MOST, min(len(points), _MOST_AT_MANY)) * len(common) - sum(map(len, texts.values()))
     order = tuple(dict.fromkeys((*ranked, *(variant for variant, _, _ in between))))

@@ -39,7 +39,10 @@ def variants(
         own = kernel_points(kernel, hints)
         if own:
             forms, alike = target.language.forms(kernel, limits), target.language.alike
-            found[name], points[name] = propose(kernel, own, forms, lambda fixed: _variants(fixed, target), alike)
+            relations = schedule.program.relations
+            found[name], points[name] = propose(
+                kernel, own, forms, lambda fixed: _variants(fixed, target), alike, relations
+            )
         else:
             found[name] = _variants(kernel, target)
     candidates = Candidates(schedule, found, points, hints)

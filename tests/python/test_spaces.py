@@ -26,6 +26,7 @@ from mkwrap.stages import (
     Params,
     Program,
     Rejected,
+    Relation,
     Schedule,
     Source,
     Step,
@@ -134,6 +135,22 @@ def test_a_wide_gap_between_points_gets_texts_for_the_sizes_between() -> None:
     assert len(between) >= 3
     near = {variant.label for variant in candidates.points["kernel0"][16, 4]}
     assert set(between) <= near
+
+
+def test_no_template_is_asked_between_points_where_the_program_has_no_shapes() -> None:
+    def asked(*relations: Relation) -> list[int]:
+        rows: list[int] = []
+
+        def proposed(own: Kernel) -> tuple[Variant, ...]:
+            rows.append(int(own.nest.axes[1].extent))
+            return (Variant(own.name, f"block of {rows[-1]}"),)
+
+        spaces.propose(copy(), ((16, 4), (4096, 64)), [()], proposed, relations=relations)
+        return rows[2:]
+
+    # Between the points every other size is the example's, here 4 of n.
+    assert asked() == [49, 147, 446, 1351, 16, 16, 16]
+    assert asked(Relation(M, "<=", 64 * N)) == [49, 147, 16, 16, 16]
 
 
 def test_the_cap_holds_but_for_first_guesses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ namespace mkwrap::runtime {
 constexpr int kFractionBits = 16;
 // Distances that differ by at most so much for each symbol are equal.
 constexpr uint32_t kTie = 8;
-constexpr uint32_t kMostRows = 1024;
 constexpr uint32_t kNoRow = UINT32_MAX;
 
 // ⌊2¹⁶·log2(size)⌋ for 1 ≤ size < 2⁶³, at most 2 too small; 0 for 0. The fraction's digits come by
@@ -48,7 +47,7 @@ struct DispatchTable {
   const uint16_t* first;
   const uint32_t* hints;
   const uint16_t* axes;   // null: no grid
-  uint32_t point_count;   // at most kMostRows, as rows are
+  uint32_t point_count;   // `first` has room for 65,535 rows
   uint32_t symbol_count;  // at most kMostSymbols in a grid
 };
 

@@ -23,7 +23,7 @@ def size_symbol(name: str) -> sympy.Symbol:
 
 
 class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is untyped
-    """⌊a / b⌋ for integers, b > 0."""
+    """⌊a / b⌋ for integers, b > 0; 0 for b = 0, as in host code."""
 
     nargs = (2,)
     is_integer = True
@@ -33,7 +33,7 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is untyped
         """Fold constants and exact multiples."""
         if b == 1:
             return a
-        if a == 0:
+        if a == 0 or b == 0:
             return sympy.Integer(0)
         if a.is_Integer and b.is_Integer:
             return sympy.Integer(int(a) // int(b))
@@ -49,7 +49,7 @@ class FloorDiv(sympy.Function):  # type: ignore[misc]  # sympy is untyped
 
 
 class Mod(sympy.Function):  # type: ignore[misc]  # sympy is untyped
-    """a − b·⌊a / b⌋ for integers, b > 0."""
+    """a − b·⌊a / b⌋ for integers, b > 0; 0 for b = 0, as in host code."""
 
     nargs = (2,)
     is_integer = True
@@ -57,7 +57,7 @@ class Mod(sympy.Function):  # type: ignore[misc]  # sympy is untyped
     @classmethod
     def eval(cls, a: Expr, b: Expr) -> Expr | None:
         """Fold constants and exact multiples."""
-        if b == 1 or a == 0:
+        if b == 1 or a == 0 or b == 0:
             return sympy.Integer(0)
         if a.is_Integer and b.is_Integer:
             return sympy.Integer(int(a) % int(b))

@@ -66,7 +66,7 @@ def elected(
         for point in [p for p, variants in left.items() if best in variants]:
             winners[point] = best
             del left[point]
-    paying = _paying(winners, expected, _weights(around), _PAYS * min(1.0, _PAYS_UP_TO / max(len(asked), 1)))
+    paying = _paying(winners, expected, _weights(around, odd), _PAYS * min(1.0, _PAYS_UP_TO / max(len(asked), 1)))
     return {point: (winner, _reason(measured[point], winner)) for point, winner in paying.items()}
 
 
@@ -163,11 +163,11 @@ def _surroundings(measured: Collection[Point], ends: Ends, odd: Collection[Point
     return around
 
 
-def _weights(around: Mapping[Point, Sequence[_Side]]) -> dict[Point, float]:
-    """Return how many times the mean span each point stands for, at least 1."""
-    spans = {point: sum(side.span for side in sides) for point, sides in around.items()}
+def _weights(around: Mapping[Point, Sequence[_Side]], odd: Collection[Point]) -> dict[Point, float]:
+    """Return how many times the mean span each point stands for, at least 1; those of `odd` tell only of what stands in: 1."""
+    spans = {p: sum(side.span for side in sides) for p, sides in around.items() if p not in odd}
     mean = sum(spans.values()) / max(len(spans), 1)
-    return {point: max(1.0, span / mean) if mean else 1.0 for point, span in spans.items()}
+    return {p: max(1.0, spans[p] / mean) if mean and p in spans else 1.0 for p in around}
 
 
 def _expectations(losses: _Losses, legal: Legal, around: Mapping[Point, Sequence[_Side]]) -> _Losses:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from mkwrap.artifact import OpenPoints, PointRace
 from mkwrap.errors import OptionError
-from mkwrap.hints import holds
+from mkwrap.hints import possible
 from mkwrap.ir.nearest import MOST_GUARDS
 from mkwrap.ir.relations import limits_of
 from mkwrap.options import Options
@@ -183,9 +183,7 @@ class PointMatches:
 
     def _possible(self, field: Field, point: Point) -> bool:
         """Whether the program's relations over a kernel's symbols hold at a point."""
-        symbols = set(field.symbols)
-        relations = [r for r in self._candidates.schedule.program.relations if _symbols(r.left, r.right) <= symbols]
-        return all(holds(relation, values_at(field.symbols, point)) for relation in relations)
+        return possible(self._candidates.schedule.program.relations, values_at(field.symbols, point))
 
     def _measured(
         self, entrants: Entrants, field: Field, point: Point, some: Sequence[Variant]
@@ -216,10 +214,6 @@ class PointMatches:
     @cached_property
     def _samples(self) -> Samples:
         return Samples(self._example, self._read)
-
-
-def _symbols(*exprs: object) -> set[object]:
-    return {symbol for expr in exprs for symbol in getattr(expr, "free_symbols", ())}
 
 
 def _answer(row: RowChoices, entrants: Entrants, field: Field) -> PointsDecision | None:

@@ -78,6 +78,25 @@ def test_sorts_of_dynamic_rows_on_the_cpu(tmp_path: Path) -> None:
             assert torch.equal(got, expected)
 
 
+def test_a_divisor_that_is_0_only_where_the_program_has_no_shapes_is_planned_for(tmp_path: Path) -> None:
+    """Memory is planned, and templates are asked, at sizes of which some make `m - k` 0."""
+
+    def program(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x.view(y.shape[0] - z.shape[0], -1).softmax(1).t().contiguous().softmax(1).sum()
+
+    def make(n: int, m: int, k: int) -> tuple[torch.Tensor, ...]:
+        return torch.randn(n), torch.randn(m), torch.randn(k)
+
+    options = mkwrap.Options(tune="off", hints=[{"m": 20, "k": 9, "n": 22}], cache_dir=tmp_path)
+    shapes = ({0: Dim("n", max=4096)}, {0: Dim("m", max=4096)}, {0: Dim("k", max=4096)})
+    model = mkwrap.compile(program, make(32, 5, 3), dynamic_shapes=shapes, target="cpu", options=options)
+    for sizes in ((32, 5, 3), (22, 20, 9), (24, 7, 1)):
+        args = make(*sizes)
+        same(model(*args), program(*args), str(sizes))
+    with pytest.raises(InputError, match="m != k|k != m"):
+        model(*make(32, 3, 3))
+
+
 INDEXED: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "index": lambda x, i: x[i],
     "index of rows": lambda x, i: x.t()[:, i],

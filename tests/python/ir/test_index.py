@@ -174,6 +174,12 @@ def test_a_shape_without_elements_has_no_positions_to_divide() -> None:
     assert delinearize(A, shape, ranges_of((1, 1, 1))) == (ZERO, ZERO, ZERO)
 
 
+def test_a_division_by_a_size_of_0_gives_0_as_in_host_code() -> None:
+    a, b = size_symbol("a"), size_symbol("b")
+    for quotient in (FloorDiv(a, b), Mod(a, b)):
+        assert quotient.xreplace({a: sympy.Integer(7), b: ZERO}) == 0
+
+
 @settings(max_examples=200, deadline=None)
 @given(exprs(5), st.integers(1, 12))
 def test_split_multiple_is_exact(spec: Spec, divisor: int) -> None:

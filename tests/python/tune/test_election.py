@@ -8,7 +8,7 @@ import pytest
 from tests.python.tune.judge import GUARDS, LARGE, OTHER, SMALL, Judge, walked
 
 from mkwrap.points import Ends
-from mkwrap.stages import Variant
+from mkwrap.stages import Point, Variant
 from mkwrap.tune import election
 from mkwrap.tune.election import AROUND, MEASURED, SHARED
 from mkwrap.tune.walk import Walk, walk
@@ -123,3 +123,16 @@ def test_a_point_that_stands_for_many_sizes_pays_for_a_winner_that_gains_eight_p
 
     assert winner(1) is OTHER
     assert winner(64) is LARGE
+
+
+def test_what_stands_in_for_odd_sizes_takes_nothing_from_the_weight_of_a_point() -> None:
+    line = [(2**k,) for k in range(4, 13)]
+    times = {p: {LARGE: 1.0, OTHER: 1.06 if p == (16,) else 0.8} for p in [*line, (1537,)]}
+    measured = {p: Judge(lambda point: times[point])(p) for p in times}
+
+    def winner(*odd: Point) -> Variant:
+        some = {p: measured[p] for p in [*line, *odd]}
+        return election.elected(some, GUARDS, line, lambda _p, _v: True, [(1, 4096)], odd)[16,][0]
+
+    assert winner() is LARGE
+    assert winner((1537,)) is LARGE

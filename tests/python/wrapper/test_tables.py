@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.python.wrapper.selections import Hand
 
 from mkwrap.codegen.wrapper import Description, wrap
+from mkwrap.codegen.wrapper.tables import TableRow, points_of
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nearest import MOST_GUARDS, MOST_ROWS, MOST_SYMBOLS, TIE
 from mkwrap.stages import (
@@ -36,10 +38,19 @@ BOTH = Description(Device("cuda", "sm_80"), (), "0.0.test", {}, (Device("cuda", 
 
 def test_a_table_has_room_for_what_the_header_says() -> None:
     text = (include_dir() / "mkwrap" / "dispatch.h").read_text()
-    assert re.search(r"kMostRows = (\d+);", text)[1] == str(MOST_ROWS)  # type: ignore[index]
+    assert re.search(r"uint(\d+)_t\* first;", text)[1] == "16"  # type: ignore[index]
+    assert MOST_ROWS < 1 << 16
     assert re.search(r"kMostSymbols = (\d+);", text)[1] == str(MOST_SYMBOLS)  # type: ignore[index]
     assert re.search(r"kTie = (\d+);", text)[1] == str(TIE)  # type: ignore[index]
     assert re.search(r"uint(\d+)_t guards;", text)[1] == str(MOST_GUARDS)  # type: ignore[index]
+
+
+def test_points_that_are_no_grid_of_many_symbols_are_kept_as_they_are() -> None:
+    # The product of their sizes has some 10^18 points.
+    sizes = random.Random(0)
+    points = sorted({tuple(sizes.randint(1, 4096) for _ in range(8)) for _ in range(200)})
+    found = points_of([TableRow(point, 0, 0, 0) for point in points])
+    assert (found.count, found.axes, len(found.hints)) == (200, (), 1600)
 
 
 def _binary(name: str, guards: tuple[Guard, ...] = ()) -> Binary:
