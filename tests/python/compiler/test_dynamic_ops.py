@@ -93,7 +93,7 @@ def test_a_divisor_that_is_0_only_where_the_program_has_no_shapes_is_planned_for
     for sizes in ((32, 5, 3), (22, 20, 9), (24, 7, 1)):
         args = make(*sizes)
         same(model(*args), program(*args), str(sizes))
-    with pytest.raises(InputError, match="m != k|k != m"):
+    with pytest.raises(InputError, match=r"m != k|k != m"):
         model(*make(32, 3, 3))
 
 
