@@ -22,12 +22,16 @@ def wrap_index(low: Lowering, index: int | Expr, extent: Expr) -> Expr:
     position = sympy.sympify(index)
     if not low.surely(0, "<=", position):
         if not position.is_negative:
-            raise Unsupported(f"position {position} of unknown sign")
+            raise Unsupported(_undecided(f"the position {position}"))
         position = position + extent
         low.need(0, "<=", position)
     if extent != 0 and not extent.is_Integer:
         low.need(position + 1, "<=", extent)
     return position
+
+
+def _undecided(what: str) -> str:
+    return f"{what} is negative for some sizes in range; give a Dim the min or max that decides its sign"
 
 
 def slice_range(
@@ -61,5 +65,5 @@ def _clamp(low: Lowering, position: Expr, extent: Expr) -> Expr:
     if low.surely(0, "<=", position):
         return low.smaller(position, extent)
     if not position.is_Integer:
-        raise Unsupported(f"slice end {position} of unknown sign against a dim of size {extent}")
+        raise Unsupported(_undecided(f"the slice end {position} of a dim of size {extent}"))
     return low.larger(ZERO, position + extent)

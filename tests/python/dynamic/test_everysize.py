@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.export import Dim
 
+from mkwrap.errors import UnsupportedOpError
 from tests.python.dynamic.everysize import OutOfRangeError, dynamic
 from tests.python.dynamic.programs import CASES, Case, Sizes
+from tests.python.lower.differential import Function
 
 SMALL = (0, 1, 5)
 LARGER = ({"a": 9, "b": 16, "c": 1, "d": 2}, {"a": 17, "b": 3, "c": 11, "d": 4}, {"a": 16, "b": 1, "c": 64, "d": 3})
@@ -61,3 +63,13 @@ def test_declared_dims_keep_their_names(name: str) -> None:
     compiled.check(*case.make({"a": 2, "b": 40, "c": 9, "d": 3}))
     with pytest.raises(OutOfRangeError, match="not 2 … 40"):
         compiled.run(*case.make({"a": 41, "b": 4, "c": 9, "d": 3}))
+
+
+@pytest.mark.parametrize("fn", [lambda x: x.diff(dim=0), lambda x: x[x.shape[0] - 1]], ids=["slice", "select"])
+def test_a_position_whose_sign_the_range_leaves_open_is_refused_with_what_to_declare(fn: Function) -> None:
+    x = torch.randn(6, 8)
+    with pytest.raises(
+        UnsupportedOpError, match=r"x - 1.* negative for some sizes in range; give a Dim the min or max"
+    ):
+        dynamic(fn, (x,), ({0: Dim("x", min=0, max=16)},))
+    dynamic(fn, (x,), ({0: Dim("x", min=1, max=16)},)).check(x[:1])
