@@ -50,7 +50,9 @@ void test_r1_refused() {
   s.tensor.dtype = {MKW_BOOL, 8, 1};
   refused(s, "args[1]: wrong dtype: expected float32, got bool");
   s.tensor.dtype = {5, 64, 1};
-  refused(s, "args[1]: wrong dtype: expected float32, got dtype (5, 64 bits)");
+  refused(s, "args[1]: wrong dtype: expected float32, got complex64");
+  s.tensor.dtype = {99, 8, 1};
+  refused(s, "args[1]: wrong dtype: expected float32, got dtype (99, 8 bits)");
   Subject strided;
   strided.strides[0] = 6;
   strided.strides[1] = 2;

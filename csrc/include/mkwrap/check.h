@@ -75,11 +75,18 @@ inline bool matches(const mkw_tensor& tensor, const mkw_tensor_info& info, mkw_d
   return is_empty(tensor);
 }
 
+// No tensor of a model is complex, but one of a call may be.
+constexpr uint8_t kDlpackComplex = 5;
+
 inline const char* dtype_name(mkw_dtype dtype, char (&buffer)[32]) {
   static constexpr struct {
     uint8_t code;
     const char* name;
-  } kNames[] = {{MKW_INT, "int"}, {MKW_UINT, "uint"}, {MKW_FLOAT, "float"}, {MKW_BFLOAT, "bfloat"}};
+  } kNames[] = {{MKW_INT, "int"},
+                {MKW_UINT, "uint"},
+                {MKW_FLOAT, "float"},
+                {MKW_BFLOAT, "bfloat"},
+                {kDlpackComplex, "complex"}};
   Text text(buffer, sizeof(buffer));
   if (dtype.lanes != 1) text.add("%d x ", dtype.lanes);
   if (dtype.code == MKW_BOOL && dtype.bits == 8) {
