@@ -139,3 +139,5 @@ class Library:
 
     path: Path
     manifest: str
+    kept: bool = True
+    """Whether it is in the cache; else it is alone in a folder of its own, which is removed with the model."""

@@ -16,7 +16,7 @@ from mkwrap.hints import hints_of
 from mkwrap.journal import Journal, Value
 from mkwrap.lower import RULES
 from mkwrap.lower.graph import lower
-from mkwrap.model import Compilation, Model, load_kept
+from mkwrap.model import Compilation, Model, load_published
 from mkwrap.options import Options, given_or_default
 from mkwrap.progress import shown
 from mkwrap.pytree import encode_call, parameter_names
@@ -54,7 +54,8 @@ def compile(
     of the examples are what every call is checked against; the examples themselves are not changed. `target` is where the
     library runs: "cpu" (this machine), "cpu:x86-64-v3", "cuda", "cuda:sm_90", or several GPU architectures, of which a
     model takes the best that fits its device; None means where the inputs live.
-    The library is kept in the cache; `Model.save` copies it out.
+    The library is kept in the cache (where that cannot be written, in a temporary folder as long as the model lives);
+    `Model.save` copies it out.
 
     Raises `UserError` for what the program or the call must change (`UnsupportedOpError`, `CaptureError`, …),
     `ToolchainError` for compilers and drivers, `InternalError` for defects of mkwrap.
@@ -80,7 +81,7 @@ def compile(
         host = stage("wrap", lambda: wrap(selections[0], description, selections[1:]))
         library = stage("link", lambda: published(host, schedule.program, settings))
         anew = partial(published, host, schedule.program, settings, anew=True)
-        model = stage("load", lambda: load_kept(library.path, lambda: anew().path))
+        model = stage("load", lambda: load_published(library, anew))
     model.compilation = Compilation(journal.seconds, selections[0].provenance)
     return model
 

@@ -7,6 +7,8 @@ import json
 import operator
 import os
 import secrets
+import shutil
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
 from mkwrap import _C
+from mkwrap.artifact import Library
 from mkwrap.calls import Symbol, giver, mapping, read_call, read_symbols, sequence, size_reader
 from mkwrap.errors import CacheError, InputError, LibraryFormatError, TargetError
 from mkwrap.options import Options, given_or_default
@@ -211,12 +214,19 @@ def tune_library(
     return Model(tuned(Path(path), target, given_or_default(options)))
 
 
-def load_kept(path: Path, anew: Callable[[], Path]) -> Model:
-    """Load a library of the cache; one that is damaged there, or was evicted just now, is what `anew` makes again."""
+def load_published(library: Library, anew: Callable[[], Library]) -> Model:
+    """Load a library that was linked, or found in the cache; one that is damaged there, or was evicted just now, is made `anew`.
+
+    One that is not kept goes with the model.
+    """
     try:
-        return Model(path)
+        model = Model(library.path)
     except LibraryFormatError:
-        return Model(anew())
+        library = anew()
+        model = Model(library.path)
+    if not library.kept:
+        weakref.finalize(model, shutil.rmtree, library.path.parent, ignore_errors=True)
+    return model
 
 
 def _copy(source: int, destination: int) -> None:

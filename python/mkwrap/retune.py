@@ -81,7 +81,11 @@ def _written(measure: Callable[[Cache | None], Closed], key: str, options: Optio
 
 def _keep(closed: Closed, path: Path, cache: Cache, options: Options) -> Path:
     # What is not to be kept gets a name that no later call asks for.
-    kept = _publish(closed.image, path if closed.lasting else cache.library(digest(path.name, closed.image)))
+    kept = path if closed.lasting else cache.library(digest(path.name, closed.image))
+    try:
+        publish(closed.image, kept)
+    except OSError as error:
+        raise cache.unwritten(error) from error
     cache.trim(options.cache_bytes)
     return kept
 

@@ -13,7 +13,7 @@ from mkwrap.cli.cache import cache_app
 from mkwrap.cli.compile import compile_command
 from mkwrap.cli.doctor import doctor
 from mkwrap.cli.inspect import inspect_command
-from mkwrap.cli.output import print_error, print_json, print_lines
+from mkwrap.cli.output import print_error, print_json, print_lines, warnings_printed
 from mkwrap.cli.record import record_app
 from mkwrap.cli.tune import tune_command
 from mkwrap.errors import InternalError, MkwrapError, ToolchainError, UserError
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        command_line()(args=[word for word in words if word != "--debug"], prog_name="mkwrap")
+        with warnings_printed():
+            command_line()(args=[word for word in words if word != "--debug"], prog_name="mkwrap")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:

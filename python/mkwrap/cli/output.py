@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable
-from typing import Annotated
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console, RenderableType
@@ -43,8 +46,36 @@ def show(*values: RenderableType) -> None:
     print_lines(line.rstrip() for line in stream.getvalue().splitlines())
 
 
+@contextmanager
+def warnings_printed() -> Iterator[None]:
+    """Print mkwrap's own warnings as its errors are; without its source line, which a warning of Python's has."""
+    package = Path(__file__).parents[1]
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show_warning(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if Path(filename).is_relative_to(package):
+                _print_message("warning: ", "bold yellow", str(message))
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_warning
+        yield
+
+
 def print_error(error: Exception, *, expected: bool) -> None:
     """Print an error's message on standard error."""
     message = str(error) if expected else f"{type(error).__name__}: {error}\n{_ISSUES}"
+    _print_message("", "bold red", message)
+
+
+def _print_message(kind: str, style: str, message: str) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(Text.assemble(("mkwrap: ", "bold red"), message))
+    console.print(Text.assemble((f"mkwrap: {kind}", style), message))

@@ -41,6 +41,7 @@ _LIBRARY = re.compile(rf"(?P<kind>{_LIBRARIES})/(?P<head>[0-9a-f]{{64}})\.so(?P<
 _GRACE_SECONDS = 60
 # Evict a little more than needed, so that not every compile has to.
 _LOW_WATER = 0.9
+_ELSEWHERE = "set Options.cache_dir (--cache-dir) to another"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Cache:
             self._incoming.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             said = error.strerror or error
-            raise CacheError(f"cannot make the cache directory {root}: {said}; set Options.cache_dir") from error
+            raise CacheError(f"cannot make the cache directory {root}: {said}; {_ELSEWHERE}") from error
         self._sweep()
 
     @property
@@ -122,7 +123,7 @@ class Cache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
-            self._warn(error)
+            self.warn_unwritten(error)
 
     def library(self, name: str) -> Path:
         """Return where the library of that digest is, or will be."""
@@ -190,11 +191,18 @@ class Cache:
     def _path(self, kind: str, key: str) -> Path:
         return self._root / kind / key[:2] / key[2:]
 
-    def _warn(self, error: OSError) -> None:
+    def unwritten(self, error: OSError) -> CacheError:
+        """Return a write that failed as what is said of it: which directory it is, and what to do."""
+        return CacheError(
+            f"the cache directory {self._root} cannot be written: {error.strerror or error}; {_ELSEWHERE}"
+        )
+
+    def warn_unwritten(self, error: OSError) -> None:
+        """Say that results are not cached, the first time."""
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
-            warnings.warn(f"results are not cached: {error}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"results are not cached: {self.unwritten(error)}", RuntimeWarning, stacklevel=3)
 
     def _sweep(self) -> None:
         """Remove the drafts of processes that died while writing; a living writer's is never that old."""

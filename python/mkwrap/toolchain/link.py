@@ -69,16 +69,22 @@ _LARGEST_BYTES = 2**31 - 2**26
 
 
 def link(host: HostCode, program: Program, cxx: str, output: Path) -> Library:
-    """Compile and link a library and publish it at `output` in one step; equal host code gives equal bytes.
+    """Compile and link a library and publish it at `output` in one step, as `linked` does."""
+    publish(linked(host, program, cxx), output)
+    return Library(output, host.manifest)
 
-    Raises `CompilerError` with the compiler's output, `LibrarySizeError` for more constants than a library can hold.
+
+def linked(host: HostCode, program: Program, cxx: str) -> bytes:
+    """Compile and link a library and return its ELF image; equal host code gives equal bytes.
+
+    Raises `CompilerError` with the compiler's output, `LibrarySizeError` for more constants than a library can hold, `OSError`
+    where the files of the work cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="mkwrap-") as name:
         folder = Path(name)
         _write_inputs(host, program, folder)
         _run(_command(host, cxx), folder)
-        publish((folder / "model.so").read_bytes(), output)
-    return Library(output, host.manifest)
+        return (folder / "model.so").read_bytes()
 
 
 def _write_inputs(host: HostCode, program: Program, folder: Path) -> None:

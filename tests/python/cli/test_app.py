@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def test_messages_are_no_markup(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(app, "_COMMANDS", (("doctor", fail), ("fail", fail)))
     assert "pointwise[unroll=1] [bold]failed[/bold]" in run("fail")[2]
+
+
+def test_warnings_of_others_are_shown_as_ever(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> None:
+        warnings.warn("of the user's module", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(app, "_COMMANDS", (("doctor", warn), ("warn", warn)))
+    with pytest.warns(UserWarning, match="of the user's module"):
+        assert run("warn") == (0, "", "")
 
 
 def test_the_module_is_the_program(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,26 @@ def test_a_missing_compiler_ends_with_3(run: Run, made: Made, monkeypatch: pytes
     code, _, errors = run("compile", f"{made.programs}:fn", "-o", tmp_path / "o.so", "--cache-dir", tmp_path / "cache")
     assert code == 3
     assert "no working C++ compiler at '/nonexistent/g++'" in errors
+
+
+@pytest.mark.filterwarnings("default:results are not cached")
+def test_a_full_cache_is_said_and_the_library_is_written(
+    run: Run, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x: torch.Tensor
+) -> None:
+    cache, output = tmp_path / "cache", tmp_path / "o.so"
+    move = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).is_relative_to(cache):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    words = ("--input", "64x1024:float32", "--tune", "off", "--threads", 2, "--cache-dir", cache)
+    code, _, errors = run("compile", f"{made.programs}:fn", "-o", output, *words)
+    said = f"mkwrap: warning: results are not cached: the cache directory {cache} cannot be written: No space left on device; "
+    assert (code, set(errors.splitlines())) == (0, {said + "set Options.cache_dir (--cache-dir) to another"})
+    torch.testing.assert_close(mkwrap.load(output)(x), torch.softmax(x, -1))
 
 
 def test_a_library_that_cannot_be_written_ends_with_3(run: Run, made: Made, tmp_path: Path) -> None:

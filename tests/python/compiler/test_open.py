@@ -223,7 +223,7 @@ def test_what_was_measured_is_written_where_the_cache_cannot_be(
     with pytest.warns(RuntimeWarning, match="the tuned library is not cached"):
         check(mkwrap.tune_library(opened.path, tmp_path / "tuned.so", cold), x)
     held = len(contests)
-    with pytest.raises(errors.CacheError):
+    with pytest.raises(errors.CacheError, match=r"cache directory .* set Options\.cache_dir"):
         mkwrap.tune_library(opened.path, None, cold)
     assert len(contests) == held
 
