@@ -27,6 +27,7 @@ from mkwrap.errors import (
     UnsupportedOpError,
     UnsupportedUse,
 )
+from mkwrap.fit import Trace, traced_to_fit
 from mkwrap.fold import fold_constants
 from mkwrap.guards import GuardLines, guard_lines
 from mkwrap.lower.lowering import dtype_of
@@ -34,7 +35,6 @@ from mkwrap.origins import SourceLines, raising_line, source_location
 from mkwrap.stages import CapturedGraph, InputSpec
 from mkwrap.symbols import (
     Symbols,
-    Traced,
     TracingOptions,
     depends_on_values,
     layouts_of,
@@ -43,6 +43,7 @@ from mkwrap.symbols import (
     symbols_of,
     tracing_options,
 )
+from mkwrap.traced import Traced
 
 Callee: TypeAlias = "Callable[..., object] | torch.nn.Module"
 PythonValue: TypeAlias = bool | int | float | str | None
@@ -70,16 +71,17 @@ def capture(
     with_path, in_spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     leaves = [leaf for _, leaf in with_path]
     paths = [spell_path(path) for path, _ in with_path]
-    tensor_positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     constant_args = _constant_args(leaves, paths)
     out_specs: list[pytree.TreeSpec] = []
     module = _FlatModule(fn, _flat_call(leaves, in_spec, out_specs))
     samples = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    _refuse_sparse([paths[position] for position in tensor_positions], samples)
+    tensor_paths = [path for path, leaf in zip(paths, leaves, strict=True) if isinstance(leaf, torch.Tensor)]
+    _refuse_sparse(tensor_paths, samples)
     dims = dynamic_dims(fn, args, kwargs, dynamic_shapes)
-    with _TRACING:
-        program, lines = _export(module, apart(samples), dims)
-    traced = _traced(program, [paths[position] for position in tensor_positions], dims)
+    found, broadcast = traced_to_fit(
+        lambda dims: _trace(module, samples, tensor_paths, dims), dims, samples, tensor_paths
+    )
+    program, lines, traced = found.program, found.lines, found.inputs
     mutations = tuple(_mutations(program))
     symbols = symbols_of(traced, lines, program.graph)
     inputs = tuple(
@@ -107,7 +109,7 @@ def capture(
         relations=symbols.relations,
         sizes=sizes,
         layouts=layouts_of(graph_module, symbols),
-        notes=symbols.notes,
+        notes=(*broadcast, *symbols.notes),
     )
 
 
@@ -207,6 +209,14 @@ def _export(
 def _changes(node: torch.fx.Node) -> bool:
     """Whether a node changes a tensor."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _trace(
+    module: torch.nn.Module, samples: Sequence[torch.Tensor], paths: Sequence[str], dims: Sequence[TensorDims]
+) -> Trace:
+    with _TRACING:
+        program, lines = _export(module, apart(samples), dims)
+    return Trace(program, lines, _traced(program, paths, dims))
 
 
 def _traced(program: torch.export.ExportedProgram, paths: Sequence[str], dims: Sequence[TensorDims]) -> list[Traced]:

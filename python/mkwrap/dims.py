@@ -320,6 +320,7 @@ def _check_examples(dims: Sequence[TensorDims], args: Sequence[object], kwargs: 
             if first != size:
                 raise DynamicShapeError(
                     f"{declared.name} is {first} at {there} in the example, and {size} at {where}; one Dim is one size"
+                    + ("; leave a dimension static (None) that is 1 and broadcast" if 1 in (first, size) else "")
                 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import sympy
 import torch
@@ -13,16 +13,15 @@ from torch.export import Dim
 from torch.fx.experimental import _config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
-from mkwrap.dims import DynamicDim, TensorDims
+from mkwrap.dims import TensorDims
 from mkwrap.errors import DynamicShapeError
 from mkwrap.guards import GuardLines
 from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import narrowed
 from mkwrap.ir.signature import UNBOUNDED, Relation, SymbolSpec
+from mkwrap.traced import Number, Traced, conditions_of, dynamic_sizes, environment_of, expression, values_of
 from mkwrap.translate import UntranslatableError, relations_of, sliced_length, translated
-
-Number: TypeAlias = "int | float | torch.SymInt | torch.SymFloat"
 
 
 def sizes_from_zero() -> AbstractContextManager[None]:
@@ -50,12 +49,6 @@ def tracing_options(dims: Sequence[TensorDims]) -> TracingOptions:
 _AUTO: object = Dim.AUTO
 
 
-def expression(value: Number) -> Expr:
-    """Return a number of torch's, symbolic or not, as an expression over torch's symbols."""
-    node = getattr(value, "node", None)
-    return sympy.sympify(value) if node is None else node.expr
-
-
 @dataclass(frozen=True)
 class Symbols:
     """The dynamic sizes of a captured graph."""
@@ -76,22 +69,12 @@ class Symbols:
         return tuple(self.size(value) for value in values)
 
 
-@dataclass(frozen=True)
-class Traced:
-    """One tensor argument as it was traced."""
-
-    name: str
-    path: str
-    fake: torch.Tensor
-    dims: TensorDims
-
-
 def symbols_of(inputs: Sequence[Traced], lines: GuardLines, graph: torch.fx.Graph) -> Symbols:
     """Name every dynamic size of a traced graph, and collect what tracing asks of them.
 
     Raises `DynamicShapeError` where a declared dimension became a constant or equal to another one, or nothing binds a size.
     """
-    environment = _environment(inputs)
+    environment = environment_of(inputs)
     if environment is None:
         _refuse_constants(inputs, lines)
         return Symbols({}, notes=tuple(_constants(inputs, {}, lines)))
@@ -101,6 +84,7 @@ def symbols_of(inputs: Sequence[Traced], lines: GuardLines, graph: torch.fx.Grap
         if span.is_singleton() and span.lower.is_Integer
     }
     fixed.update(_strides(environment))
+    fixed.update(_equal_to_constants(environment, inputs))
     _refuse_constants(inputs, lines, fixed)
     meaning = {**fixed, **_named(inputs, fixed, lines)}
     meaning.update(_replaced(environment, meaning))
@@ -157,33 +141,28 @@ def depends_on_values(value: object) -> bool:
     return any(node is not None and free_unbacked_symbols(node.expr) for node in nodes)
 
 
-def _environment(inputs: Sequence[Traced]) -> ShapeEnv | None:
-    for traced in inputs:
-        for size in traced.fake.shape:
-            node = getattr(size, "node", None)
-            if node is not None:
-                environment: ShapeEnv = node.shape_env
-                return environment
-    return None
-
-
 def _strides(environment: ShapeEnv) -> Iterator[tuple[sympy.Symbol, Expr]]:
     """Yield the symbols of strides that no sizes tell: every call must have those of the example."""
-    values = getattr(environment, "backed_var_to_val", None) or environment.var_to_val
+    values = values_of(environment)
     for source, symbol in environment.source_to_var.items():
         if ".stride()" in source and symbol in values:
-            yield symbol, sympy.Integer(int(values[symbol]))
+            yield symbol, values[symbol]
 
 
-def _dynamic(inputs: Sequence[Traced]) -> Iterator[tuple[Traced, int, DynamicDim, Expr]]:
-    """Yield every dimension that may vary, with torch's expression of it."""
-    for traced in inputs:
-        for dim, declared in sorted(traced.dims.items()):
-            yield traced, dim, declared, expression(traced.fake.shape[dim])
+def _equal_to_constants(environment: ShapeEnv, inputs: Sequence[Traced]) -> Iterator[tuple[sympy.Symbol, Expr]]:
+    """Yield the sizes that every call must have as the example has them, where no dimension is declared to vary."""
+    required = {
+        symbol for _, _, declared, expr in dynamic_sizes(inputs) if declared.required for symbol in expr.free_symbols
+    }
+    for condition in conditions_of(environment):
+        if not isinstance(condition, sympy.Eq) or not condition.lhs.is_Symbol or not condition.rhs.is_Integer:
+            continue
+        if condition.lhs not in required and not free_unbacked_symbols(condition):
+            yield condition.lhs, sympy.Integer(int(condition.rhs))
 
 
 def _constants(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> Iterator[str]:
-    for traced, dim, _, expr in _dynamic(inputs):
+    for traced, dim, _, expr in dynamic_sizes(inputs):
         value = expr.xreplace(dict(fixed))
         if value.is_Integer:
             yield f"{traced.path}.shape[{dim}] is always {value}" + lines.place(expr, value)
@@ -192,7 +171,7 @@ def _constants(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lin
 def _refuse_constants(
     inputs: Sequence[Traced], lines: GuardLines, fixed: Mapping[sympy.Symbol, Expr] | None = None
 ) -> None:
-    for traced, dim, declared, expr in _dynamic(inputs):
+    for traced, dim, declared, expr in dynamic_sizes(inputs):
         value = expr.xreplace(dict(fixed or {}))
         if value.is_Integer and declared.required:
             what = f"the Dim {declared.name!r}" if declared.name else "Dim.DYNAMIC"
@@ -206,9 +185,9 @@ def _refuse_constants(
 def _named(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> dict[sympy.Symbol, Expr]:
     """Give each of torch's symbols its meaning: the user's names first, then s0, s1, … in order of appearance."""
     meaning = _declared(inputs, fixed)
-    taken = {declared.name for _, _, declared, _ in _dynamic(inputs)}
+    taken = {declared.name for _, _, declared, _ in dynamic_sizes(inputs)}
     count = 0
-    for _, _, _, expr in _dynamic(inputs):
+    for _, _, _, expr in dynamic_sizes(inputs):
         for symbol in sorted(expr.free_symbols, key=str):
             if symbol in meaning or symbol in fixed:
                 continue
@@ -227,7 +206,7 @@ def _declared(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr]) -> d
     x, n is x − 1. Plain symbols come first: x − 1 may be a name of its own.
     """
     meaning: dict[sympy.Symbol, Expr] = {}
-    named = [(expr, declared.expr) for _, _, declared, expr in _dynamic(inputs) if declared.expr is not None]
+    named = [(expr, declared.expr) for _, _, declared, expr in dynamic_sizes(inputs) if declared.expr is not None]
     for expr, length in sorted(named, key=lambda pair: not pair[0].is_Symbol):
         unknown = expr.free_symbols - meaning.keys() - fixed.keys()
         if len(unknown) != 1:
@@ -246,7 +225,7 @@ def _declared(inputs: Sequence[Traced], fixed: Mapping[sympy.Symbol, Expr]) -> d
 
 def _refuse_other_sizes(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> None:
     """Refuse a dimension that is declared as something else than what the program needs it to be."""
-    for traced, dim, declared, expr in _dynamic(inputs):
+    for traced, dim, declared, expr in dynamic_sizes(inputs):
         try:
             known = translated(expr, meaning)
         except UntranslatableError as reason:
@@ -269,7 +248,7 @@ def _remedy(known: Expr, inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol
         return "declare it Dim.AUTO, which takes what the others make it"
     unnamed = [
         f"{traced.path}.shape[{dim}]"
-        for traced, dim, declared, expr in _dynamic(inputs)
+        for traced, dim, declared, expr in dynamic_sizes(inputs)
         if declared.name is None and translated(expr, meaning) == symbol
     ]
     if unnamed:
@@ -316,7 +295,7 @@ def _specs(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol, Expr]) -> It
     derived: dict[sympy.Symbol, SymbolSpec] = {}
     order: dict[sympy.Symbol, None] = {}
     ranges: dict[sympy.Symbol, tuple[int, int]] = {}
-    for traced, dim, declared, expr in _dynamic(inputs):
+    for traced, dim, declared, expr in dynamic_sizes(inputs):
         length = sympy.expand(translated(expr, meaning))
         order.update(dict.fromkeys(sorted(length.free_symbols, key=str)))
         if len(length.free_symbols) != 1:
@@ -358,9 +337,8 @@ def _ranges(
 
 
 def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> Iterator[Relation]:
-    asked = [(item.expr, str(item.expr)) for items in environment.deferred_runtime_asserts.values() for item in items]
-    asked += [(guard.expr, str(guard.expr)) for guard in environment.guards]
-    for condition, text in asked:
+    for condition in conditions_of(environment):
+        text = str(condition)
         # A size that no argument tells comes from a slice, whose length is known here, or from an op that is refused.
         unknown = free_unbacked_symbols(condition) - meaning.keys()
         if unknown or lines.concerns_layout(condition):

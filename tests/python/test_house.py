@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("stages", "evidence", "artifact", "pytree"),
     (
-        *("capture", "dims", "guards", "emptiness", "symbols", "translate", "aliasing"),
-        *("examples", "decompose", "fold", "origins", "lower", "fuse"),
+        *("capture", "dims", "guards", "emptiness", "symbols", "traced", "translate", "aliasing"),
+        *("examples", "decompose", "fit", "fold", "origins", "lower", "fuse"),
     ),
     ("codegen",),
     ("_C",),

@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim, ExportedProgram
 
-from mkwrap.symbols import expression
+from mkwrap.traced import expression
 
 _AUTO: object = Dim.AUTO
 

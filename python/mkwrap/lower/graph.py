@@ -13,6 +13,7 @@ import sympy
 import torch
 
 from mkwrap.errors import UnsupportedDtypeError, UnsupportedOpError, UnsupportedUse
+from mkwrap.fit import refuse_unfit
 from mkwrap.ir.index import FloorDiv, Mod, contiguous_strides, recombine, simplify
 from mkwrap.ir.nodes import Buffer, Expr, Origin, Role
 from mkwrap.ir.relations import limits_of, narrowed
@@ -25,7 +26,10 @@ from mkwrap.stages import CapturedGraph, ConstantData, InputSpec, OutputKind, Ou
 
 
 def lower(captured: CapturedGraph) -> Program:
-    """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`."""
+    """Lower every node by its rule; collects all refusals into one `UnsupportedOpError`.
+
+    Raises `DynamicShapeError` where the program would refuse the example call.
+    """
     low = Lowering(rules=RULES, known=captured.relations, limits=dict(limits_of(captured.symbols)))
     constants = {name: _constant(low, name, tensor) for name, tensor in captured.constants.items()}
     for spec in captured.inputs:
@@ -52,6 +56,7 @@ def lower(captured: CapturedGraph) -> Program:
         notes=(*captured.notes, *notes),
     )
     verify_program(program)
+    refuse_unfit(program, captured.samples)
     return program
 
 
