@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, SupportsIndex, TypeAlias, TypeGuard
+from typing import Literal, SupportsIndex, TypeAlias, TypeGuard, TypeVar
 
 from mkwrap.errors import OptionError
 
 TuneMode = Literal["full", "quick", "off", "later"]
 _TUNE_MODES = ("full", "quick", "off", "later")
 MOST_POINTS = 256
+Read = TypeVar("Read")
 HintSet: TypeAlias = 'Literal["auto"] | Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]]'
 
 
@@ -129,34 +130,13 @@ class Options:
             raise OptionError(
                 "Options.deterministic takes the default variants and Options.tuning the recorded: drop one"
             )
-        self._refuse_wrong_hints()
+        object.__setattr__(self, "hints", _checked_hints(self.hints))
         self._refuse_wrong_paths()
         object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
         if self.tuning is not None:
             object.__setattr__(self, "tuning", Path(self.tuning).expanduser())
         if self.dump_dir is not None:
             object.__setattr__(self, "dump_dir", Path(self.dump_dir))
-
-    def _refuse_wrong_hints(self) -> None:
-        hints = self.hints
-        if isinstance(hints, str) and hints == "auto":
-            return
-        if isinstance(hints, Mapping):
-            names = list(hints)
-            several = [tuple(sizes) if _is_list(sizes) else (sizes,) for sizes in hints.values()]
-            listed = [size for sizes in several for size in sizes]
-            full = all(several)
-        else:
-            points = [point for point in hints if isinstance(point, Mapping)] if _is_list(hints) else []
-            names = [name for point in points for name in point]
-            listed = [size for point in points for size in point.values()]
-            full = 0 < len(points) == len(hints)
-        sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in listed)
-        if not full or not sizes_fit or not all(isinstance(name, str) for name in names):
-            raise OptionError(
-                f"Options.hints is {hints!r}; expected 'auto', integers from 0 on by symbol as "
-                "{'batch': [1, 8]}, or a list of points as [{'batch': 1}, {'batch': 8}]"
-            )
 
     def _refuse_wrong_paths(self) -> None:
         if not isinstance(self.cxx, str) or not self.cxx:
@@ -176,6 +156,43 @@ def integer(value: object) -> int | None:
         return operator.index(value)
     except TypeError:  # an array has the method, too
         return None
+
+
+def _checked_hints(hints: object) -> HintSet:
+    """Return hints with sizes that are ints; raises `OptionError` for what is no set of hints."""
+    if isinstance(hints, str) and hints == "auto":
+        return "auto"
+    read: Mapping[str, Sequence[int]] | Sequence[Mapping[str, int]] | None = None
+    if isinstance(hints, Mapping):
+        read = _checked(hints, lambda sizes: _sizes(sizes if _is_list(sizes) else (sizes,)) or None)
+    elif _is_list(hints):
+        points = [_checked(point, _size) for point in hints if isinstance(point, Mapping)]
+        if 0 < len(points) == len(hints):
+            full = [point for point in points if point is not None]
+            read = full if len(full) == len(points) else None
+    if read is None:
+        raise OptionError(
+            f"Options.hints is {hints!r}; expected 'auto', integers from 0 on by symbol as "
+            "{'batch': [1, 8]}, or a list of points as [{'batch': 1}, {'batch': 8}]"
+        )
+    return read
+
+
+def _checked(given: Mapping[object, object], read: Callable[[object], Read | None]) -> dict[str, Read] | None:
+    """Return what is given by name, read; None where a key is no name or a value cannot be read."""
+    pairs = [(name, read(value)) for name, value in given.items()]
+    found = {name: value for name, value in pairs if isinstance(name, str) and value is not None}
+    return found if len(found) == len(pairs) else None
+
+
+def _sizes(listed: Sequence[object]) -> list[int] | None:
+    sizes = [size for size in map(_size, listed) if size is not None]
+    return sizes if len(sizes) == len(listed) else None
+
+
+def _size(value: object) -> int | None:
+    number = integer(value)
+    return number if number is not None and number >= 0 else None
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import sympy
 from hypothesis import given, settings
@@ -52,6 +53,13 @@ def test_a_symbol_that_is_not_named_keeps_the_example_s_size() -> None:
     assert points(made(BOTH, (3, 70), hints=[{"seq": 8}, {"batch": 2, "seq": 9}])) == [(3, 70), (2, 9), (3, 8)]
 
 
+def test_hints_are_integers_of_any_type() -> None:
+    of_numpy = ({"batch": np.int64(8), "seq": [np.int32(9), np.uint8(11)]}, [{"batch": np.int64(2)}])
+    for hints, plain in zip(of_numpy, ({"batch": 8, "seq": [9, 11]}, [{"batch": 2}]), strict=True):
+        assert made(BOTH, (3, 70), hints=hints) == made(BOTH, (3, 70), hints=plain)
+    assert all(type(size) is int for point in points(made(BOTH, (3, 70), hints=of_numpy[0])) for size in point)
+
+
 def test_hints_in_any_order_make_the_same_points() -> None:
     assert made(BOTH, (3, 70), hints={"seq": [128, 8], "batch": [64, 1]}) == made(
         BOTH, (3, 70), hints={"batch": [1, 64], "seq": [8, 128]}
@@ -87,6 +95,11 @@ def test_a_hint_that_does_not_fit_the_program_is_refused(hints: object, message:
         {"batch": -1},
         {"batch": {1}},
         {"batch": True},
+        {"batch": np.bool_(1)},
+        {"batch": np.ones(2, np.int64)},
+        {"batch": np.float64(8)},
+        [{"batch": 8}, {"batch": True}],
+        [{"batch": 8}, 3],
         "batch=1",
         None,
     ],

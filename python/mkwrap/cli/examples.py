@@ -11,6 +11,7 @@ import torch
 from torch.export import Dim, ShapesCollection
 
 from mkwrap.errors import OptionError
+from mkwrap.ir.signature import UNBOUNDED
 from mkwrap.report import spell_bytes
 
 _AXIS = r"(?:[A-Za-z_]\w*@)?\d+"
@@ -84,6 +85,10 @@ def dynamic_shapes_of(examples: Sequence[Example], ranges: Sequence[str]) -> Sha
             raise OptionError(f"--dim names {name} twice")
         if high is not None and high <= low:
             raise OptionError(f"--dim is {text!r}; a range ends above where it begins")
+        if max(low, high or 0) > UNBOUNDED:
+            raise OptionError(
+                f"--dim is {text!r}; a size is at most {UNBOUNDED}; {name}={low}.. is any size from {low} on"
+            )
         given[name] = Dim(name, min=low, max=high)
     if not names:
         return None

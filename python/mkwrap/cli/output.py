@@ -48,8 +48,9 @@ def show(*values: RenderableType) -> None:
 
 @contextmanager
 def warnings_printed() -> Iterator[None]:
-    """Print mkwrap's own warnings as its errors are; without its source line, which a warning of Python's has."""
+    """Print mkwrap's own warnings as its errors are, each once; without its source line, which a warning of Python's has."""
     package = Path(__file__).parents[1]
+    said: set[str] = set()
     with warnings.catch_warnings():
         others = warnings.showwarning
 
@@ -62,6 +63,9 @@ def warnings_printed() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if Path(filename).is_relative_to(package):
+                if str(message) in said:
+                    return
+                said.add(str(message))
                 _print_message("warning: ", "bold yellow", str(message))
             else:
                 others(message, category, filename, lineno, file, line)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.text import Text
@@ -14,6 +15,10 @@ from mkwrap.errors import TuningRecordError
 from mkwrap.options import Options, TuneMode
 from mkwrap.report import spell_bytes
 from mkwrap.toolchain.destination import expect_place
+from mkwrap.toolchain.library_file import read_library
+
+if TYPE_CHECKING:
+    from mkwrap.toolchain.relink import KernelEntry
 
 
 def tune_command(
@@ -42,19 +47,30 @@ def tune_command(
     )
     if save_tuning is not None:
         expect_place(save_tuning, "the tuning record", TuningRecordError)
-    before = library.stat().st_size if library.exists() else 0
+    given_library = read_library(library)
     path = output if output is not None else library
     model = mkwrap.tune_library(library, path, options)
+    decided = sorted(_open(given_library.manifest) - _open(model.manifest))
     after = path.stat().st_size
     rows = model.save_tuning(save_tuning) if save_tuning is not None else 0
     still_open = sorted({kernel.arch for kernel in model.report.kernels if kernel.is_open})
     if as_json:
         winners = {kernel.name: kernel.winner for kernel in model.report.kernels if not kernel.is_open}
-        print_json({"path": str(path), "bytes": after, "bytes_before": before, "winners": winners, "open": still_open})
+        said = {"path": str(path), "bytes": after, "bytes_before": given_library.size, "winners": winners}
+        print_json({**said, "decided": [name for name, _ in decided], "open": still_open})
         return
     show(model.report, Text())
-    show(Text(f"{path}: {spell_bytes(after)}, before {spell_bytes(before)}", style="bold"))
+    show(Text(f"{path}: {spell_bytes(after)}, before {spell_bytes(given_library.size)}", style="bold"))
+    if not decided:
+        done = "it stays as it is" if path.samefile(library) else "this is a copy"
+        show(Text(f"nothing was open for this machine, nothing was measured: {done}", style="yellow"))
     if still_open:
         show(Text(f"open still: {', '.join(still_open)}"))
     if save_tuning is not None:
         show(Text(f"{save_tuning}: {rows} rows"))
+
+
+def _open(manifest: Mapping[str, object]) -> set[tuple[str, int]]:
+    """Return the kernels whose choice is open, each with the number of its target."""
+    kernels = cast("Sequence[KernelEntry]", manifest["kernels"])
+    return {(kernel["name"], kernel["target"]) for kernel in kernels if "open" in kernel}

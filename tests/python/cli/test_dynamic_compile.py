@@ -104,6 +104,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no range": (["--input", "n@4:float32", "--dim", "n=.."], "expected NAME=LOW..HIGH"),
     "empty range": (["--input", "n@4:float32", "--dim", "n=4..4"], "a range ends above where it begins"),
     "negative": (["--input", "n@4:float32", "--dim", "n=-4..4"], "expected NAME=LOW..HIGH"),
+    "beyond 64 bits": (
+        ["--input", "n@4:float32", "--dim", f"n=1..{2**63}"],
+        "a size is at most 9223372036854775807; n=1.. is any size from 1 on",
+    ),
+    "begins beyond 64 bits": (["--input", "n@4:float32", "--dim", f"n={10**20}.."], "a size is at most"),
     "unknown": (["--input", "n@4:float32", "--dim", "m=1..4"], "the sizes that --input names are: n"),
     "twice": (["--input", "n@4:float32", "--dim", "n=1..4", "--dim", "n=1..8"], "--dim names n twice"),
     "outside": (["--input", "n@4:float32", "--dim", "n=5..8"], "is 4 in the example, but must be n, with n in 5 … 8"),

@@ -45,12 +45,28 @@ def test_tune_writes_the_winners_library(run: Run, opened: Path, tmp_path: Path,
     assert said["bytes"] == (tmp_path / "tuned.so").stat().st_size < said["bytes_before"] == opened.stat().st_size
     model = mkwrap.load(tmp_path / "tuned.so")
     assert said["winners"] == {kernel.name: kernel.winner for kernel in model.report.kernels}
-    assert said["open"] == []
+    assert (said["decided"], said["open"]) == (list(said["winners"]), [])
     torch.testing.assert_close(model(x), torch.softmax(x, -1))
     assert len(record.read_text().splitlines()) == 1
     code, out, _ = run("tune", opened, *words)
-    assert (code, "►" in out, "before" in out) == (0, True, True)
+    assert (code, "►" in out, "before" in out, "nothing was open" in out) == (0, True, True, False)
     assert opened.read_bytes() == (tmp_path / "tuned.so").read_bytes()
+
+
+def test_tune_says_that_nothing_was_open(run: Run, made: Made, tmp_path: Path) -> None:
+    words = ("tune", made.library, "--cache-dir", tmp_path / "cache")
+    before = made.library.read_bytes()
+    code, out, _ = run(*words, "-o", tmp_path / "copy.so")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "nothing was open for this machine, nothing was measured: this is a copy",
+    )
+    assert (tmp_path / "copy.so").read_bytes() == before
+    code, out, _ = run(*words, "--json")
+    assert (code, json.loads(out)["decided"]) == (0, [])
+    code, out, _ = run(*words)
+    assert (code, out.splitlines()[-1].endswith("it stays as it is")) == (0, True)
+    assert made.library.read_bytes() == before
 
 
 def test_tune_says_what_is_wrong(run: Run, opened: Path, tmp_path: Path) -> None:
