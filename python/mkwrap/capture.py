@@ -32,6 +32,7 @@ from mkwrap.fold import fold_constants
 from mkwrap.guards import GuardLines, guard_lines
 from mkwrap.lower.lowering import dtype_of
 from mkwrap.origins import SourceLines, raising_line, source_location
+from mkwrap.results import refuse_sizes_as_results, refuse_texts_of_sizes
 from mkwrap.stages import CapturedGraph, InputSpec
 from mkwrap.symbols import (
     Symbols,
@@ -94,7 +95,8 @@ def capture(
     with _TRACING:
         constants = fold_constants(graph_module, _constants(program))
     sizes = sizes_of(graph_module, symbols)
-    _refuse_sizes_as_results(graph_module, sizes)
+    refuse_sizes_as_results(graph_module, sizes)
+    refuse_texts_of_sizes(graph_module, out_specs[-1], traced, symbols, constant_args.values())
     _refuse_unsupported(graph_module, lowered_ops, sizes)
     return CapturedGraph(
         graph_module=graph_module,
@@ -310,17 +312,6 @@ def _drop_assertions(graph_module: torch.fx.GraphModule) -> None:
 def _is_graph(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
     """Whether a node names a graph that an op of higher order runs."""
     return isinstance(getattr(graph_module, str(node.target)), torch.fx.GraphModule)
-
-
-def _refuse_sizes_as_results(graph_module: torch.fx.GraphModule, sizes: Mapping[str, object]) -> None:
-    for leaf in graph_module.graph.output_node().args[0]:  # type: ignore[union-attr]
-        if isinstance(leaf, torch.fx.Node) and (
-            leaf.name in sizes or not isinstance(leaf.meta.get("val"), torch.Tensor)
-        ):
-            raise DynamicShapeError(
-                f"the result holds {sizes.get(leaf.name, leaf.name)}, a number made of sizes; return tensors alone, whose shapes "
-                "tell the caller the same"
-            )
 
 
 def _refuse_unsupported(

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages", "evidence", "artifact", "pytree"),
     (
         *("capture", "dims", "guards", "emptiness", "symbols", "traced", "translate", "aliasing"),
-        *("examples", "decompose", "fit", "fold", "origins", "lower", "fuse"),
+        *("examples", "decompose", "fit", "fold", "origins", "results", "lower", "fuse"),
     ),
     ("codegen",),
     ("_C",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -322,6 +323,23 @@ def test_strides_follow_the_layout_of_the_example() -> None:
             UnsupportedOpError,
             "a branch taken at run time",
         ),
+        (
+            lambda x: (f"{x.shape[0]}", x + 1),
+            DynamicShapeError,
+            "the result holds the text .*, made of the size batch ",
+        ),
+        (
+            lambda x: {"n": [f"rows{2 * x.shape[0]}0"], "y": x},
+            DynamicShapeError,
+            "text 'rows.*0', made of the size batch ",
+        ),
+        (lambda x: (x, {"n": {f"{x.shape}": x}}), DynamicShapeError, r"text 'torch.Size\(.*, made of the size batch "),
+        (lambda x: defaultdict(list, {f"{x.shape[0]}": x}), DynamicShapeError, "made of the size batch "),
+        (
+            lambda x: (str(x.sum().item()), x),
+            DynamicShapeError,
+            "made of a number that depends on the values of tensors",
+        ),
         (lambda x: (x + 1, x.shape[0]), DynamicShapeError, "the result holds batch, a number made of sizes"),
     ],
 )
@@ -331,6 +349,18 @@ def test_what_no_size_tells_is_refused_in_one_message(
     with pytest.raises(error, match=message):
         captured(fn, (torch.ones(3, 4),), (B,))
     assert "def forward" not in capfd.readouterr().err
+
+
+def test_a_text_made_of_the_values_of_static_tensors_is_refused() -> None:
+    with pytest.raises(DynamicShapeError, match="made of a number that depends on the values of tensors"):
+        captured(lambda x: (str(x.sum().item()), x), (x34(),), None)
+
+
+def test_texts_that_are_not_made_of_sizes_are_results() -> None:
+    graph = captured(
+        lambda x, name: (name, {"rows": x}), (x34(), "s0 s1 u0 " + " ".join(f"s{k}" for k in range(100))), (B, None)
+    )
+    assert graph.graph_module.graph.output_node().args[0][0].startswith("s0 s1")  # type: ignore[index,union-attr]
 
 
 @pytest.mark.parametrize("rows", [0, 1])
