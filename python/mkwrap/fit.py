@@ -15,7 +15,7 @@ from mkwrap.dims import TensorDims
 from mkwrap.errors import CaptureError, DynamicShapeError
 from mkwrap.guards import GuardLines
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, relation_text
+from mkwrap.ir.relations import decided, notes_of_narrowing, relation_text
 from mkwrap.ir.signature import Relation
 from mkwrap.stages import Program
 from mkwrap.traced import Traced, conditions_of, environment_of, expression, values_of
@@ -90,8 +90,10 @@ def _broadcast(found: Trace, samples: Sequence[torch.Tensor]) -> Iterator[_One]:
             taken = expression(traced.fake.shape[dim])
             if taken.xreplace(values) != sample.shape[dim]:
                 unfit |= taken.free_symbols
-    for condition in conditions_of(environment):
-        if condition.xreplace(values) == sympy.false and not found.lines.concerns_layout(condition):
+    conditions = conditions_of(environment)
+    of_layout = found.lines.of_layout(conditions, environment.replace)
+    for condition in conditions:
+        if condition.xreplace(values) == sympy.false and condition not in of_layout:
             unfit |= condition.free_symbols
     dims = [traced.dims for traced in found.inputs]
     for one in _sizes_of_one(dims, samples, [traced.path for traced in found.inputs]):
@@ -132,7 +134,7 @@ def refuse_unfit(program: Program, samples: Mapping[str, torch.Tensor]) -> None:
 def _asked(program: Program, samples: Mapping[str, torch.Tensor]) -> Iterator[tuple[Relation, str]]:
     """Yield what every call is checked for, with the words for it."""
     for spec in program.symbols:
-        notes = [note for note in program.notes if note.startswith(f"{spec.symbol} is ")]
+        notes = notes_of_narrowing(spec.symbol, program.notes)
         for relation in (
             Relation(sympy.Integer(spec.low), "<=", spec.symbol),
             Relation(spec.symbol, "<=", sympy.Integer(spec.high)),

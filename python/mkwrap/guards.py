@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,20 +69,47 @@ class GuardLines:
             line = line or next((where for text, where in self.noted.items() if symbol.name in _SIZE.findall(text)), "")
         return f" (at {line})" if line else ""
 
-    def concerns_layout(self, condition: sympy.Basic) -> bool:
-        """Whether a condition x ≠ 1 decided nothing but how memory is laid out: no Python code was told anything that follows."""
-        if not isinstance(condition, sympy.Ne) or condition.rhs != 1 or str(condition) not in self.layout:
-            return False
-        return not any(self._follows(told, holds, condition.lhs) for told, holds in self.decisions)
+    def of_layout(
+        self, asked: Iterable[sympy.Basic], replaced: Callable[[sympy.Basic], sympy.Basic]
+    ) -> frozenset[sympy.Basic]:
+        """Return those of the conditions asked for that decided nothing but how memory is laid out.
 
-    def _follows(self, told: sympy.Basic, holds: bool, size: sympy.Expr) -> bool:
-        """Whether what was told may depend on a size not being 1."""
-        if not told.free_symbols & size.free_symbols or {str(told), str(sympy.Not(told))} & (
-            self.noted.keys() - self.layout
-        ):
-            return False
-        at_one = told.xreplace({size: sympy.Integer(1)})
-        return bool(at_one != (sympy.true if holds else sympy.false))
+        They are x ≠ 1, asked for by `LAYOUT_FUNCTIONS` alone, whose opposite contradicts nothing that Python code was told.
+        Where torch finds a size to be another one, it asks for the condition under that name once more: `replaced` gives a
+        condition in the names that torch goes on with.
+        """
+        named = {condition: _one_last(replaced(condition)) for condition in asked}
+        own = self.noted.keys() - self.layout
+        layout = {name for condition, name in named.items() if str(condition) in self.layout}
+        layout -= {name for condition, name in named.items() if str(condition) in own}
+        told: list[tuple[sympy.Basic, bool]] = []
+        for condition, holds in dict.fromkeys(self.decisions):
+            name = _one_last(replaced(condition))
+            # What else the user's code asked for is a condition of its own.
+            if {name, sympy.Not(name)} & layout or not {str(condition), str(sympy.Not(condition))} & own:
+                told.append((name, holds))
+        free = {
+            name
+            for name in layout
+            if isinstance(name, sympy.Ne)
+            and name.rhs == 1
+            and not any(_follows(condition, holds, name.lhs) for condition, holds in told)
+        }
+        return frozenset(condition for condition, name in named.items() if name in free)
+
+
+def _one_last(condition: sympy.Basic) -> sympy.Basic:
+    """Write 1 ≠ x as x ≠ 1."""
+    if isinstance(condition, sympy.Eq | sympy.Ne) and condition.lhs == 1:
+        return condition.reversed
+    return condition
+
+
+def _follows(told: sympy.Basic, holds: bool, size: sympy.Expr) -> bool:
+    """Whether what was told may depend on a size not being 1."""
+    if not told.free_symbols & size.free_symbols:
+        return False
+    return bool(told.xreplace({size: sympy.Integer(1)}) != (sympy.true if holds else sympy.false))
 
 
 class _Listener(logging.Handler):

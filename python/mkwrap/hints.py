@@ -12,6 +12,7 @@ import sympy
 from mkwrap.errors import OptionError
 from mkwrap.ir.nearest import distance
 from mkwrap.ir.nodes import Expr, Load, Reduce
+from mkwrap.ir.relations import notes_of_narrowing
 from mkwrap.ir.signature import Relation, SymbolSpec
 from mkwrap.options import Options
 from mkwrap.points import Values, projected, size_at, values_at
@@ -67,7 +68,7 @@ def hints_of(program: Program, samples: Mapping[str, Shaped], options: Options) 
     if isinstance(options.hints, str):
         asked = set(_grid(specs, own, options.max_points, _lengths(program)))
     else:
-        asked = set(_asked(options.hints, specs, own))
+        asked = set(_asked(options.hints, specs, own, program.notes))
     legal = {p for p in asked if possible(program.relations, values_at(symbols, p))}
     if options.hints == "auto":
         legal = {p for p in legal if _largest(program, values_at(symbols, p)) <= _MOST_BYTES}
@@ -143,17 +144,24 @@ def _lengths(program: Program) -> frozenset[sympy.Symbol]:
 
 
 def _asked(
-    hints: Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]], specs: Sequence[SymbolSpec], own: Point
+    hints: Mapping[str, int | Sequence[int]] | Sequence[Mapping[str, int]],
+    specs: Sequence[SymbolSpec],
+    own: Point,
+    notes: Sequence[str],
 ) -> Iterable[Point]:
     if isinstance(hints, Mapping):
         given = {name: (sizes,) if isinstance(sizes, int) else tuple(sizes) for name, sizes in hints.items()}
-        _check([(name, size) for name, sizes in given.items() for size in sizes], list(given), specs)
+        _check([(name, size) for name, sizes in given.items() for size in sizes], list(given), specs, notes)
         return itertools.product(*(given.get(_name(spec), (size,)) for spec, size in zip(specs, own, strict=True)))
-    _check([pair for point in hints for pair in point.items()], [name for point in hints for name in point], specs)
+    _check(
+        [pair for point in hints for pair in point.items()], [name for point in hints for name in point], specs, notes
+    )
     return [tuple(point.get(_name(s), size) for s, size in zip(specs, own, strict=True)) for point in hints]
 
 
-def _check(sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequence[SymbolSpec]) -> None:
+def _check(
+    sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequence[SymbolSpec], notes: Sequence[str]
+) -> None:
     by_name = {_name(spec): spec for spec in specs}
     for name in names:
         if name not in by_name:
@@ -162,7 +170,11 @@ def _check(sizes: Sequence[tuple[str, int]], names: Sequence[str], specs: Sequen
     for name, size in sizes:
         spec = by_name[name]
         if not spec.low <= size <= spec.high:
-            raise OptionError(f"Options.hints has {name}={size}; its range is {spec.low} to {spec.high}")
+            why = "; ".join(notes_of_narrowing(spec.symbol, notes))
+            raise OptionError(
+                f"Options.hints has {name}={size}; its range is {spec.low} to {spec.high}"
+                + (f": the program narrowed it ({why})" if why else "")
+            )
 
 
 def _powers(spec: SymbolSpec, example: int, count: int) -> tuple[int, ...]:

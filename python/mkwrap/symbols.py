@@ -337,11 +337,13 @@ def _ranges(
 
 
 def _relations(environment: ShapeEnv, meaning: Mapping[sympy.Symbol, Expr], lines: GuardLines) -> Iterator[Relation]:
-    for condition in conditions_of(environment):
+    conditions = conditions_of(environment)
+    of_layout = lines.of_layout(conditions, environment.replace)
+    for condition in conditions:
         text = str(condition)
         # A size that no argument tells comes from a slice, whose length is known here, or from an op that is refused.
         unknown = free_unbacked_symbols(condition) - meaning.keys()
-        if unknown or lines.concerns_layout(condition):
+        if unknown or condition in of_layout:
             continue
         try:
             yield from relations_of(condition, meaning, lines.of(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_what_is_no_set_of_hints_is_refused_when_the_options_are_made(hints: obj
         return
     with pytest.raises(OptionError, match=r"Options\.hints is .*; expected 'auto', integers from 0 on by symbol"):
         Options(hints=hints)  # type: ignore[arg-type]
+
+
+def test_a_hint_that_the_program_ruled_out_is_refused_with_the_line_that_did() -> None:
+    note = "seq is at least 8 instead of 1, as the program asks for it at model.py:3: x[:, 7]"
+    narrow = replace(BOTH, notes=("args[1].shape[0] is always 3", note))
+    with pytest.raises(
+        OptionError, match=r"seq=1; its range is 8 to 512: the program narrowed it \(seq .* model\.py:3"
+    ):
+        made(narrow, (3, 70), hints={"seq": [1, 64]})
+    with pytest.raises(OptionError, match=r"batch=65; its range is 1 to 64$"):
+        made(narrow, (3, 70), hints={"batch": 65})
 
 
 def test_c27_static_shapes_have_no_points_whatever_the_hints() -> None:

@@ -88,8 +88,7 @@ def narrowed(
     hold stays: it says why every call is refused.
     """
     specs = {spec.symbol: spec for spec in symbols}
-    asked = list(dict.fromkeys(_at_most(_plain(relation, limits_of(symbols))) for relation in relations))
-    left = [relation for place, relation in enumerate(asked) if _mirrored(relation) not in asked[:place]]
+    left = _once(_at_most(_plain(relation, limits_of(symbols))) for relation in relations)
     why: dict[sympy.Symbol, list[str]] = {}
     changed = True
     while changed:
@@ -130,11 +129,17 @@ def _plain(relation: Relation, limits: Limits) -> Relation:
     return replace(relation, left=left, right=right)
 
 
-def _mirrored(relation: Relation) -> Relation | None:
-    """Return an equality (or its opposite) the other way round: the same once more; None for what is no such relation."""
-    if relation.op not in {"==", "!="}:
-        return None
-    return replace(relation, left=relation.right, right=relation.left)
+def _once(relations: Iterable[Relation]) -> list[Relation]:
+    """Return every relation once, with the first line that is known to ask for it: x ≠ y says the same as y ≠ x."""
+    first: dict[tuple[Expr, Comparison, Expr], Relation] = {}
+    for relation in relations:
+        same = relation.left, relation.op, relation.right
+        mirrored = relation.right, relation.op, relation.left
+        if mirrored in first and relation.op in {"==", "!="}:
+            same = mirrored
+        known = first.setdefault(same, relation)
+        first[same] = replace(known, origin=known.origin or relation.origin)
+    return list(first.values())
 
 
 def _without_least(total: Expr) -> Expr:
@@ -178,10 +183,24 @@ def _at_most(relation: Relation) -> Relation:
 
 def _narrowing(before: SymbolSpec, after: SymbolSpec, origins: Sequence[str]) -> str:
     places = "; ".join(dict.fromkeys(origin for origin in origins if origin))
-    change = f"at least {after.low}" if after.low != before.low else f"at most {after.high}"
-    if after.low != before.low and after.high != before.high:
+    if after.high == before.high:
+        change, was = f"at least {after.low}", str(before.low)
+    elif after.low == before.low:
+        change, was = f"at most {after.high}", str(before.high) if before.bounded else "any"
+    else:
         change = f"{after.low} … {after.high}"
-    return f"{after.symbol} is {change}, as the program asks for it" + (f" at {places}" if places else "")
+        was = f"{before.low} … {before.high}" if before.bounded else f"at least {before.low}"
+    asked = f"{_subject(after.symbol)}{change} instead of {was}, as the program asks for it"
+    return asked + (f" at {places}" if places else "")
+
+
+def notes_of_narrowing(symbol: sympy.Symbol, notes: Iterable[str]) -> tuple[str, ...]:
+    """Return those of a program's notes that tell how the range of one size became narrower."""
+    return tuple(note for note in notes if note.startswith(_subject(symbol)))
+
+
+def _subject(symbol: sympy.Symbol) -> str:
+    return f"{symbol} is "
 
 
 def _bound(relation: Relation, specs: Mapping[sympy.Symbol, SymbolSpec]) -> tuple[SymbolSpec, int, int] | None:

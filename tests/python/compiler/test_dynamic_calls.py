@@ -9,10 +9,11 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.export import Dim
 
 import mkwrap
-from mkwrap.errors import InputError
+from mkwrap.errors import InputError, OptionError
 
 pytestmark = pytest.mark.toolchain
 
@@ -174,3 +175,44 @@ def test_c23_what_a_size_of_0_has_no_part_in_keeps_its_memory(tmp_path: Path) ->
     for rows in (0, 1, 512):
         x = torch.randn(rows, 384, dtype=torch.float64)
         torch.testing.assert_close(model(x, bias), fn(x, bias))
+
+
+def _masked(q: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    attended = [F.scaled_dot_product_attention(q, q, q, attn_mask=each) for each in (mask, keep)]
+    return q @ q.transpose(-1, -2) + mask, *attended
+
+
+def _of_length(seq: int) -> tuple[torch.Tensor, ...]:
+    keep = torch.rand(2, 1, 1, seq) > 0.3
+    keep[..., 0] = True
+    return torch.randn(2, 4, seq, 16), torch.randn(2, 1, 1, seq), keep
+
+
+def test_c21_a_padding_mask_serves_a_sequence_of_one(tmp_path: Path) -> None:
+    """The declared range is kept, and a hint of 1 is a point."""
+    batch, seq = Dim("batch", min=1, max=16), Dim("seq", min=1, max=300)
+    options = mkwrap.Options(tune="off", hints={"seq": [1, 64]}, cache_dir=tmp_path)
+    shapes = ({0: batch, 2: seq}, {0: batch, 3: seq}, {0: batch, 3: seq})
+    model = mkwrap.compile(_masked, _of_length(64), dynamic_shapes=shapes, target="cpu", options=options)
+    assert [(symbol.name, symbol.low, symbol.high) for symbol in model.symbols] == [("batch", 1, 16), ("seq", 1, 300)]
+    assert (model.report.notes, model.report.relations) == ((), ())
+    for length in (1, 2, 64, 300):
+        arguments = _of_length(length)
+        for got, expected in zip(model(*arguments), _masked(*arguments), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_hint_that_the_program_rules_out_is_refused_with_its_line() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] != 1 else x
+
+    options = mkwrap.Options(tune="off", hints={"rows": [1, 64]})
+    message = r"rows=1; its range is 2 to 300: the program narrowed it \(rows is at least 2 instead of 1, .*x\.shape\[0\] != 1"
+    with pytest.raises(OptionError, match=message):
+        mkwrap.compile(
+            program,
+            (torch.randn(8),),
+            dynamic_shapes=({0: Dim("rows", min=1, max=300)},),
+            target="cpu",
+            options=options,
+        )

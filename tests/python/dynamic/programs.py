@@ -135,6 +135,15 @@ CASES: Mapping[str, Case] = {
     "attention": Case(_sdpa, ("a2b4", "a2c4", "a2c4")),
     "attention_causal": Case(lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True), ("a2b4",)),
     "attention_masked": Case(lambda q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m > 0), ("a2b4", "bb")),
+    "scores_padded": Case(lambda q, m: q @ q.transpose(-1, -2) + m, ("a2b4", "a11b")),
+    "attention_padded": Case(lambda q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m), ("a2b4", "a11b")),
+    "attention_hidden": Case(lambda q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m > 0), ("a2b4", "a11b")),
+    "attention_padded_keys": Case(
+        lambda q, k, m: F.scaled_dot_product_attention(q, k, k, attn_mask=m), ("a2b4", "a2c4", "a11c")
+    ),
+    "attention_padded_queries": Case(
+        lambda q, k, m: F.scaled_dot_product_attention(q, k, k, attn_mask=m), ("a2b4", "a2c4", "a1b1")
+    ),
     "upsampled": Case(lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), ("a2bc",)),
     "cross_entropy": Case(lambda x: F.cross_entropy(x, torch.zeros(x.shape[0], dtype=torch.int64)), ("a6",)),
     "mutated": Case(lambda x: x.add_(1), ("ab",)),

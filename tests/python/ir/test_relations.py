@@ -8,8 +8,8 @@ import sympy
 from mkwrap.hints import holds
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, interval, limits_of, narrowed, relation_text
-from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
+from mkwrap.ir.relations import decided, interval, limits_of, narrowed, notes_of_narrowing, relation_text
+from mkwrap.ir.signature import UNBOUNDED, Comparison, Relation, SymbolSpec
 
 N, M = size_symbol("n"), size_symbol("m")
 SPECS = (SymbolSpec(N, 0, 64, "x", 0), SymbolSpec(M, 2, 9, "x", 1))
@@ -64,7 +64,7 @@ def test_bounds_become_ranges_and_the_rest_stays() -> None:
     specs, left, notes = narrowed(SPECS, relations)
     assert [(spec.low, spec.high) for spec in specs] == [(8, 40), (2, 8)]
     assert left == (relations[5],)
-    assert notes[0].startswith("n is 8 … 40, as the program asks for it at here")
+    assert notes[0].startswith("n is 8 … 40 instead of 0 … 64, as the program asks for it at here")
 
 
 def test_what_can_never_hold_stays() -> None:
@@ -125,3 +125,26 @@ def test_a_mod_that_must_be_0_is_spelt_by_the_least_numbers() -> None:
 def test_what_is_asked_both_ways_round_is_listed_once(op: Comparison) -> None:
     once = Relation(N, op, 2 * M)
     assert narrowed(SPECS, [once, Relation(2 * M, op, N), once])[1] == (once,)
+    told = Relation(2 * M, op, N, "here")
+    assert narrowed(SPECS, [once, told])[1] == (Relation(N, op, 2 * M, "here"),)
+    assert narrowed(SPECS, [told, once, Relation(N, op, 2 * M, "there")])[1] == (told,)
+
+
+@pytest.mark.parametrize(
+    ("ends", "asked", "note"),
+    [
+        ((1, 300), [Relation(sympy.Integer(1), "!=", N, "here")], "n is at least 2 instead of 1, as"),
+        ((1, 300), [Relation(N, "<=", sympy.Integer(40), "here")], "n is at most 40 instead of 300, as"),
+        ((1, UNBOUNDED), [Relation(N, "<=", sympy.Integer(40), "here")], "n is at most 40 instead of any, as"),
+        (
+            (1, UNBOUNDED),
+            [Relation(N, "<=", sympy.Integer(40), "here"), Relation(N, "!=", sympy.Integer(1), "here")],
+            "n is 2 … 40 instead of at least 1, as",
+        ),
+    ],
+)
+def test_a_note_tells_what_a_range_was(ends: tuple[int, int], asked: list[Relation], note: str) -> None:
+    (told,) = narrowed([SymbolSpec(N, *ends, "x", 0)], asked)[2]
+    assert told == f"{note} the program asks for it at here"
+    assert notes_of_narrowing(N, ["args[0].shape[1] is always 3", told]) == (told,)
+    assert notes_of_narrowing(M, [told]) == ()
