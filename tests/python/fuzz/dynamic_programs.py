@@ -1,7 +1,7 @@
 """Random programs with dynamic sizes: expressions that hold at every shape, and shapes to call them with.
 
 A program is texts over `v`, the list of values so far; dimensions are tracked by name ("a", "b" dynamic, numbers static), so that
-a step is only drawn where eager takes it at every size in range.
+a step is only drawn where eager takes it at every size in range; but a position may be beyond a dim that is small.
 """
 
 from __future__ import annotations
@@ -192,6 +192,18 @@ def _settled(program: DynamicProgram, generator: random.Random) -> Step:
     return f"(v[{k}].mean({dynamic}).nan_to_num().cumsum(0).flip(0) * 0.5).cumsum(-1).flip(-1).softmax(0)", left
 
 
+def _picked(program: DynamicProgram, generator: random.Random) -> Step:
+    """Elements by position, which a dynamic dim may not have: eager raises there."""
+    k, dims = _some(program, generator)
+    if not dims or dims[-1] == "1":
+        return None
+    d = generator.choice([d for d, name in enumerate(dims) if name != "1"])
+    last = generator.choice((1, 2))
+    at = f"torch.tensor([0, {last if dims[d] in RANGES else min(last, int(dims[d]) - 1)}])"
+    text = generator.choice((f"v[{k}].index_select({d}, {at})", f"v[{k}][{':, ' * d}{at}]"))
+    return text, (*dims[:d], "2", *dims[d + 1 :])
+
+
 _KINDS: tuple[Callable[[DynamicProgram, random.Random], Step], ...] = (
     _unary,
     _unary,
@@ -204,6 +216,7 @@ _KINDS: tuple[Callable[[DynamicProgram, random.Random], Step], ...] = (
     _product,
     _flat,
     _settled,
+    _picked,
 )
 
 

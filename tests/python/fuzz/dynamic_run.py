@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,15 @@ def check(seed: int, shapes: int, options: Options) -> tuple[int, int]:
                 refused += 1
                 continue
             raise AssertionError(f"not refused: {where}")
-        values = program.values(*inputs)
+        try:
+            values = program.values(*inputs)
+        except (IndexError, RuntimeError) as error:
+            assert "ind" in str(error).lower(), f"{error}: {where}"  # noqa: PT017
+            # What no result needs is not computed, and its positions are not checked.
+            with suppress(mkwrap.errors.IndexRangeError):
+                model(*inputs)
+            refused += 1
+            continue
         # Sums come in another order: what is lost is a share of the largest value on the way.
         scale = max([float(value.nan_to_num().abs().max()) for value in values if value.numel()], default=1.0)
         for ours, eager in zip(model(*inputs), values[-3:], strict=True):
