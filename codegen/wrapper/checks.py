@@ -10,6 +10,7 @@ from mkwrap.codegen.wrapper.sizes import ARRAY, Values, is_static
 from mkwrap.codegen.wrapper.text import spell_string
 from mkwrap.codegen.writer import Writer
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.spelled import spelled
 from mkwrap.stages import Program
 
 _ERROR = "mkw_error* error"
@@ -110,7 +111,7 @@ def _write_dynamic(
             ignored = "" if what == "shape" else f" && {tensor}.shape[{dim}] != 1 && !runtime::is_empty({tensor})"
             with writer.block(f"if ({got} != {values.spell(expected)}{ignored})"):
                 place = f'k{array.capitalize()}[{number}], {argument}, "{what}", {dim}'
-                expression = f"{spell_string(str(expected))}, {values.spell(expected)}"
+                expression = f"{spell_string(spelled(expected))}, {values.spell(expected)}"
                 writer.line(f"return runtime::wrong_extent(kSizes, {ARRAY}, {place}, {expression}, {got}, error);")
 
 

@@ -34,6 +34,7 @@ _STRIDES = "_strides"
 """What the function of a tensor's strides adds to the name of the tensor."""
 _CALLS = {"FloorDiv": "mkwrap::runtime::floor_div", "Mod": "mkwrap::runtime::floor_mod"}
 _CALLS |= {"Min": "mkwrap::runtime::smaller", "Max": "mkwrap::runtime::larger"}
+_DIVISIONS = {ast.FloorDiv: "FloorDiv", ast.Mod: "Mod"}
 _SUMS = {ast.Add: "mkwrap::runtime::plus", ast.Mult: "mkwrap::runtime::times"}
 
 
@@ -297,6 +298,8 @@ def _spell_node(node: ast.expr, fields: Mapping[str, str]) -> str:
             return _nest(_SUMS[ast.Add], [_spell_node(left, fields), negated], ", wide")
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _SUMS:
             return _nest(_SUMS[type(op)], [_spell_node(left, fields), _spell_node(right, fields)], ", wide")
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _DIVISIONS:
+            return _nest(_CALLS[_DIVISIONS[type(op)]], [_spell_node(left, fields), _spell_node(right, fields)])
         case ast.Call(func=ast.Name(id=name), args=args) if name in _CALLS:
             return _nest(_CALLS[name], [_spell_node(arg, fields) for arg in args])
     raise LibraryFormatError(f"the manifest has a size {ast.unparse(node)!r}, which has no spelling in C++")

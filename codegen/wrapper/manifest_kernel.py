@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import sympy
-
 from mkwrap.artifact import Open, OpenPoints
 from mkwrap.codegen.wrapper.blobs import PlacedRace, constant_parts
 from mkwrap.codegen.wrapper.contents import AnySelection, Contents, choice_of
@@ -14,6 +12,7 @@ from mkwrap.codegen.wrapper.launcher import Layout
 from mkwrap.codegen.wrapper.sizes import is_static, largest
 from mkwrap.codegen.wrapper.tables import guards_of
 from mkwrap.ir.nodes import Expr
+from mkwrap.ir.spelled import spelled
 from mkwrap.stages import Binary, Dispatch, Guard, PointChoice, Rejected, Timing
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -193,4 +192,4 @@ def _launches(contents: Contents, layout: Layout, name: str, number: int, binary
 
 def describe_size(expr: Expr | int) -> Json:
     """Describe a size: a number, or the text of an expression."""
-    return int(expr) if is_static(expr) else str(sympy.sympify(expr))
+    return int(expr) if is_static(expr) else spelled(expr)

@@ -14,6 +14,7 @@ from mkwrap.codegen.writer import Writer
 from mkwrap.ir.dtypes import DType
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.signature import UNBOUNDED
+from mkwrap.ir.spelled import spelled
 from mkwrap.stages import OutputKind, Program, SymbolSpec
 
 SIZE_TEXTS = "kSizeTexts"
@@ -85,7 +86,7 @@ def write_symbols(writer: Writer, program: Program) -> None:
     writer.line(f"constexpr runtime::Symbols kSizes = {{kSymbols, {len(program.symbols)}, kInputs}};")
     with writer.block(f"constexpr mkw_size_text {SIZE_TEXTS}[] =", "};"):
         for signature in (*input_signatures(program), *output_signatures(program)):
-            shape, strides = (f"[{', '.join(map(str, sizes))}]" for sizes in (signature.shape, signature.strides))
+            shape, strides = (f"[{', '.join(map(spelled, sizes))}]" for sizes in (signature.shape, signature.strides))
             texts = (shape, strides, _ranges(program.symbols, signature.shape, _LINE - len(shape)))
             writer.line(f"{{{', '.join(map(spell_string, texts))}}},")
 

@@ -17,6 +17,7 @@ from mkwrap.guards import GuardLines
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import decided, notes_of_narrowing, relation_text
 from mkwrap.ir.signature import Relation
+from mkwrap.ir.spelled import spelled
 from mkwrap.stages import Program
 from mkwrap.traced import Traced, conditions_of, environment_of, expression, values_of
 
@@ -146,7 +147,7 @@ def _asked(program: Program, samples: Mapping[str, torch.Tensor]) -> Iterator[tu
         for dim, (size, actual) in enumerate(zip(each.shape, samples[each.name].shape, strict=True)):
             yield (
                 Relation(size, "==", sympy.Integer(actual)),
-                f"{each.path}.shape[{dim}], which is {actual}, to be {size}",
+                f"{each.path}.shape[{dim}], which is {actual}, to be {spelled(size)}",
             )
 
 

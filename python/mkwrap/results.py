@@ -9,18 +9,21 @@ import torch
 import torch.utils._pytree as pytree
 
 from mkwrap.errors import DynamicShapeError
+from mkwrap.ir.nodes import Expr
+from mkwrap.ir.spelled import spelled
 from mkwrap.symbols import Symbols
 from mkwrap.traced import Traced
 
 
-def refuse_sizes_as_results(graph_module: torch.fx.GraphModule, sizes: Mapping[str, object]) -> None:
+def refuse_sizes_as_results(graph_module: torch.fx.GraphModule, sizes: Mapping[str, Expr]) -> None:
     """Raise `DynamicShapeError` for a number made of sizes among the results."""
     for leaf in graph_module.graph.output_node().args[0]:  # type: ignore[union-attr]
         if isinstance(leaf, torch.fx.Node) and (
             leaf.name in sizes or not isinstance(leaf.meta.get("val"), torch.Tensor)
         ):
+            number = spelled(sizes[leaf.name]) if leaf.name in sizes else leaf.name
             raise DynamicShapeError(
-                f"the result holds {sizes.get(leaf.name, leaf.name)}, a number made of sizes; return tensors alone, whose shapes "
+                f"the result holds {number}, a number made of sizes; return tensors alone, whose shapes "
                 "tell the caller the same"
             )
 
@@ -44,7 +47,7 @@ def refuse_texts_of_sizes(
         for text in texts:
             if symbol.name in text:
                 size = symbols.meaning.get(symbol)
-                what = "a number that depends on the values of tensors" if size is None else f"the size {size}"
+                what = "a number that depends on the values of tensors" if size is None else f"the size {spelled(size)}"
                 raise DynamicShapeError(
                     f"the result holds the text {text!r}, made of {what} (called {symbol.name} while torch traces), and would "
                     "hold it in every call; return tensors alone, whose shapes tell the caller the same, or use another text"

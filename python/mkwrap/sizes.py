@@ -85,6 +85,8 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mult: operator.mul,
     ast.Pow: pow,
 }
+_DIVISIONS: Mapping[type[ast.operator], str] = {ast.FloorDiv: "FloorDiv", ast.Mod: "Mod"}
+"""Operators that are the functions of these names, as which they may be written, too."""
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[int, int], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -109,6 +111,8 @@ def _read(
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             function = cast(Callable[[Number, Number], Number], _OPERATORS[type(op)])
             return _applied(function, [_read(left, functions), _read(right, functions)])
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _DIVISIONS and _DIVISIONS[type(op)] in functions:
+            return _applied(functions[_DIVISIONS[type(op)]], [_read(left, functions), _read(right, functions)])
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in functions and args:
             return _applied(functions[name], [_read(arg, functions) for arg in args])
     raise ValueError(f"{ast.unparse(node)} is no size")

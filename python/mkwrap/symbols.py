@@ -20,6 +20,7 @@ from mkwrap.ir.index import size_symbol
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.relations import narrowed
 from mkwrap.ir.signature import UNBOUNDED, Relation, SymbolSpec
+from mkwrap.ir.spelled import spelled
 from mkwrap.traced import Number, Traced, conditions_of, dynamic_sizes, environment_of, expression, values_of
 from mkwrap.translate import UntranslatableError, relations_of, sliced_length, translated
 
@@ -236,7 +237,7 @@ def _refuse_other_sizes(inputs: Sequence[Traced], meaning: Mapping[sympy.Symbol,
         if declared.expr is None or sympy.expand(known - declared.expr) == 0:
             continue
         raise DynamicShapeError(
-            f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {known}"
+            f"{traced.path}.shape[{dim}] is declared as {declared.expr}, but the program needs it to be {spelled(known)}"
             f"{lines.place(expr)}; {_remedy(known, inputs, meaning)}"
         )
 

@@ -11,6 +11,7 @@ import sympy
 from mkwrap.ir.index import FloorDiv, Mod
 from mkwrap.ir.nodes import Expr
 from mkwrap.ir.signature import Comparison, Relation, SymbolSpec
+from mkwrap.ir.spelled import spelled
 
 Limits: TypeAlias = Mapping[sympy.Symbol, tuple[int, int]]
 """Inclusive range of each size symbol."""
@@ -235,5 +236,5 @@ def _solved(op: Comparison, factor: int, rest: int, low: int, high: int) -> tupl
 
 
 def relation_text(relation: Relation) -> str:
-    """Spell a relation for a message."""
-    return f"{relation.left} {relation.op} {relation.right}"
+    """Spell a relation for a message, and for the manifest."""
+    return f"{spelled(relation.left)} {relation.op} {spelled(relation.right)}"

@@ -107,6 +107,23 @@ def test_names_that_cpp_does_not_take_are_changed() -> None:
     assert "std::int64_t s0 = 0;  // 1 to no bound" in text
 
 
+SPELLINGS = ("2*((s0 + 3) // 4) + s0 % 3", "2*FloorDiv(s0 + 3, 4) + Mod(s0, 3)")
+
+
+def test_divisions_are_spelt_for_cpp_either_way_they_are_written(tmp_path: Path) -> None:
+    texts = []
+    for size in SPELLINGS:
+        manifest = _manifest(("x",), ["y"])
+        texts.append(
+            render_header({**manifest, "outputs": [{**TENSOR, "kind": "buffer", "name": "y", "shape": [size]}]}, "m")
+        )
+    operators, functions = (text.replace(size, "") for text, size in zip(texts, SPELLINGS, strict=True))
+    assert operators == functions
+    assert "runtime::floor_div(" in operators
+    assert "runtime::floor_mod(" in operators
+    _compiles(texts[0], tmp_path)
+
+
 def test_names_that_meet_in_one_struct_are_told_apart(tmp_path: Path) -> None:
     text = render_header(_manifest(("x", "x_strides", "out0", "y_strides", "y"), ["out0"]), "meeting")
     for name in ("x", "x_strides_2", "out0", "y_strides", "y_2"):
