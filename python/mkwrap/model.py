@@ -70,9 +70,10 @@ class Model(_C.Model):
     def __init__(self, path: str | os.PathLike[str], *, exchange: bool = True) -> None:
         """Verify and load the library; its kernels reach the device on the first call, or by `create(ordinal)`.
 
-        `exchange=False` avoids DLPack's C exchange API (slower; for tests). Raises `LibraryFormatError`.
+        `exchange=False` avoids DLPack's C exchange API (slower; for tests). Raises `LibraryFormatError`, `InputError` for what
+        is no path.
         """
-        self.path = Path(path)
+        self.path = _library_path(path)
         self.compilation: Compilation | None = None
         self.symbols: tuple[Symbol, ...] = ()
         """The dynamic sizes; none in a library of static shapes."""
@@ -186,17 +187,24 @@ class Model(_C.Model):
         return f"<mkwrap.Model {self.path.name} for {target['kind']}:{target['arch']} {self.signature}>"
 
 
+def _library_path(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(f"the path of a library is expected, got {path!r}") from None
+
+
 def load(path: str | os.PathLike[str], *, device: int = 0, tune: bool = False, options: Options | None = None) -> Model:
     """Load a saved library and create the model on a device ordinal (CPU: 0).
 
     `tune` makes the choices that were left open (docs/open-choice.md) for this machine first; the tuned library is kept in
     the cache of `options`, where the next call finds it, and the file at `path` stays as it is.
 
-    Raises `LibraryFormatError` (no library, damaged, another version), `InputError` (`device` is no ordinal), `TargetError`
-    (there is no such device), `DriverError` (no CUDA driver), `ArchitectureError` (no code for this machine).
+    Raises `LibraryFormatError` (no library, damaged, another version), `InputError` (`path` is no path, `device` no ordinal),
+    `TargetError` (there is no such device), `DriverError` (no CUDA driver), `ArchitectureError` (no code for this machine).
     """
     settings = given_or_default(options)
-    model = Model(tuned(Path(path), None, settings) if tune else path)
+    model = Model(tuned(_library_path(path), None, settings) if tune else path)
     model.create(device)
     return model
 
@@ -211,7 +219,7 @@ def tune_library(
     kernel of which no variant gives the right result, `MeasureError` where measuring failed, `LibraryFormatError`.
     """
     target = Path(output) if output is not None else None
-    return Model(tuned(Path(path), target, given_or_default(options)))
+    return Model(tuned(_library_path(path), target, given_or_default(options)))
 
 
 def load_published(library: Library, anew: Callable[[], Library]) -> Model:

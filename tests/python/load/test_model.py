@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +138,15 @@ def test_save_and_load(tmp_path: Path) -> None:
     with pytest.raises(errors.CacheError, match=rf"to {tmp_path}: it is a folder"):
         model.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.cpp", "saved.so"]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"m.so"])
+@pytest.mark.parametrize(
+    "load", [mkwrap.load, lambda path: mkwrap.load(path, tune=True), mkwrap.tune_library, mkwrap.Model]
+)
+def test_what_is_no_path_is_refused(load: Callable[[object], object], path: object) -> None:
+    with pytest.raises(errors.InputError, match="the path of a library is expected, got "):
+        load(path)
 
 
 @pytest.mark.parametrize("device", ["cuda:3", None, 1.0, True])
