@@ -197,7 +197,8 @@ def _picked(program: DynamicProgram, generator: random.Random) -> Step:
     k, dims = _some(program, generator)
     if not dims or dims[-1] == "1":
         return None
-    d = generator.choice([d for d, name in enumerate(dims) if name != "1"])
+    # What may be 0 has no element that could be read in the stead of one that is out of range.
+    d = dims.index("a") if "a" in dims else generator.choice([d for d, name in enumerate(dims) if name != "1"])
     last = generator.choice((1, 2))
     at = f"torch.tensor([0, {last if dims[d] in RANGES else min(last, int(dims[d]) - 1)}])"
     text = generator.choice((f"v[{k}].index_select({d}, {at})", f"v[{k}][{':, ' * d}{at}]"))
@@ -216,6 +217,7 @@ _KINDS: tuple[Callable[[DynamicProgram, random.Random], Step], ...] = (
     _product,
     _flat,
     _settled,
+    _picked,
     _picked,
 )
 
