@@ -14,8 +14,7 @@ import torch
 from mkwrap.dims import TensorDims
 from mkwrap.errors import CaptureError, DynamicShapeError
 from mkwrap.guards import GuardLines
-from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, notes_of_narrowing, relation_text
+from mkwrap.ir.relations import holds, notes_of_narrowing, relation_text
 from mkwrap.ir.signature import Relation
 from mkwrap.ir.spelled import spelled
 from mkwrap.stages import Program
@@ -92,9 +91,10 @@ def _broadcast(found: Trace, samples: Sequence[torch.Tensor]) -> Iterator[_One]:
             if taken.xreplace(values) != sample.shape[dim]:
                 unfit |= taken.free_symbols
     conditions = conditions_of(environment)
-    of_layout = found.lines.of_layout(conditions, environment.replace)
-    for condition in conditions:
-        if condition.xreplace(values) == sympy.false and condition not in of_layout:
+    broken = [condition for condition in conditions if condition.xreplace(values) == sympy.false]
+    of_layout = found.lines.of_layout(conditions, environment.replace) if broken else frozenset()
+    for condition in broken:
+        if condition not in of_layout:
             unfit |= condition.free_symbols
     dims = [traced.dims for traced in found.inputs]
     for one in _sizes_of_one(dims, samples, [traced.path for traced in found.inputs]):
@@ -120,11 +120,10 @@ def _without(dims: Sequence[TensorDims], ones: Iterable[_One]) -> list[TensorDim
 def refuse_unfit(program: Program, samples: Mapping[str, torch.Tensor]) -> None:
     """Refuse a program that would refuse its own example: raises `DynamicShapeError` with what does not hold there."""
     sizes = {
-        spec.symbol: sympy.Integer((samples[spec.input_name].shape[spec.dim] - spec.offset) // spec.scale)
-        for spec in program.symbols
+        spec.symbol: (samples[spec.input_name].shape[spec.dim] - spec.offset) // spec.scale for spec in program.symbols
     }
     for relation, why in _asked(program, samples):
-        if not _holds(relation, sizes):
+        if not holds(relation, sizes):
             told = ", ".join(f"{symbol} is {size}" for symbol, size in sizes.items())
             raise DynamicShapeError(
                 f"the program, as it was traced, does not take its own example{', where ' if told else ''}{told}: it needs {why}"
@@ -149,9 +148,3 @@ def _asked(program: Program, samples: Mapping[str, torch.Tensor]) -> Iterator[tu
                 Relation(size, "==", sympy.Integer(actual)),
                 f"{each.path}.shape[{dim}], which is {actual}, to be {spelled(size)}",
             )
-
-
-def _holds(relation: Relation, sizes: Mapping[sympy.Symbol, Expr]) -> bool:
-    """Whether a relation holds at certain sizes, as far as they tell."""
-    left, right = (side.xreplace(dict(sizes)) for side in (relation.left, relation.right))
-    return decided(replace(relation, left=left, right=right), {}) is not False

@@ -12,7 +12,7 @@ import sympy
 from mkwrap.errors import OptionError
 from mkwrap.ir.nearest import distance
 from mkwrap.ir.nodes import Expr, Load, Reduce
-from mkwrap.ir.relations import notes_of_narrowing
+from mkwrap.ir.relations import holds, notes_of_narrowing
 from mkwrap.ir.signature import Relation, SymbolSpec
 from mkwrap.options import Options
 from mkwrap.points import Values, projected, size_at, values_at
@@ -29,13 +29,6 @@ _MOST_TOGETHER = 16
 _AROUND = 6
 # "auto" measures no point at which one buffer holds more bytes.
 _MOST_BYTES = 1 << 30
-
-_HOLDS = {
-    "==": lambda left, right: left == right,
-    "!=": lambda left, right: left != right,
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-}
 
 
 class Shaped(Protocol):
@@ -94,14 +87,6 @@ def spread(start: Sequence[Point], others: Sequence[Point], most: int) -> list[P
         chosen.append(point)
         far = {other: min(known, distance(other, point)) for other, known in far.items()}
     return chosen
-
-
-def holds(relation: Relation, values: Values) -> bool:
-    """Whether sizes fulfil a relation; one over a symbol without a value is not broken."""
-    left, right = size_at(relation.left, values), size_at(relation.right, values)
-    if left.free_symbols or right.free_symbols:
-        return True
-    return bool(_HOLDS[relation.op](int(left), int(right)))
 
 
 def possible(relations: Iterable[Relation], values: Values) -> bool:

@@ -16,6 +16,13 @@ from mkwrap.ir.spelled import spelled
 Limits: TypeAlias = Mapping[sympy.Symbol, tuple[int, int]]
 """Inclusive range of each size symbol."""
 
+_HOLDS = {
+    "==": lambda left, right: left == right,
+    "!=": lambda left, right: left != right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+}
+
 
 def limits_of(symbols: Iterable[SymbolSpec]) -> Limits:
     """Return the ranges of size symbols."""
@@ -78,6 +85,15 @@ def decided(relation: Relation, limits: Limits) -> bool | None:
             return True if high < 0 else False if low >= 0 else None
         case "<=":
             return True if high <= 0 else False if low > 0 else None
+
+
+def holds(relation: Relation, values: Mapping[sympy.Symbol, int]) -> bool:
+    """Whether sizes fulfil a relation; one over a symbol without a value is not broken."""
+    numbers = {symbol: sympy.Integer(value) for symbol, value in values.items()}
+    left, right = relation.left.xreplace(numbers), relation.right.xreplace(numbers)
+    if left.free_symbols or right.free_symbols:
+        return True
+    return bool(_HOLDS[relation.op](int(left), int(right)))
 
 
 def narrowed(

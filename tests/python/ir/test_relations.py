@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import sympy
 
-from mkwrap.hints import holds
 from mkwrap.ir.index import FloorDiv, Mod, size_symbol
 from mkwrap.ir.nodes import Expr
-from mkwrap.ir.relations import decided, interval, limits_of, narrowed, notes_of_narrowing, relation_text
+from mkwrap.ir.relations import decided, holds, interval, limits_of, narrowed, notes_of_narrowing, relation_text
 from mkwrap.ir.signature import UNBOUNDED, Comparison, Relation, SymbolSpec
 
 N, M = size_symbol("n"), size_symbol("m")
